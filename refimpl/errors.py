@@ -1,0 +1,58 @@
+"""Typed errors and warnings, in one place so that callers can catch what they mean.
+
+Every error names the argument or file, the offending value, and what would be right.
+Nothing is changed before it is raised.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class ModelFormatError(ValueError):
+    """A model folder or file is not what it claims to be.
+
+    Attributes: `file` (path as text), `key` (tensor or config key, or None) and `offset`
+    (byte offset in the file, or None).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | os.PathLike[str],
+        key: str | None = None,
+        offset: int | None = None,
+    ) -> None:
+        self.file = os.fspath(file)
+        self.key = key
+        self.offset = offset
+        where = self.file
+        if key is not None:
+            where += f": {key}"
+        if offset is not None:
+            where += f" (byte {offset})"
+        super().__init__(f"{where}: {message}")
+
+
+class MissingExtraError(ImportError):
+    """An optional package is needed; the message holds the pip command that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}: "
+            f'pip install "modernbert-refimpl[{extra}]"',
+            name=package,
+        )
+
+
+class HubError(OSError):
+    """A hub id could not be resolved: not in the local cache, or no network, or not allowed."""
+
+
+class TruncationWarning(UserWarning):
+    """Text was cut to the model's maximum length; the result says how many tokens were lost."""
+
+
+class LongInputWarning(UserWarning):
+    """A sequence is longer than max_position_embeddings; RoPE is computed for it all the same."""
