@@ -1,0 +1,147 @@
+"""MODEL.md against the code: steps and their shapes, tensors, functions, activations, sections."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refimpl import ops
+from refimpl.config import ACTIVATION_NAMES, ModernBertConfig
+from refimpl.encoder import encode
+from refimpl.params import encoder_shapes, initialise
+from refimpl.pooling import POOLINGS
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "MODEL.md").read_text(encoding="utf-8")
+
+SMALL = dict(
+    vocab_size=11, hidden_size=12, intermediate_size=10, num_hidden_layers=4,
+    num_attention_heads=3, local_attention=4, pad_token_id=0, bos_token_id=1, cls_token_id=1,
+    eos_token_id=2, sep_token_id=2,
+)  # fmt: skip
+EVERYTHING = dict(norm_bias=True, attention_bias=True, mlp_bias=True, type_vocab_size=3)
+CONFIGS = {
+    "plain": ModernBertConfig.from_dict(SMALL),
+    "everything on": ModernBertConfig.from_dict({**SMALL, **EVERYTHING}),
+    "norm biases": ModernBertConfig.from_dict({**SMALL, "norm_bias": True}),
+}
+
+
+def section(number: int) -> str:
+    """The text of one numbered section."""
+    found = re.search(rf"(?ms)^## {number}\. .*?(?=^## |\Z)", TEXT)
+    assert found, f"MODEL.md has no section {number}"
+    return found[0]
+
+
+def rows(text: str, columns: int) -> list[list[str]]:
+    """Cells of the table rows that have so many columns, headings left out."""
+    lines = [line.strip("| ") for line in text.splitlines() if line.startswith("|")]
+    cells = [[c.strip() for c in re.split(r"\s*\|\s*", line)] for line in lines]
+    return [c for c in cells if len(c) >= columns and "---" not in "".join(c)]
+
+
+def steps() -> list[tuple[str, str]]:
+    """(name, shape text) of each step of section 2, in the order of the page."""
+    found = re.findall(r"(?m)^\|[^|]*\| `([^`]+)` \|.*\| (\[[^|]+\]) \|$", section(2))
+    assert len(found) > 2
+    return found
+
+
+def expanded(items: list[tuple], layers: int) -> list[tuple]:
+    """The items with `{i}` written out, a run of them repeated for each layer."""
+    first = next(n for n, item in enumerate(items) if "{i}" in item[0])
+    last = max(n for n, item in enumerate(items) if "{i}" in item[0]) + 1
+    run = items[first:last]
+    assert all("{i}" in item[0] for item in run), "the steps of a layer stand together"
+    written_out = [(n.replace("{i}", str(i)), *rest) for i in range(layers) for n, *rest in run]
+    return items[:first] + written_out + items[last:]
+
+
+def size(text: str, config: ModernBertConfig, **more: int) -> tuple[int, ...]:
+    """A shape such as `[batch, seq, 2 inter]` in numbers."""
+    dims = {
+        "hidden": config.hidden_size, "inter": config.intermediate_size,
+        "heads": config.num_attention_heads, "head_dim": config.head_dim,
+        "vocab": config.vocab_size, "types": config.type_vocab_size, **more,
+    }  # fmt: skip
+    shape = []
+    for axis in text.strip("[]").split(","):
+        factor, name = re.fullmatch(r"\s*(\d*)\s*(\w+)\s*", axis).groups()
+        shape.append(int(factor or 1) * dims[name])
+    return tuple(shape)
+
+
+def recorded_steps(config: ModernBertConfig) -> list[tuple[str, tuple[int, ...]]]:
+    seen = []
+
+    def tap(name, value):
+        seen.append((name, value.shape))
+        return value
+
+    ids = np.array([[1, 5, 7, 2, 0], [1, 3, 4, 9, 2]])
+    encode(initialise(encoder_shapes(config), config), config, ids, tap=tap)
+    return seen
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_model_md_steps_are_those_of_the_encoder_in_order_and_shape(config):
+    said = [
+        (name, size(shape, config, batch=2, seq=5))
+        for name, shape in expanded(steps(), config.num_hidden_layers)
+    ]
+    assert said == recorded_steps(config)
+
+
+def tensors(config: ModernBertConfig) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each encoder tensor by the first table of section 7."""
+    table = section(7).split("The heads add")[0]
+    found = re.findall(r"(?m)^\| `([^`]+)` \| (\[[^|]+\]) \| (.+) \|$", table)
+    switches = {"always": True} | vars(config)
+    kept = []
+    for name, shape, exists in expanded(found, config.num_hidden_layers):
+        layer = re.match(r"layers\.(\d+)\.", name)
+        i = int(layer[1]) if layer else None
+        if eval(exists.replace("`", ""), {}, switches | {"i": i}):
+            kept.append((name, size(shape, config)))
+    return kept
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_model_md_tensors_are_those_of_the_encoder(config):
+    assert tensors(config) == list(encoder_shapes(config).items())
+
+
+def test_model_md_functions_are_in_ops():
+    text = "".join(section(n) for n in (3, 4, 5, 6))
+    named = re.findall(r"(?m)^(?:\(\d+\)|    ) (\w+)\([^)]*\)(?:\[i\])? +?=", text)
+    assert len(named) >= 6
+    assert [name for name in named if not hasattr(ops, name)] == []
+
+
+def test_model_md_activations_are_those_of_the_config():
+    named = re.findall(r"`(\w+)`", " ".join(r[0] for r in rows(section(4), 2)))
+    assert named == list(ACTIVATION_NAMES) == list(ops.ACTIVATIONS)
+
+
+def test_model_md_poolings_are_those_of_the_code():
+    named = re.findall(r"(?m)^\| `(\w+)` \|", section(10))
+    assert sorted(named) == sorted(POOLINGS)
+
+
+def test_model_md_equations_are_numbered_in_order():
+    defined = "".join(section(n) for n in range(1, 11))
+    numbers = [int(n) for n in re.findall(r"(?m)^(?:\| |\| name \| )?\((\d+)\) ", defined)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    cited = {int(n) for n in re.findall(r"\((\d+)\)", TEXT)}
+    assert cited == set(numbers)
+
+
+def test_sections_that_the_code_cites_exist():
+    for path in sorted((ROOT / "refimpl").rglob("*.py")):
+        for cited in re.findall(
+            r"MODEL\.md\s+sections?\s+([\d\s,and-]+)", path.read_text(encoding="utf-8")
+        ):
+            for number in re.findall(r"\d+", cited):
+                section(int(number))
