@@ -1,0 +1,71 @@
+"""Looking at the steps of the forward pass: recorders for `tap`, and attention maps from them.
+
+A tap is called as `x = tap(name, x)` at every step (names in MODEL.md). These return x unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from . import ops
+from .config import ModernBertConfig
+from .encoder import Tap, no_tap
+
+Array = np.ndarray
+
+
+class Recorder:
+    """Keeps what `model(...)` was asked for, and passes every step on to another tap.
+
+    hidden_states: "embedding" and each layer's "residual_2"; attentions: each layer's rotated q, k.
+    """
+
+    def __init__(self, *, hidden_states: bool, attentions: bool, then: Tap | None) -> None:
+        self._keep_hidden, self._keep_rotated = hidden_states, attentions
+        self._then = then or no_tap
+        self._hidden: list[Array] = []
+        self.rotated: dict[str, Array] = {}
+
+    def __call__(self, name: str, value: Array) -> Array:
+        value = self._then(name, value)
+        if self._keep_hidden and (name == "embedding" or name.endswith(".residual_2")):
+            self._hidden.append(value)
+        if self._keep_rotated and name.endswith(("q_rot", "k_rot")):
+            self.rotated[name] = value
+        return value
+
+    @property
+    def hidden_states(self) -> tuple[Array, ...]:
+        """num_hidden_layers + 1 arrays [batch, seq, hidden]: the embedding, and each layer's output."""
+        return tuple(self._hidden)
+
+
+def record(store: dict[str, Array]) -> Tap:
+    """A tap that puts every step into `store` under its name."""
+
+    def tap(name: str, value: Array) -> Array:
+        store[name] = value
+        return value
+
+    return tap
+
+
+def attention_maps(
+    config: ModernBertConfig, rotated: Mapping[str, Array], attention_mask: Array | None
+) -> tuple[Array, ...]:
+    """Each layer's softmax weights [batch, heads, seq, seq], zero where masked (MODEL.md section 6).
+
+    rotated: the taps `layers.{i}.q_rot` and `.k_rot` [batch, seq, heads, head_dim]; attention_mask
+    [batch, seq] or None. For looking at: the forward pass never holds a whole map.
+    """
+    maps = []
+    for i in range(config.num_hidden_layers):
+        q, k = (rotated[f"layers.{i}.{x}_rot"].swapaxes(1, 2) for x in "qk")
+        axis = np.arange(q.shape[2])
+        mask = ops.visible(axis, axis, config.window(i))[None, None]
+        if attention_mask is not None:
+            mask = mask & (attention_mask != 0)[:, None, None, :]
+        maps.append(ops.attention_probs(q, k, mask))
+    return tuple(maps)
