@@ -1,0 +1,50 @@
+"""The benchmark harness computes what it says, and the benchmark runs. No time is asserted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def harness(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import harness
+
+    return harness
+
+
+def test_interleaved_runs_alternate_in_turning_order(harness):
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    seconds = harness.interleaved(functions, rounds=3, warmup=1)
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert rounds == ["cab", "abc", "bca", "cab"]
+    assert {name: len(s) for name, s in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_summary_is_median_minimum_and_interquartile_spread(harness):
+    got = harness.summary([4.0, 1.0, 2.0, 3.0, 10.0])
+    assert got == {"median_s": 3.0, "min_s": 1.0, "spread": (7.0 - 1.5) / 3.0, "runs": 5}
+    assert harness.summary([2.0])["spread"] == 0
+
+
+def test_relative_error_is_that_of_the_whole_array(harness):
+    truth = np.array([3.0, 4.0])
+    assert harness.relative_error(truth + [0.0, 0.5], truth) == 0.1
+
+
+def test_reference_benchmark_runs_and_ends_in_json():
+    command = [sys.executable, "benchmarks/reference_forward.py", "--variant", "tiny"]
+    command += ["--seq", "40", "--long-seq", "80", "--rounds", "2"]
+    out = subprocess.run(command, cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True).stdout
+    result = json.loads(out.splitlines()[-1])
+    assert set(result["rows"]) == {"forward", "its matrix products"}
+    assert 0 < result["rows"]["forward"]["error"]
+    assert result["facts"]["peak_rss_gb_1x80"] > 0
+    assert result["machine"]["numpy"] == np.__version__
