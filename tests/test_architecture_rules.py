@@ -16,7 +16,7 @@ PACKAGE = ROOT / "refimpl"
 
 # Bottom first. The spine is config <- ops <- encoder <- heads <- model <- tasks <- cli.
 LAYERS = [
-    ["_version", "errors"],
+    ["_version", "errors", "progress"],
     ["config", "safetensors", "hub", "pooling", "erf"],
     ["ops"],
     ["params", "inputs", "encoder"],
