@@ -59,11 +59,12 @@ def encode(
             return ops.attention(q, k, v, key_mask, window)
         return ops.attention_packed(q, k, v, cu_seqlens, window)
 
-    tables = {
-        kind: ops.rope_table(position_ids, config.head_dim, config.rope_theta(i), x.dtype)
-        for i, kind in enumerate(config.layer_types)
-        if kind not in config.layer_types[:i]
-    }
+    tables = {}
+    for i, kind in enumerate(config.layer_types):
+        if kind not in tables:
+            cos, sin = ops.rope_table(position_ids, config.head_dim, config.rope_theta(i), x.dtype)
+            at = f"rope.{kind.removesuffix('_attention')}."
+            tables[kind] = tap(at + "cos", cos), tap(at + "sin", sin)
     for i, kind in enumerate(config.layer_types):
         x = layer(params, config, i, x, tables[kind], attend, ops, tap)
     return tap("final_norm", norm(params, "final_norm", x, config, ops))
