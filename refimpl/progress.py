@@ -19,7 +19,9 @@ BAR_WIDTH = 24
 REDRAW_SECONDS = 0.1
 
 
-def progress(iterable: Iterable[T], label: str, verbose: bool | None = None) -> Generator[T, None, None]:
+def progress(
+    iterable: Iterable[T], label: str, verbose: bool | None = None
+) -> Generator[T, None, None]:
     """The items of `iterable`, with a bar on stderr that grows as they are taken.
 
     verbose: True always shows it, False never, None only when stderr is a terminal.
