@@ -9,6 +9,7 @@ import pytest
 from refimpl import ops
 from refimpl.config import ACTIVATION_NAMES, ModernBertConfig
 from refimpl.encoder import encode
+from refimpl.heads import HEADS
 from refimpl.params import encoder_shapes, initialise
 from refimpl.pooling import POOLINGS
 
@@ -37,8 +38,8 @@ def section(number: int) -> str:
 
 def rows(text: str, columns: int) -> list[list[str]]:
     """Cells of the table rows that have so many columns, headings left out."""
-    lines = [line.strip("| ") for line in text.splitlines() if line.startswith("|")]
-    cells = [[c.strip() for c in re.split(r"\s*\|\s*", line)] for line in lines]
+    lines = [line[1:-1].split("|") for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line] for line in lines]
     return [c for c in cells if len(c) >= columns and "---" not in "".join(c)]
 
 
@@ -111,6 +112,52 @@ def tensors(config: ModernBertConfig) -> list[tuple[str, tuple[int, ...]]]:
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_model_md_tensors_are_those_of_the_encoder(config):
     assert tensors(config) == list(encoder_shapes(config).items())
+
+
+def head_rows() -> dict[str, list[str]]:
+    """Kind -> [equation number, kind, computation, result], from the table of section 9."""
+    found = [r for r in rows(section(9), 4) if r[1].strip("`") in HEADS]
+    return {r[1].strip("`"): [r[0].strip("()"), *r[1:]] for r in found}
+
+
+def test_model_md_heads_are_those_of_the_code():
+    assert list(head_rows()) == list(HEADS)
+
+
+@pytest.mark.parametrize("switched", [False, True], ids=["plain", "everything on"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_model_md_head_tensors_are_those_of_the_code(kind, switched):
+    more = {"decoder_bias": switched, "classifier_bias": switched, "norm_bias": switched}
+    config = ModernBertConfig.from_dict({**SMALL, **more, "tie_word_embeddings": not switched})
+    labels = 1 if kind == "multiple_choice" else config.num_labels
+    switches = {"always": True, "number": int(head_rows()[kind][0])} | vars(config)
+
+    said = {}
+    table = section(7).split("The heads add")[1]
+    for name, shape, exists in re.findall(r"(?m)^\| `([^`]+)` \| (\[[^|]+\]) \| (.+) \|$", table):
+        rule = re.sub(r"\((\d+)\) to \((\d+)\)", r"\1 <= number <= \2", exists.replace("`", ""))
+        if eval(re.sub(r"\((\d+)\)", r"number == \1", rule), {}, switches):
+            said[name] = size(shape, config, labels=labels)
+    assert said == HEADS[kind].shapes(config)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_model_md_head_steps_are_those_of_the_code(kind):
+    config, head = CONFIGS["plain"], HEADS[kind]
+    params = initialise(encoder_shapes(config) | head.shapes(config), config)
+    axes = (2, 3, 5) if kind == "multiple_choice" else (2, 5)
+    seen = []
+
+    def tap(name, value):
+        seen.append(name)
+        return value
+
+    head.forward(params, config, np.ones((*axes, 12), np.float32), tap=tap)
+    common = [r[1].strip("`") for r in rows(section(9), 4) if r[1].startswith("`head.")]
+    own = re.findall(r"`(\w+)`", " ".join(head_rows()[kind][2:]))
+    own = [name for name in own if not hasattr(config, name)]
+    before = [name for name in own if name == "pooled"]
+    assert seen == before + common + [name for name in own if name != "pooled"]
 
 
 def test_model_md_functions_are_in_ops():
