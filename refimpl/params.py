@@ -78,7 +78,8 @@ def initialise(
 
 def init_std(name: str, config: ModernBertConfig) -> float:
     """Standard deviation, before truncation, of the matrix of that name."""
-    if name.endswith(("attn.Wo.weight", "mlp.Wo.weight", "head.dense.weight")):
+    out = ("attn.Wo.weight", "mlp.Wo.weight", "head.dense.weight", "decoder.weight")
+    if name.endswith(out):
         return config.initializer_range / (2.0 * config.num_hidden_layers) ** 0.5
     if name.endswith("classifier.weight"):
         return config.hidden_size**-0.5
