@@ -10,7 +10,7 @@ from refimpl import ops
 from refimpl.config import ACTIVATION_NAMES, ModernBertConfig
 from refimpl.encoder import encode
 from refimpl.heads import HEADS
-from refimpl.params import encoder_shapes, initialise
+from refimpl.params import encoder_shapes, init_std, initialise
 from refimpl.pooling import POOLINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +158,24 @@ def test_model_md_head_steps_are_those_of_the_code(kind):
     own = [name for name in own if not hasattr(config, name)]
     before = [name for name in own if name == "pooled"]
     assert seen == before + common + [name for name in own if name != "pooled"]
+
+
+def test_model_md_initial_deviations_are_those_of_the_code():
+    config = ModernBertConfig.from_dict({**SMALL, "tie_word_embeddings": False})
+    heads = HEADS["masked_lm"].shapes(config) | HEADS["sequence_classification"].shapes(config)
+    shapes = encoder_shapes(config) | heads
+    values = vars(config) | {"sqrt": np.sqrt, "L": config.num_hidden_layers}
+    values["hidden"] = config.hidden_size
+    said = {}
+    for tensors_of_row, rule in (r for r in rows(section(8), 2) if "`" in r[0]):
+        std = eval(rule.replace("`", "").replace("2 L", "2 * L"), {}, values)
+        for part in re.findall(r"`([\w.]+)`", tensors_of_row):
+            said |= {n: std for n, s in shapes.items() if part in n and len(s) == 2}
+    matrices = [n for n, s in shapes.items() if len(s) == 2]
+    for name in matrices:
+        got = init_std(name, config)
+        # A root and a quotient, each rounded once, in one order or the other.
+        assert abs(got - said[name]) <= 2 * np.spacing(got), name
 
 
 def test_model_md_functions_are_in_ops():
