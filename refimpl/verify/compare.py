@@ -1,0 +1,180 @@
+"""A port's steps against the reference's: error, budget and ratio of each, in two columns.
+
+Teacher-forced: the reference computes each step from the PORT's own earlier steps, so the error is
+what the port did wrong in that step alone; the first step over its budget is the culprit. Cumulative:
+the reference's own run against the port's. Errors are per-token relative L2 over real tokens; mean,
+95th percentile and maximum over tokens are held against K times the worst of the same statistic over a
+family of legitimate evaluations (rounding.py). No literal tolerance anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .passes import Pass, Taps, forced, trace
+from .rounding import SEEDS, K, noisy
+
+Array = np.ndarray
+STATISTICS = ("mean", "p95", "max")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One step in one column: statistics (STATISTICS) of the port's error, of the family's best
+    member (floor), and what is allowed."""
+
+    floor: Mapping[str, float]
+    observed: Mapping[str, float]
+    budget: Mapping[str, float]
+
+    @property
+    def ratio(self) -> float:
+        """Worst observed / budget; above 1 it is no longer rounding. NaN or inf counts as inf."""
+        return max(_quotient(self.observed[s], self.budget[s]) for s in STATISTICS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step of one case."""
+
+    tap: str
+    forced: Column
+    cumulative: Column
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All steps that the port gave for one case, in the order of the forward pass."""
+
+    dtype: str
+    rows: tuple[Row, ...]
+    first_nonfinite: str | None
+
+    @property
+    def culprit(self) -> str | None:
+        """The first step that is wrong although its inputs are taken as the port had them."""
+        return next((row.tap for row in self.rows if not row.forced.ratio <= 1.0), None)
+
+    @property
+    def ratio(self) -> float:
+        """The worst ratio of both columns."""
+        return max((max(r.forced.ratio, r.cumulative.ratio) for r in self.rows), default=0.0)
+
+    @property
+    def smallest_k(self) -> float:
+        """The safety factor with which everything would pass."""
+        return K * self.ratio
+
+
+def compare(p: Pass, port: Taps, dtype: str, seeds: Iterable[int] = range(SEEDS)) -> Comparison:
+    """Compare the steps in `port` (float64 arrays with the shapes of the pass, names of MODEL.md).
+
+    p: the float64 reference pass of the case; dtype: what the port says it computes in.
+    """
+    real = real_rows(p)
+    truth, fed = trace(p), forced(p, port)
+    names = [name for name in truth if name in port]
+    trace_family: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
+    fed_family: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
+    for seed in seeds:
+        other, other_fed = noisy(p, dtype, seed), noisy(p, dtype, seed)
+        other_trace, other_forced = trace(other), forced(other_fed, port)
+        for name in names:
+            trace_family[name].append(error(name, other_trace[name], truth[name], real))
+            fed_family[name].append(error(name, other_forced[name], fed[name], real))
+    rows = tuple(
+        Row(
+            name,
+            _column(error(name, port[name], fed[name], real), fed_family[name]),
+            _column(error(name, port[name], truth[name], real), trace_family[name]),
+        )
+        for name in names
+    )
+    bad = (n for n in names if not np.isfinite(_real(n, port[n], real)).all())
+    return Comparison(dtype, rows, next(bad, None))
+
+
+def budgets(p: Pass, dtype: str, seeds: Iterable[int] = range(SEEDS)) -> dict[str, dict[str, float]]:
+    """The cumulative budget of every step of a pass: step -> statistic -> allowed error."""
+    real, truth = real_rows(p), trace(p)
+    family = [
+        {name: error(name, x, truth[name], real) for name, x in trace(noisy(p, dtype, seed)).items()}
+        for seed in seeds
+    ]
+    return {
+        name: {s: K * max(member[name][s] for member in family) for s in STATISTICS}
+        for name in truth
+    }
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+def real_rows(p: Pass) -> Array:
+    """bool [batch, seq], or [total] when packed: tokens that are compared; padding is not."""
+    mask = p.inputs.get("attention_mask")
+    if mask is not None:
+        return np.asarray(mask) != 0
+    ids, embeds = p.inputs.get("input_ids"), p.inputs.get("inputs_embeds")
+    return np.ones(ids.shape if ids is not None else embeds.shape[:-1], bool)  # type: ignore[union-attr]
+
+
+def token_errors(name: str, got: Array, want: Array, real: Array) -> Array:
+    """||got - want|| / ||want|| of each real token (or sequence, for pooled steps) -> [n].
+
+    Rotary tables are measured against the norm of a unit rotation, not against a sine of zero.
+    """
+    got, want = (_real(name, x, real).reshape(-1, _width(name, x)) for x in (got, want))
+    scale = np.linalg.norm(want, axis=-1)
+    if name.startswith("rope."):
+        scale = np.full(len(want), (want.shape[-1] / 2.0) ** 0.5)
+    with np.errstate(all="ignore"):
+        return np.linalg.norm(got - want, axis=-1) / np.where(scale == 0.0, 1.0, scale)
+
+
+def error(name: str, got: Array, want: Array, real: Array) -> dict[str, float]:
+    """mean, p95 and max over tokens of the relative L2 error; inf where anything is not finite."""
+    e = token_errors(name, got, want, real)
+    if not np.isfinite(e).all():
+        return dict.fromkeys(STATISTICS, float("inf"))
+    if not e.size:
+        return dict.fromkeys(STATISTICS, 0.0)
+    return {"mean": float(e.mean()), "p95": float(np.quantile(e, 0.95)), "max": float(e.max())}
+
+
+def _real(name: str, x: Array, real: Array) -> Array:
+    """The compared part of a step's array."""
+    if per_token(name, x, real):
+        return x[real]
+    return x[real.reshape(len(x), -1).any(axis=1)] if real.ndim == 2 and len(x) == len(real) else x
+
+
+def per_token(name: str, x: Array, real: Array) -> bool:
+    """Whether the step has one entry per token (else one per sequence)."""
+    return x.shape[: real.ndim] == real.shape and not name.startswith("pooled")
+
+
+def _width(name: str, x: Array) -> int:
+    """Entries of one token or sequence: heads are joined; spans and scores are taken as a whole."""
+    if name in ("start_logits", "end_logits"):
+        return 1
+    if name.split(".")[-1] in ("q", "k", "v", "q_rot", "k_rot"):
+        return x.shape[-1] * x.shape[-2]
+    return x.shape[-1]
+
+
+def _column(
+    observed: Mapping[str, float], family: list[Mapping[str, float]]
+) -> Column:
+    floor = {s: min(member[s] for member in family) for s in STATISTICS}
+    budget = {s: K * max(member[s] for member in family) for s in STATISTICS}
+    return Column(floor, observed, budget)
+
+
+def _quotient(observed: float, budget: float) -> float:
+    if observed == 0.0:
+        return 0.0
+    return float("inf") if budget == 0.0 or not np.isfinite(observed) else observed / budget
