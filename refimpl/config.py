@@ -2,8 +2,8 @@
 
 The only place that knows the layer schedule: every other file asks `is_global(i)`, `window(i)` and
 `rope_theta(i)`. Reads both spellings of config.json (transformers v4: `global_attn_every_n_layers`,
-`global_rope_theta`, `local_rope_theta`; v5: `layer_types`, `rope_parameters`, which win when both are
-there) and writes both. A value that would change numbers and is not supported is refused by name.
+`global_rope_theta`, `local_rope_theta`; v5: `layer_types`, `rope_parameters`, which win when both
+are there) and writes both. A value that would change numbers and is not supported is refused by name.
 Promise: from_dict(to_dict(c)) == c. Long because the two spellings and every refusal stand here.
 """
 
@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from dataclasses import replace as dataclass_replace
 from typing import Any
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -173,6 +174,31 @@ class ModernBertConfig:
                 del own[k]
         return cls(**own, extra={**v.pop("extra", {}), **v})
 
+    def replace(self, **overrides: Any) -> ModernBertConfig:
+        """This config with fields overridden, under the names that from_variant takes.
+
+        A new number of layers keeps the schedule's interval, a new number of labels takes default
+        labels. Raises ValueError, TypeError.
+        """
+        new = canonical_names(overrides)
+        if {"num_hidden_layers", "global_attn_every_n_layers"} & set(new) and (
+            "layer_types" not in new
+        ):
+            new = {
+                "num_hidden_layers": self.num_hidden_layers,
+                "global_attn_every_n_layers": _interval(self.layer_types),
+                **new,
+            }
+            if new["global_attn_every_n_layers"] is None:
+                raise ValueError(
+                    f"num_hidden_layers is {new['num_hidden_layers']!r}, but layer_types follows no "
+                    "interval; give layer_types as well"
+                )
+            _read_layer_types(new)
+        if {"num_labels", "id2label", "label2id"} & set(new):
+            _read_labels(new)
+        return dataclass_replace(self, **new)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json in both spellings (json-ready types)."""
         out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -206,6 +232,8 @@ def canonical_names(overrides: Mapping[str, Any]) -> dict[str, Any]:
             if target in out:
                 raise TypeError(f"override {name!r} sets {target!r}, which is already given")
             out[target] = value
+    if "layer_types" in out and "global_attn_every_n_layers" in out:
+        raise TypeError("layer_types and global_attn_every_n_layers say the same thing; give one")
     return out
 
 
@@ -225,6 +253,8 @@ def _schedule(layers: int, every: int) -> tuple[str, ...]:
 def _interval(layer_types: tuple[str, ...]) -> int | None:
     """The n for which layer_types is "every n-th layer is full", or None."""
     n = len(layer_types)
+    if _schedule(n, 3) == layer_types:  # so few layers fit several: the default comes first
+        return 3
     every = next((i for i in range(1, n) if layer_types[i] == FULL), max(n, 1))
     return every if _schedule(n, every) == layer_types else None
 
