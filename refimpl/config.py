@@ -3,8 +3,9 @@
 The only place that knows the layer schedule: every other file asks `is_global(i)`, `window(i)` and
 `rope_theta(i)`. Reads both spellings of config.json (transformers v4: `global_attn_every_n_layers`,
 `global_rope_theta`, `local_rope_theta`; v5: `layer_types`, `rope_parameters`, which win when both
-are there) and writes both. A value that would change numbers and is not supported is refused by name.
-Promise: from_dict(to_dict(c)) == c. Long because the two spellings and every refusal stand here.
+are there) and writes both. A value that would change numbers and is not supported is refused by
+name. Promise: from_dict(to_dict(c)) == c. Long because the two spellings and every refusal stand
+here.
 """
 
 from __future__ import annotations
@@ -191,8 +192,8 @@ class ModernBertConfig:
             }
             if new["global_attn_every_n_layers"] is None:
                 raise ValueError(
-                    f"num_hidden_layers is {new['num_hidden_layers']!r}, but layer_types follows no "
-                    "interval; give layer_types as well"
+                    f"num_hidden_layers is {new['num_hidden_layers']!r}, but layer_types follows no
+                    " "interval; give layer_types as well"
                 )
             _read_layer_types(new)
         if {"num_labels", "id2label", "label2id"} & set(new):

@@ -41,7 +41,7 @@ def linear_shapes(name: str, n_out: int, n_in: int, bias: bool) -> Shapes:
 
 def norm_shapes(name: str, config: ModernBertConfig) -> Shapes:
     """Weight [hidden], and bias [hidden] with `norm_bias`."""
-    one = (config.hidden_size,)
+    one: tuple[int, ...] = (config.hidden_size,)
     return {f"{name}.weight": one} | ({f"{name}.bias": one} if config.norm_bias else {})
 
 
@@ -58,14 +58,16 @@ def initialise(
     config: ModernBertConfig,
     seed: int = 0,
     dtype: np.dtype | type = np.float32,
+    first_place: int = 0,
 ) -> dict[str, np.ndarray]:
     """Random parameters: truncated normal matrices, norms 1, biases 0 (MODEL.md section 8).
 
-    The cut is at +- `initializer_cutoff_factor` standard deviations. Every tensor draws from its own
-    stream (seed, its place in `shapes`), so the same seed gives the same model in every dtype.
+    The cut is at +- `initializer_cutoff_factor` standard deviations. Every tensor draws from its
+    own stream (seed, its place in `shapes`), so the same seed gives the same model in every dtype.
+    A head's tensors alone come out as within a whole model when first_place counts those before.
     """
     out: dict[str, np.ndarray] = {}
-    for place, (name, shape) in enumerate(shapes.items()):
+    for place, (name, shape) in enumerate(shapes.items(), first_place):
         if len(shape) == 1:
             is_norm = name.endswith("norm.weight")
             out[name] = np.full(shape, 1.0 if is_norm else 0.0, dtype)
