@@ -1,0 +1,26 @@
+"""Configurable task heads, as the Keras system that this project descends from offers them.
+
+task_types.py names the tasks, task_config.py and options.py say what a head is asked for, head.py
+and families.py compute it, multi_task.py combines heads, layer.py makes them usable alone.
+Models of an encoder with such a head are made in create.py, one level up.
+"""
+
+from .head import NLPHead
+from .layer import HeadLayer, create_multi_task_nlp_head, create_nlp_head
+from .multi_task import MultiTaskHead, config_with_head, head_from_config
+from .options import HeadOptions
+from .task_config import NLPTaskConfig
+from .task_types import NLPTaskType
+
+__all__ = [
+    "HeadLayer",
+    "HeadOptions",
+    "MultiTaskHead",
+    "NLPHead",
+    "NLPTaskConfig",
+    "NLPTaskType",
+    "config_with_head",
+    "create_multi_task_nlp_head",
+    "create_nlp_head",
+    "head_from_config",
+]

@@ -1,0 +1,111 @@
+"""Heads that stand alone: configuration and parameters behind one callable.
+
+    head = create_nlp_head(task_config, input_dim=256)
+    head(hidden, attention_mask)            -> the task's outputs
+
+For hidden states from anywhere; a model with its encoder comes from create_modern_bert_with_head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..config import ModernBertConfig
+from ..params import initialise
+from .families import Outputs
+from .head import NLPHead, nlp_head
+from .multi_task import MultiTaskHead, multi_task_head
+from .task_config import NLPTaskConfig
+
+Array = np.ndarray
+
+
+class HeadLayer:
+    """A head with its parameters: `.head`, `.params` (name -> array), `.dtype`."""
+
+    def __init__(self, head: NLPHead | MultiTaskHead, seed: int, dtype: str) -> None:
+        self.head = head
+        self.dtype = np.dtype(dtype)
+        self.params = initialise(head.shapes(), ModernBertConfig(), seed, self.dtype)
+
+    def __call__(
+        self,
+        hidden_states: Any,
+        attention_mask: Any = None,
+        hidden_states_2: Any = None,
+        attention_mask_2: Any = None,
+    ) -> Outputs:
+        """The task's outputs (families.py).
+
+        hidden_states [batch, seq, input_dim] ([batch, choices, seq, input_dim] for multiple
+        choice), or a dict of these arguments; attention_mask the same without the last axis,
+        nonzero = real, default all. The second two are the other text of a similarity task.
+        Raises ValueError.
+        """
+        if isinstance(hidden_states, Mapping):
+            return self(**hidden_states)
+        first = self._one("", hidden_states, attention_mask)
+        if hidden_states_2 is None:
+            return first
+        if not self.head.takes_pairs:
+            raise ValueError(f"hidden_states_2 is given; a {self.head.kind} head takes one text")
+        if len(hidden_states_2) != len(hidden_states):
+            rows = f"{len(hidden_states_2)} rows, hidden_states {len(hidden_states)}"
+            raise ValueError(f"hidden_states_2 has {rows}")
+        second = self._one("_2", hidden_states_2, attention_mask_2)
+        return self.head.compare(self.params, first, second)
+
+    def _one(self, suffix: str, hidden_states: Any, attention_mask: Any) -> Outputs:
+        hidden = np.asarray(hidden_states, self.dtype)
+        choices = ("choices",) if self.head.kind == "multiple_choice" else ()
+        axes = ("batch", *choices, "seq")
+        heads = self.head.heads if isinstance(self.head, MultiTaskHead) else (self.head,)
+        width = heads[0].input_dim
+        if hidden.ndim != len(axes) + 1 or hidden.shape[-1] != width or 0 in hidden.shape:
+            raise ValueError(
+                f"hidden_states{suffix} has shape {list(hidden.shape)}; it must be "
+                f"[{', '.join(axes)}, {width}], none of them 0"
+            )
+        mask = None if attention_mask is None else np.asarray(attention_mask)
+        if mask is not None and mask.shape != hidden.shape[:-1]:
+            raise ValueError(
+                f"attention_mask{suffix} has shape {list(mask.shape)}; it must be "
+                f"{list(hidden.shape[:-1])}"
+            )
+        return self.head.forward(self.params, None, hidden, mask)
+
+
+def create_nlp_head(
+    task_config: NLPTaskConfig,
+    input_dim: int,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    **head_options: Any,
+) -> HeadLayer:
+    """A head for one task over hidden states of width input_dim, randomly initialised.
+
+    head_options: see HeadOptions (pooling_type, use_intermediate, intermediate_size,
+    activation_type, similarity_function, norm_eps, norm_bias). Raises ValueError for a task that no
+    head serves (it lists those served) or a wrong value, TypeError for an unknown option.
+    """
+    return HeadLayer(nlp_head(task_config, input_dim, head_options), seed, dtype)
+
+
+def create_multi_task_nlp_head(
+    task_configs: Mapping[str, NLPTaskConfig] | Iterable[NLPTaskConfig],
+    input_dim: int,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    **head_options: Any,
+) -> HeadLayer:
+    """One head per task over the same hidden states; the outputs are {task: outputs}.
+
+    task_configs: name -> config, or the configs alone. Each head takes the options that it reads;
+    an option that none reads is a ValueError.
+    """
+    return HeadLayer(multi_task_head(task_configs, input_dim, head_options), seed, dtype)
