@@ -192,8 +192,8 @@ class ModernBertConfig:
             }
             if new["global_attn_every_n_layers"] is None:
                 raise ValueError(
-                    f"num_hidden_layers is {new['num_hidden_layers']!r}, but layer_types follows no
-                    " "interval; give layer_types as well"
+                    f"num_hidden_layers is {new['num_hidden_layers']!r}, but layer_types "
+                    "follows no interval; give layer_types as well"
                 )
             _read_layer_types(new)
         if {"num_labels", "id2label", "label2id"} & set(new):

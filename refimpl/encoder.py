@@ -50,7 +50,9 @@ def encode(
     x = tap("embedding", embed(params, config, input_ids, inputs_embeds, token_type_ids, ops))
     axes = x.shape[:-1]
     if position_ids is None:
-        position_ids = np.arange(axes[-1]) if cu_seqlens is None else ops.packed_positions(cu_seqlens)
+        position_ids = (
+            np.arange(axes[-1]) if cu_seqlens is None else ops.packed_positions(cu_seqlens)
+        )
     position_ids = np.broadcast_to(position_ids, axes)
     key_mask = np.ones(axes, bool) if attention_mask is None else attention_mask != 0
 

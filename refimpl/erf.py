@@ -1,10 +1,10 @@
 """The error function in float64, vectorised, within 1 ulp; numpy has none (MODEL.md section 4).
 
-|x| <= 0.85: x + x P(x^2); up to 1.375: erf(1) + R(x - 1); both interpolate at Chebyshev nodes (errors
-below 1e-18), and what is added to an exact term is small, so its rounding weighs little. Beyond:
-1 - erfc(x), erfc by the rational approximations of W. J. Cody, "Rational Chebyshev approximations
-for the error function", Mathematics of Computation 23 (1969), 631 - 637.
-Other float dtypes are computed in float64 and rounded once.
+|x| <= 0.85: x + x P(x^2); up to 1.375: erf(1) + R(x - 1); both interpolate at Chebyshev nodes
+(errors below 1e-18), and what is added to an exact term is small, so its rounding weighs little.
+Beyond: 1 - erfc(x), erfc by the rational approximations of W. J. Cody, "Rational Chebyshev
+approximations for the error function", Mathematics of Computation 23 (1969), 631 - 637. Other float
+dtypes are computed in float64 and rounded once.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ Array = np.ndarray
 Outputs = dict[str, Array]
 
 
-def prediction_head(params: Params, config: ModernBertConfig, x: Array, ops: Any, tap: Tap) -> Array:
+def prediction_head(
+    params: Params, config: ModernBertConfig, x: Array, ops: Any, tap: Tap
+) -> Array:
     """LN(act(x W^T)). x [..., hidden] -> the same shape."""
     x = tap("head.dense", linear(params, "head.dense", x, ops))
     x = tap("head.act", ops.activate(x, config.classifier_activation))
@@ -74,7 +76,7 @@ def token_classification(
     ops: Any = equations,
     tap: Tap = no_tap,
 ) -> Outputs:
-    """Head and classifier at every token. hidden [batch, seq, hidden] -> logits [batch, seq, labels]."""
+    """Head and classifier at each token: [batch, seq, hidden] -> logits [batch, seq, labels]."""
     x = prediction_head(params, config, hidden, ops, tap)
     return {"logits": tap("logits", linear(params, "classifier", x, ops))}
 
@@ -87,7 +89,7 @@ def question_answering(
     ops: Any = equations,
     tap: Tap = no_tap,
 ) -> Outputs:
-    """Scores of each token as first and last of the answer: start_logits, end_logits [batch, seq]."""
+    """Each token as the answer's first or last one: start_logits, end_logits [batch, seq]."""
     x = prediction_head(params, config, hidden, ops, tap)
     both = linear(params, "classifier", x, ops)
     return {
@@ -155,7 +157,7 @@ def choice_shapes(config: ModernBertConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class Head:
-    """A head: `shapes(config)` are its tensors, `forward(params, config, hidden, mask, ops, tap)`."""
+    """A head: `shapes(config)` are its tensors, `forward` its function (as those above)."""
 
     kind: str
     architecture: str

@@ -23,7 +23,7 @@ KEYS = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "posit
 
 @dataclass(frozen=True)
 class Inputs:
-    """Checked input. Leading axes are [batch, seq], or [batch, choices, seq] for multiple choice."""
+    """Checked input. Leading axes: [batch, seq], or [batch, choices, seq] for multiple choice."""
 
     input_ids: Array | None
     inputs_embeds: Array | None
@@ -94,7 +94,7 @@ def check_inputs(
 
 
 def check_packed(config: ModernBertConfig, input_ids: Any, cu_seqlens: Any) -> tuple[Array, Array]:
-    """Ids [total] and cumulative lengths [n + 1] of packed sequences, both int64. Raises ValueError."""
+    """Ids [total] and cumulative lengths [n + 1] of packed sequences, int64. Raises ValueError."""
     ids = _integers("input_ids", input_ids, ("total",))
     _in_range("input_ids", ids, config.vocab_size, "vocab_size")
     cu = _integers("cu_seqlens", cu_seqlens, ("n + 1",))

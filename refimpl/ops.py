@@ -1,9 +1,10 @@
 """The equations of ModernBERT as pure functions, bottom-up (MODEL.md sections 2 - 6).
 
 Each function keeps the dtype that it is given: float64 in, float64 throughout, and that run is the
-truth of this project. Shapes use one vocabulary: batch seq total heads head_dim hidden inter window.
-Memory: no function holds [heads, seq, seq] scores; attention works through blocks of queries, and a
-windowed layer reads only the keys that its window reaches. No parameters, no state, no native code.
+truth of this project. Shapes use one vocabulary: batch seq total heads head_dim hidden inter
+window. Memory: no function holds [heads, seq, seq] scores; attention works through blocks of
+queries, and a windowed layer reads only the keys that its window reaches. No parameters, no state,
+no native code.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def activate(x: Array, name: str) -> Array:
 
 
 def glu(u: Array, activation: str) -> Array:
-    """act(a) * g with u = [a, g]: the FIRST half is activated. u [..., 2 * inter] -> [..., inter]."""
+    """act(a) * g, u = [a, g]: the FIRST half is activated. u [..., 2 * inter] -> [..., inter]."""
     a, g = np.split(u, 2, axis=-1)
     return activate(a, activation) * g
 
@@ -101,7 +102,9 @@ def glu(u: Array, activation: str) -> Array:
 # -- rotary positions -----------------------------------------------------------------------------
 
 
-def rope_table(position_ids: Array, head_dim: int, theta: float, dtype: np.dtype) -> tuple[Array, Array]:
+def rope_table(
+    position_ids: Array, head_dim: int, theta: float, dtype: np.dtype
+) -> tuple[Array, Array]:
     """cos and sin of position * theta^(-2k / head_dim), k = 0 .. head_dim / 2 - 1.
 
     position_ids integer [..., seq] -> two arrays [..., seq, head_dim], the two halves alike.
@@ -120,7 +123,7 @@ def rotate_half(x: Array) -> Array:
 
 
 def rope(x: Array, cos: Array, sin: Array) -> Array:
-    """x cos + rotate_half(x) sin. x [..., seq, heads, head_dim], cos and sin [..., seq, head_dim]."""
+    """x cos + rotate_half(x) sin. x [..., seq, heads, head_dim]; cos, sin [..., seq, head_dim]."""
     return x * cos[..., None, :] + rotate_half(x) * sin[..., None, :]
 
 

@@ -38,7 +38,7 @@ class Recorder:
 
     @property
     def hidden_states(self) -> tuple[Array, ...]:
-        """num_hidden_layers + 1 arrays [batch, seq, hidden]: the embedding, and each layer's output."""
+        """num_hidden_layers + 1 arrays [batch, seq, hidden]: embedding and each layer's output."""
         return tuple(self._hidden)
 
 
@@ -55,7 +55,7 @@ def record(store: dict[str, Array]) -> Tap:
 def attention_maps(
     config: ModernBertConfig, rotated: Mapping[str, Array], attention_mask: Array | None
 ) -> tuple[Array, ...]:
-    """Each layer's softmax weights [batch, heads, seq, seq], zero where masked (MODEL.md section 6).
+    """Softmax weights of each layer [batch, heads, seq, seq], zero where masked (MODEL.md (27)).
 
     rotated: the taps `layers.{i}.q_rot` and `.k_rot` [batch, seq, heads, head_dim]; attention_mask
     [batch, seq] or None. For looking at: the forward pass never holds a whole map.

@@ -1,10 +1,10 @@
 """A port's steps against the reference's: error, budget and ratio of each, in two columns.
 
 Teacher-forced: the reference computes each step from the PORT's own earlier steps, so the error is
-what the port did wrong in that step alone; the first step over its budget is the culprit. Cumulative:
-the reference's own run against the port's. Errors are per-token relative L2 over real tokens; mean,
-95th percentile and maximum over tokens are held against K times the worst of the same statistic over a
-family of legitimate evaluations (rounding.py). No literal tolerance anywhere.
+what the port did wrong in that step alone; the first step over its budget is the culprit.
+Cumulative: the reference's own run against the port's. Errors are per-token relative L2 over real
+tokens; mean, 95th percentile and maximum over tokens are held against K times the worst of the same
+statistic over a family of legitimate evaluations (rounding.py). No literal tolerance anywhere.
 """
 
 from __future__ import annotations
@@ -97,11 +97,16 @@ def compare(p: Pass, port: Taps, dtype: str, seeds: Iterable[int] = range(SEEDS)
     return Comparison(dtype, rows, next(bad, None))
 
 
-def budgets(p: Pass, dtype: str, seeds: Iterable[int] = range(SEEDS)) -> dict[str, dict[str, float]]:
+def budgets(
+    p: Pass, dtype: str, seeds: Iterable[int] = range(SEEDS)
+) -> dict[str, dict[str, float]]:
     """The cumulative budget of every step of a pass: step -> statistic -> allowed error."""
     real, truth = real_rows(p), trace(p)
     family = [
-        {name: error(name, x, truth[name], real) for name, x in trace(noisy(p, dtype, seed)).items()}
+        {
+            name: error(name, x, truth[name], real)
+            for name, x in trace(noisy(p, dtype, seed)).items()
+        }
         for seed in seeds
     ]
     return {
@@ -119,7 +124,10 @@ def real_rows(p: Pass) -> Array:
     if mask is not None:
         return np.asarray(mask) != 0
     ids, embeds = p.inputs.get("input_ids"), p.inputs.get("inputs_embeds")
-    return np.ones(ids.shape if ids is not None else embeds.shape[:-1], bool)  # type: ignore[union-attr]
+    if ids is not None:
+        return np.ones(ids.shape, bool)
+    assert embeds is not None
+    return np.ones(embeds.shape[:-1], bool)
 
 
 def token_errors(name: str, got: Array, want: Array, real: Array) -> Array:
@@ -166,9 +174,7 @@ def _width(name: str, x: Array) -> int:
     return x.shape[-1]
 
 
-def _column(
-    observed: Mapping[str, float], family: list[Mapping[str, float]]
-) -> Column:
+def _column(observed: Mapping[str, float], family: list[Mapping[str, float]]) -> Column:
     floor = {s: min(member[s] for member in family) for s in STATISTICS}
     budget = {s: K * max(member[s] for member in family) for s in STATISTICS}
     return Column(floor, observed, budget)

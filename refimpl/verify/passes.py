@@ -1,10 +1,10 @@
 """One forward pass as a value, so that it can be run, forced, broken and run again.
 
-A `Pass` holds everything that the numbers depend on: config, parameters, inputs, head, the module of
-equations, and an edit between steps. A mistake of the zoo is a function Pass -> Pass; a legitimate
-evaluation in another dtype is one, too. `trace(p)` gives every step; `forced(p, given)` gives every
-step computed from the inputs that `given` holds, step by step: with a port's own dump for `given`,
-what the reference makes of the port's inputs (teacher forcing, read backwards).
+A `Pass` holds everything that the numbers depend on: config, parameters, inputs, head, the module
+of equations, and an edit between steps. A mistake of the zoo is a function Pass -> Pass; a
+legitimate evaluation in another dtype is one, too. `trace(p)` gives every step; `forced(p, given)`
+gives every step computed from the inputs that `given` holds, step by step: with a port's own dump
+for `given`, what the reference makes of the port's inputs (teacher forcing, read backwards).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Pass:
     """A forward pass of one model on one input.
 
     inputs: keyword arguments of `encoder.encode` (input_ids, attention_mask, position_ids, ...);
-    head: a key of heads.HEADS or None; ops: the equations; edit: called on every step's value before
-    anybody sees it; encode, head_forward: the two stages, replaceable by a mistake.
+    head: a key of heads.HEADS or None; ops: the equations; edit: called on every step's value
+    before anybody sees it; encode, head_forward: the two stages, replaceable by a mistake.
     """
 
     config: ModernBertConfig

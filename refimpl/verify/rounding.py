@@ -1,10 +1,10 @@
-"""What rounding may do: legitimate evaluations of a pass in a lower dtype, as noise of derived size.
+"""What rounding may do: legitimate evaluations of a pass in a dtype, as noise of derived size.
 
-`noisy(p, dtype, seed)` computes in float64 and adds to every operation's result a random error of the
-size that the operation has in that dtype: u M xi, with u the unit roundoff, M the operation's own
-condition (MODEL.md names the operations; the sizes are derived beside each), xi standard normal. Runs
-with different seeds are a family; how far its members stray from the truth is the budget of a port.
-It does not model mistakes, nor precision below what the dtype's name promises.
+`noisy(p, dtype, seed)` computes in float64 and adds to every operation's result a random error of
+the size that the operation has in that dtype: u M xi, with u the unit roundoff, M the operation's
+own condition (MODEL.md names the operations; the sizes are derived beside each), xi standard
+normal. Runs with different seeds are a family; how far its members stray from the truth is the
+budget of a port. It does not model mistakes, nor precision below what the dtype's name promises.
 
 Long because each operation's M is derived where it is used.
 """
@@ -30,7 +30,7 @@ SEEDS = 4
 
 @dataclass(frozen=True)
 class Precision:
-    """Unit roundoffs: `store` of what is written to memory between operations (activations, weights,
+    """Unit roundoffs: `store` of what is kept between operations (activations, weights,
     rotary tables, softmax weights), `compute` of sums and of the steps inside an operation."""
 
     store: float
@@ -100,8 +100,8 @@ class _Noise:
         return self.stored(y + self.u.compute * size * self.xi(y.shape))
 
     def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
-        """Mean: sum_growth(n) mean|x| per row; variance: sum_growth(n) relative, which halves in the
-        root; then four roundings (centre, divide, weigh, add)."""
+        """Mean: sum_growth(n) mean|x| per row; variance: sum_growth(n) relative, which the root
+        halves; then four roundings (centre, divide, weigh, add)."""
         u, grow, row = self.u.compute, sum_growth(x.shape[-1]), (*x.shape[:-1], 1)
         shift = u * grow * np.abs(x).mean(axis=-1, keepdims=True) * self.xi(row)
         y = self.ops.layer_norm(x, weight, None, eps)
@@ -167,8 +167,9 @@ class _Noise:
     ) -> Array:
         out = np.empty((q.shape[0], q.shape[1] * q.shape[2]), v.dtype)
         for start, stop in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True):
-            one, every_key = slice(start, stop), np.ones((1, stop - start), bool)
-            out[one] = self.attention(q[None, one], k[None, one], v[None, one], every_key, window)[0]
+            q1, k1, v1 = (x[None, start:stop] for x in (q, k, v))
+            every_key = np.ones((1, stop - start), bool)
+            out[start:stop] = self.attention(q1, k1, v1, every_key, window)[0]
         return out
 
     def between(self, name: str, x: Array, mask: Array | None) -> Array:

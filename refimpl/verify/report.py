@@ -1,0 +1,223 @@
+"""The report of a verification: its data, its JSON form, and its text for a terminal.
+
+One verdict, the first culprit, the suspects, then what was measured: a table per case of every step
+in two columns. `to_json` is what html.py renders and what other tools read; numbers that are not
+finite are written as text ("inf"), since JSON has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from .._version import __version__
+from .compare import Column, Comparison
+from .findings import GATES, Finding
+from .slices import Slice
+
+Verdict = Literal["exact-spec", "declared deviation", "fail"]
+EXIT_CODES: dict[str, int] = {"exact-spec": 0, "fail": 1, "declared deviation": 3}
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A known mistake, and the share of the culprit's error that it explains (1 = all of it)."""
+
+    id: str
+    title: str
+    explained: float
+    citations: tuple[str, ...] = ()
+    tied_with: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """What one case showed. slices are those of its culprit."""
+
+    name: str
+    why: str
+    layers: tuple[str, ...]
+    comparison: Comparison | None
+    slices: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `verify(port, cases)`."""
+
+    port: str
+    dtype: str
+    cases: tuple[CaseReport, ...]
+    findings: tuple[Finding, ...]
+    suspects: tuple[Suspect, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=lambda: {"refimpl": __version__})
+
+    @property
+    def verdict(self) -> Verdict:
+        """fail if any finding is one; else a declared deviation if any is; else exact-spec."""
+        levels = {finding.level for finding in self.findings}
+        if "fail" in levels:
+            return "fail"
+        return "declared deviation" if "deviation" in levels else "exact-spec"
+
+    @property
+    def exit_code(self) -> int:
+        """0 exact-spec, 1 fail, 3 declared deviations only."""
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def culprit(self) -> tuple[str, str] | None:
+        """(case, step): the first step that is wrong by itself, in the first case that has one."""
+        for case in self.cases:
+            if case.comparison is not None and case.comparison.culprit is not None:
+                return case.name, case.comparison.culprit
+        return None
+
+    @property
+    def smallest_k(self) -> float | None:
+        """The safety factor with which every comparison would pass."""
+        compared = [c.comparison.smallest_k for c in self.cases if c.comparison is not None]
+        return max(compared, default=None)
+
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Plain dicts, lists, numbers and text."""
+    return _plain(
+        {
+            "port": report.port,
+            "dtype": report.dtype,
+            "verdict": report.verdict,
+            "exit_code": report.exit_code,
+            "culprit": report.culprit and dict(zip(("case", "tap"), report.culprit, strict=True)),
+            "smallest_k": report.smallest_k,
+            "suspects": [asdict(s) for s in report.suspects],
+            "findings": [{**asdict(f), "data": dict(f.data)} for f in report.findings],
+            "cases": [_case(c) for c in report.cases],
+            "provenance": dict(report.provenance),
+        }
+    )
+
+
+def _case(case: CaseReport) -> dict[str, Any]:
+    comparison = case.comparison
+    rows = comparison.rows if comparison else ()
+    return {
+        "name": case.name,
+        "why": case.why,
+        "layers": list(case.layers),
+        "culprit": comparison and comparison.culprit,
+        "first_nonfinite": comparison and comparison.first_nonfinite,
+        "ratio": comparison and comparison.ratio,
+        "steps": [
+            {"tap": row.tap, "forced": _column(row.forced), "cumulative": _column(row.cumulative)}
+            for row in rows
+        ],
+        "slices": [asdict(s) for s in case.slices],
+    }
+
+
+def _column(c: Column) -> dict[str, Any]:
+    return {
+        "floor": dict(c.floor),
+        "observed": dict(c.observed),
+        "budget": dict(c.budget),
+        "ratio": c.ratio,
+    }
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, Mapping):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_plain(v) for v in x]
+    if isinstance(x, float) and not math.isfinite(x):
+        return str(x)
+    return x if x is None or isinstance(x, (bool, int, float, str)) else str(x)
+
+
+# -- terminal -------------------------------------------------------------------------------------
+
+COLOURS = {"exact-spec": "32", "declared deviation": "33", "fail": "31"}
+MAX_SUSPECTS = 5
+
+
+def render(report: Report, *, colour: bool = False, full: bool = False) -> str:
+    """The report as text. full: every step of every case; else those that are wrong by
+    themselves, and the first and last that are off in the cumulative column."""
+    lines = [f"{report.port} ({report.dtype}): {_paint(report.verdict, report.verdict, colour)}"]
+    if report.culprit:
+        case, tap = report.culprit
+        lines.append(f"first wrong step: {tap}   (case {case})")
+    if report.suspects:
+        lines += ["", "suspects", *_suspects(report.suspects)]
+    lines += ["", *_findings(report.findings)]
+    for case_report in report.cases:
+        lines += _steps(case_report, full)
+    k = report.smallest_k
+    if k is not None:
+        lines += ["", f"every comparison passes with k = {k:.3g} (k = 2 is allowed)"]
+    return "\n".join(lines)
+
+
+def _suspects(suspects: Sequence[Suspect]) -> list[str]:
+    lines = []
+    for place, s in enumerate(suspects[:MAX_SUSPECTS], start=1):
+        tied = f" (the same here: {', '.join(s.tied_with)})" if s.tied_with else ""
+        lines.append(f"{place}. {s.id}  {s.title}: explains {_percent(s.explained)}{tied}")
+        if s.citations:
+            lines.append(f"      others made it: {', '.join(s.citations)}")
+    return lines
+
+
+def _findings(findings: Iterable[Finding]) -> list[str]:
+    order = {gate: i for i, gate in enumerate(GATES)}
+    lines = []
+    for f in sorted(findings, key=lambda f: order.get(f.gate, -1)):
+        where = " ".join(x for x in (f.case, f.tap) if x)
+        lines.append(f"{f.level:9s} {f.gate:10s} {where + ': ' if where else ''}{f.message}")
+    return lines
+
+
+def _steps(case: CaseReport, full: bool) -> list[str]:
+    if case.comparison is None:
+        return []
+    every = case.comparison.rows
+    over = [row for row in every if not row.cumulative.ratio <= 1.0]
+    wanted = {
+        r.tap for r in [*over[:1], *over[-1:], *(r for r in every if not r.forced.ratio <= 1)]
+    }
+    rows = [row for row in every if full or row.tap in wanted]
+    if not rows:
+        return []
+    head = f"{'step':24s} {'observed':>9s} {'floor':>9s} {'budget':>9s} {'ratio':>9s}"
+    head += f"  | {'observed':>9s} {'budget':>9s} {'ratio':>9s}"
+    lines = [
+        "",
+        f"case {case.name}",
+        f"{'':24s} {'teacher-forced':^39s}  | {'cumulative':^29s}",
+        head,
+    ]
+    for row in rows:
+        one, all_ = row.forced, row.cumulative
+        lines.append(
+            f"{row.tap:24s} {one.observed['max']:9.2e} {one.floor['max']:9.2e} "
+            f"{one.budget['max']:9.2e} {one.ratio:9.3g}  | {all_.observed['max']:9.2e} "
+            f"{all_.budget['max']:9.2e} {all_.ratio:9.3g}"
+        )
+    for s in case.slices:
+        lines.append(f"  {s.kind:9s} {s.name:24s} {s.tokens:6d} tokens  mean {s.mean:9.2e}  "
+                     f"max {s.max:9.2e}")  # fmt: skip
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.4g} %"
+
+
+def _paint(text: str, verdict: str, colour: bool) -> str:
+    return f"\033[{COLOURS[verdict]}m{text}\033[0m" if colour else text
