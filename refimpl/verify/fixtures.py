@@ -1,11 +1,11 @@
 """Small generated models on which a port is judged.
 
 Each differs from ModernBERT's defaults wherever a default could hide a mistake: window, thetas,
-eps, activation, schedule, labels. Matrices have unit gain (1 / sqrt(fan_in)) and norms random gains,
-so that a wrong mask, angle or half moves the result far more than rounding does; weights of std
-0.02 would give uniform attention and hide all of it. Everything is drawn from the raw 64-bit stream of
-numpy's Philox generator, which is stable for good: the same bytes on every platform and version.
-Parameters are float32 numbers held in float64. No checkpoint of anybody's is in here.
+eps, activation, schedule, labels. Matrices have unit gain (1 / sqrt(fan_in)) and norms random
+gains, so that a wrong mask, angle or half moves the result far more than rounding does; weights of
+std 0.02 would give uniform attention and hide all of it. Everything is drawn from the raw 64-bit
+stream of numpy's Philox generator, which is stable for good: the same bytes on every platform and
+version. Parameters are float32 numbers held in float64. No checkpoint of anybody's is in here.
 """
 
 from __future__ import annotations
