@@ -11,6 +11,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .backend import info
     from .config import VARIANTS, ModernBertConfig
+    from .create import create_modern_bert_with_head
     from .errors import (
         HubError,
         LongInputWarning,
@@ -19,13 +20,7 @@ if TYPE_CHECKING:
         TruncationWarning,
     )
     from .model import ModernBERT, ModernBERTForTask, load
-    from .nlp import (
-        NLPTaskConfig,
-        NLPTaskType,
-        create_modern_bert_with_head,
-        create_multi_task_nlp_head,
-        create_nlp_head,
-    )
+    from .nlp import NLPTaskConfig, NLPTaskType, create_multi_task_nlp_head, create_nlp_head
     from .tasks import Reranker, SentenceEncoder, pipeline
     from .tokenizer import Tokenizer
 
@@ -43,7 +38,7 @@ _WHERE = {
     "load": "model",
     "NLPTaskConfig": "nlp",
     "NLPTaskType": "nlp",
-    "create_modern_bert_with_head": "nlp",
+    "create_modern_bert_with_head": "create",
     "create_multi_task_nlp_head": "nlp",
     "create_nlp_head": "nlp",
     "Reranker": "tasks",

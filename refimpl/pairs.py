@@ -7,7 +7,8 @@ The two may differ in length, not in the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 SUFFIX = "_2"
@@ -33,3 +34,12 @@ def split_pair(inputs: Mapping[str, Any] | Any) -> tuple[Any, dict[str, Any] | N
         if one is not None and two is not None and len(one) != len(two):
             raise ValueError(f"{name}{SUFFIX} has {len(two)} rows, {name} has {len(one)}")
     return first, second
+
+
+@contextmanager
+def second_text() -> Iterator[None]:
+    """Errors raised inside say that they are about the second text."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"in the second text (keys in {SUFFIX}): {error}") from None

@@ -17,14 +17,16 @@ PACKAGE = ROOT / "refimpl"
 # Bottom first. The spine is config <- ops <- encoder <- heads <- model <- tasks <- cli.
 LAYERS = [
     ["_version", "errors", "progress"],
-    ["config", "safetensors", "hub", "pooling", "erf"],
-    ["ops"],
+    ["config", "erf", "pooling", "atomic", "bfloat16", "strictjson"],
+    ["ops", "safetensors", "hub"],
     ["params", "inputs", "encoder"],
-    ["heads"],
+    ["pairs", "taps", "summary"],
+    ["heads", "nlp"],
+    ["sentence"],
     ["checkpoint", "backend"],
     ["model", "tokenizer"],
-    ["sentence", "nlp"],
-    ["tasks"],
+    ["create"],
+    ["tasks", "verify"],
     ["__init__"],
     ["cli", "__main__"],
 ]

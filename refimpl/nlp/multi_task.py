@@ -86,12 +86,10 @@ def multi_task_head(
 ) -> MultiTaskHead:
     """A head per task; each takes the options that it reads. ValueError, TypeError."""
     known_options(options)
-    configs = list(tasks.values() if isinstance(tasks, Mapping) else tasks)
+    configs = task_list(tasks)
     names = [task.name for task in configs]
     if not configs or len(set(names)) != len(names):
         raise ValueError(f"task_configs has the names {names}; it needs one or more, all different")
-    if isinstance(tasks, Mapping) and list(tasks) != names:
-        raise ValueError(f"task_configs has the keys {list(tasks)}, but the tasks' names {names}")
     for task in configs:
         if task.family == "multiple_choice":
             raise ValueError(
@@ -112,6 +110,22 @@ def multi_task_head(
             for task in configs
         )
     )
+
+
+def task_list(
+    tasks: NLPTaskConfig | Mapping[str, NLPTaskConfig] | Iterable[NLPTaskConfig],
+) -> list[NLPTaskConfig]:
+    """One or several task configs as a list. ValueError when a key is not its task's name."""
+    if isinstance(tasks, NLPTaskConfig):
+        return [tasks]
+    configs = list(tasks.values() if isinstance(tasks, Mapping) else tasks)
+    for task in configs:
+        if not isinstance(task, NLPTaskConfig):
+            raise TypeError(f"task_config is {task!r}; it must be an NLPTaskConfig")
+    names = [task.name for task in configs]
+    if isinstance(tasks, Mapping) and list(tasks) != names:
+        raise ValueError(f"task_configs has the keys {list(tasks)}, but its tasks' names {names}")
+    return configs
 
 
 def head_from_config(config: ModernBertConfig) -> NLPHead | MultiTaskHead | None:
