@@ -22,7 +22,7 @@ LAYERS = [
     ["params", "inputs", "encoder"],
     ["pairs", "taps", "summary"],
     ["heads", "nlp"],
-    ["sentence"],
+    ["sentence", "tiling"],
     ["checkpoint", "backend"],
     ["model", "tokenizer"],
     ["create"],
