@@ -42,7 +42,9 @@ def test_relative_error_is_that_of_the_whole_array(harness):
 def test_reference_benchmark_runs_and_ends_in_json():
     command = [sys.executable, "benchmarks/reference_forward.py", "--variant", "tiny"]
     command += ["--seq", "40", "--long-seq", "80", "--rounds", "2"]
-    out = subprocess.run(command, cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        command, cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True
+    ).stdout
     result = json.loads(out.splitlines()[-1])
     assert set(result["rows"]) == {"forward", "its matrix products"}
     assert 0 < result["rows"]["forward"]["error"]
