@@ -160,7 +160,7 @@ def _counted(mask: tuple[Mask, ...], seq: int) -> Array:
     return np.where(masks != 0, np.cumsum(masks, axis=1) - 1, 1)
 
 
-LEFT_ROWS: tuple[Mask, ...] = (("left", 9), ("none", 16))
+LEFT_ROWS: tuple[Mask, ...] = (("left", 7), ("none", 12))
 
 CASES: tuple[Case, ...] = (
     padded(
@@ -226,7 +226,7 @@ CASES: tuple[Case, ...] = (
         "positions-left", "silu-v5",
         "explicit positions that count from the first real token of a left-padded row: they turn "
         "the angles and nothing else, the window stays on the index",
-        16, *LEFT_ROWS, position_ids=_counted(LEFT_ROWS, 16),
+        12, *LEFT_ROWS, position_ids=_counted(LEFT_ROWS, 12),
     ),
     padded(
         "positions-far", "tied-v4",
@@ -269,7 +269,7 @@ CASES: tuple[Case, ...] = (
     padded(
         "spans", "spans-v4",
         "question answering: start and end are the two columns of one classifier, in this order",
-        12, ("none", 12), ("left", 8),
+        9, ("none", 9), ("left", 6),
     ),
 )  # fmt: skip
 
