@@ -47,7 +47,7 @@ def plan_of(config: ModernBertConfig, head: str | None = None) -> Plan:
     if head is not None:
         plan["classifier_activation"] = _activation(config.classifier_activation)
         plan["classifier_bias"] = config.classifier_bias
-    if head in ("sequence_classification", "multiple_choice"):
+    if head == "sequence_classification":
         plan["classifier_pooling"] = config.classifier_pooling
     if head == "masked_lm":
         plan["tie_word_embeddings"] = config.tie_word_embeddings
@@ -56,7 +56,7 @@ def plan_of(config: ModernBertConfig, head: str | None = None) -> Plan:
 
 
 def flatten(plan: Mapping[str, Any]) -> Plan:
-    """A port's plan in flat form: nested dicts and lists are joined with dots; activations named alike."""
+    """A port's plan, flat: nested dicts and lists joined with dots, activations named alike."""
     flat: Plan = {}
     for key, value in plan.items():
         if isinstance(value, (list, tuple)):

@@ -28,11 +28,11 @@ class Request:
     """One forward pass that a port is asked for.
 
     name: of the case; config: the content of config.json; params: name -> array whose values are
-    float32 numbers; inputs: `input_ids` [batch, seq] and, where the case has them, `attention_mask`,
-    `position_ids` of that shape, or `cu_seqlens` [n + 1] with everything else [total]; head: a key
-    of heads.HEADS or None; wanted: names of the steps to give, None for all that the port has;
-    inject: step -> array that the port is to go on with in place of its own (only for a port that
-    can "inject").
+    float32 numbers; inputs: `input_ids` [batch, seq] and, where the case has them,
+    `attention_mask`, `position_ids` of that shape, or `cu_seqlens` [n + 1] with everything else
+    [total]; head: a key of heads.HEADS or None; wanted: names of the steps to give, None for all
+    that the port has; inject: step -> array that the port is to go on with in place of its own
+    (asked only of a port that can "inject").
     """
 
     name: str
@@ -59,9 +59,10 @@ class PortResult:
     """What a port gave.
 
     taps: step -> array in the reference's shape, float32 or float64, any subset; dtype: a key of
-    rounding.DTYPES, what the port says it computes in; plan: as `plan.plan_of` tells it, any subset,
-    or None; weights: parameter name -> array as the port holds it, any subset, or None; inputs: the
-    ids, mask and positions that the port says it used, any subset; findings: about the port itself.
+    rounding.DTYPES, what the port says it computes in; plan: as `plan.plan_of` tells it, any
+    subset, or None; weights: parameter name -> array as the port holds it, any subset, or None;
+    inputs: ids, mask and positions that the port says it used, any subset; findings: about the
+    port itself.
     """
 
     taps: Mapping[str, Array] = field(default_factory=dict)
@@ -75,10 +76,10 @@ class PortResult:
 class Port(Protocol):
     """Something that runs ModernBERT.
 
-    dtype: what it says it computes in. abilities: a subset of "inputs" (runs any input, not just the
-    cases it knows), "state" (one loaded model answers call after call, so that it can remember too
-    much), "threads" (`run_together`), "packed" (cu_seqlens), "positions" (explicit position_ids),
-    "inject" (teacher forcing).
+    dtype: what it says it computes in. abilities: a subset of "inputs" (runs any input, not just
+    the cases it knows), "state" (one loaded model answers call after call, so that it can remember
+    too much), "threads" (`run_together`), "packed" (cu_seqlens), "positions" (explicit
+    position_ids), "inject" (teacher forcing).
     """
 
     @property

@@ -1,0 +1,80 @@
+"""From the shape in which a port keeps a step to the shape of the reference.
+
+Taken without asking, because they can mean one thing only: heads joined; leading axes flattened;
+real tokens alone, packed; a leading axis of 1; rotary tables without a batch axis, or of half the
+width. Everything else is taken only with a layout in words ("batch heads seq head_dim"): when seq
+equals heads, a shape does not tell. What cannot be read this way is said in words, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+Arrange = Callable[[Array], Array]
+AXES = ("batch", "seq", "total", "heads", "head_dim")
+
+
+def arrange(
+    step: str, shape: Shape, expected: Shape, real: Array, layout: str | None
+) -> Arrange | str:
+    """How to bring an array of `shape` to `expected`, or why that cannot be done.
+
+    real: bool [batch, seq] or [total], tokens that are no padding; layout: axes in words, or None.
+    Tokens that a packed array does not hold become NaN.
+    """
+    if layout is not None:
+        return _named(shape, expected, real.ndim, layout)
+    for wanted, finish in _readings(step, expected, real):
+        if shape == wanted:
+            return finish
+    problem = f"has the shape {list(shape)}; expected {list(expected)}"
+    if sorted(n for n in shape if n != 1) == sorted(n for n in expected if n != 1):
+        words = "batch heads seq head_dim" if len(expected) == 4 else "seq batch hidden"
+        problem += f" (the same axes in another order? then give its layout, as in {words!r})"
+    return problem
+
+
+def _readings(step: str, expected: Shape, real: Array) -> list[tuple[Shape, Arrange]]:
+    """(shape, how to read it) of everything that is accepted unasked."""
+    out: list[tuple[Shape, Arrange]] = []
+    tokens = real.ndim if expected[: real.ndim] == real.shape else 1
+    lead, width = expected[:tokens], expected[tokens:]
+    for last in dict.fromkeys((width, (math.prod(width),) if len(width) > 1 else width)):
+        for first in dict.fromkeys((lead, (math.prod(lead),), (1, *lead))):
+            out.append(((*first, *last), lambda x: x.reshape(expected)))
+        if tokens == real.ndim and lead == real.shape:
+            out.append(((int(real.sum()), *last), lambda x: _scatter(x, expected, real)))
+    if step.startswith("rope."):
+        dim = expected[-1]
+        for first in dict.fromkeys((lead, lead[-1:], (1, *lead[-1:]))):
+            out.append(((*first, dim), lambda x: np.broadcast_to(x, expected)))
+            out.append(((*first, dim // 2), lambda x: np.broadcast_to(np.tile(x, 2), expected)))
+    return out
+
+
+def _scatter(x: Array, expected: Shape, real: Array) -> Array:
+    out = np.full(expected, np.nan, x.dtype)
+    out[real] = x.reshape(len(x), *expected[real.ndim :])
+    return out
+
+
+def _named(shape: Shape, expected: Shape, tokens: int, layout: str) -> Arrange | str:
+    """A layout in words: a permutation of the step's axes."""
+    words = layout.split()
+    lead: tuple[str, ...] = ("total",) if tokens == 1 else ("batch", "seq")
+    axes = lead if len(expected) > tokens else lead[: len(expected) - 1]
+    axes += ("heads", "head_dim") if len(expected) - len(axes) == 2 else ("width",)
+    # The last axis has many names: any word that names no other axis is that one.
+    plain = [word if word in AXES and word in axes else "width" for word in words]
+    if sorted(plain) != sorted(axes):
+        return f"has the layout {layout!r}; its axes must be those of {' '.join(axes)!r}"
+    order = [plain.index(axis) for axis in axes]
+    if len(shape) != len(words) or tuple(shape[i] for i in order) != expected:
+        sizes = " ".join(f"{axis} {n}" for axis, n in zip(axes, expected, strict=True))
+        return f"has the shape {list(shape)} under the layout {layout!r}; expected {sizes}"
+    return lambda x: x.transpose(order)
