@@ -1,0 +1,302 @@
+"""Reading safetensors files: every kind of broken file by name, and the package as the oracle."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
+
+from refimpl.errors import ModelFormatError
+from refimpl.safetensors import DTYPES, open_safetensors
+
+GOOD = {"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
+TWO = {
+    "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    "b": {"dtype": "U8", "shape": [4], "data_offsets": [8, 12]},
+}
+
+
+def raw_file(path: Path, header: bytes, data: bytes, length: int | None = None) -> Path:
+    size = len(header) if length is None else length
+    path.write_bytes(size.to_bytes(8, "little") + header + data)
+    return path
+
+
+def file_of(path: Path, header: Any, size: int) -> Path:
+    return raw_file(path, json.dumps(header).encode(), bytes(range(size)))
+
+
+def with_entry(**changes: Any) -> dict:
+    return {"a": {**GOOD["a"], **changes}}
+
+
+def refusal(path: Path) -> ModelFormatError:
+    """The error that opening gives, after checking that it names the file and left it alone."""
+    before = path.read_bytes()
+    with pytest.raises(ModelFormatError) as caught:
+        open_safetensors(path)
+    assert path.read_bytes() == before
+    assert caught.value.file == str(path) and str(path) in str(caught.value)
+    assert caught.value.offset is not None
+    return caught.value
+
+
+ENTRIES = [
+    ("unknown dtype", dict(dtype="F7"), "F7.*known: F64"),
+    ("dtype is no string", dict(dtype=["F32"]), "dtype"),
+    ("negative size", dict(shape=[-2, -2]), "shape"),
+    ("fractional size", dict(shape=[2.0, 2]), "shape"),
+    ("boolean size", dict(shape=[True, 4]), "shape"),
+    ("size as text", dict(shape="22"), "shape"),
+    ("size of null", dict(shape=[None]), "shape"),
+    ("huge size", dict(shape=[2**62, 2]), "larger than any memory"),
+    ("huge size beside a zero", dict(shape=[2**62, 2**62, 0]), "larger than any memory"),
+    ("size beyond 64 bits", dict(shape=[2**63]), "shape"),
+    ("too many dimensions", dict(shape=[1] * 33), "up to 32"),
+    ("shape does not match", dict(shape=[3]), r"shape \[3\] of F32 takes 12"),
+    ("dtype does not match", dict(dtype="F64"), "takes 32"),
+    ("offsets reversed", dict(data_offsets=[16, 0]), "begin <= end"),
+    ("offsets negative", dict(data_offsets=[-16, 0]), "data_offsets"),
+    ("offsets boolean", dict(data_offsets=[False, 16]), "data_offsets"),
+    ("one offset", dict(data_offsets=[16]), "data_offsets"),
+    ("three offsets", dict(data_offsets=[0, 8, 16]), "data_offsets"),
+    ("offsets beyond the file", dict(shape=[5], data_offsets=[0, 20]), "truncated"),
+    ("data begin late", dict(shape=[3], data_offsets=[4, 16]), "gap"),
+    ("unknown field", dict(stride=[1]), "stride"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [e[1:] for e in ENTRIES], ids=[e[0] for e in ENTRIES]
+)
+def test_safetensors_entry_is_refused(tmp_path: Path, changes: dict, words: str) -> None:
+    path = file_of(tmp_path / "m.safetensors", with_entry(**changes), 16)
+    error = refusal(path)
+    assert error.key == "a" and error.offset == 9  # the key's text, after 8 bytes and a brace
+    with pytest.raises(ModelFormatError, match=words):
+        open_safetensors(path)
+
+
+HEADERS = [
+    ("overlap", {**TWO, "b": {**TWO["b"], "shape": [8], "data_offsets": [4, 12]}}, 12, "overlap"),
+    ("the same bytes twice", {"a": TWO["a"], "c": TWO["a"], "b": TWO["b"]}, 12, "overlap"),
+    ("hole", {**TWO, "b": {"dtype": "U8", "shape": [3], "data_offsets": [9, 12]}}, 12, "gap"),
+    ("trailing bytes", TWO, 13, "1 bytes follow the last tensor"),
+    ("truncated data", TWO, 11, "truncated"),
+    ("metadata is no object", {"__metadata__": ["pt"], **TWO}, 12, "strings to strings"),
+    ("metadata of numbers", {"__metadata__": {"n": 1}, **TWO}, 12, "strings to strings"),
+    ("metadata nested", {"__metadata__": {"n": {}}, **TWO}, 12, "strings to strings"),
+    ("entry is a list", {"a": []}, 0, "must hold dtype"),
+    ("entry lacks a field", {"a": {"dtype": "F32", "shape": []}}, 0, "must hold dtype"),
+]
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "words"), [h[1:] for h in HEADERS], ids=[h[0] for h in HEADERS]
+)
+def test_safetensors_layout_is_refused(tmp_path: Path, header: dict, size: int, words: str) -> None:
+    error = refusal(file_of(tmp_path / "m.safetensors", header, size))
+    assert words in str(error)
+
+
+TEXTS = [
+    ("twice the same tensor", b'{"a":{},"a":{}}', "given twice", 9 + 7),
+    ("twice the same field", b'{"a":{"dtype":"F32","dtype":"F32"}}', "given twice", None),
+    ("twice the same metadata", b'{"__metadata__":{"k":"1","k":"2"}}', "given twice", None),
+    ("no json", b"{nonsense}", "wrong json", 9),
+    ("cut json", b'{"a":{"dtype"', "wrong json", 8 + 13),
+    ("a list", b"[1,2,3]", "begins with", 8),
+    ("leading space", b" {}", "begins with", 8),
+    ("nothing", b"", "begins with", 8),
+    ("trailing json", b"{}{}", "wrong json", 10),
+    ("not utf-8", b'{"\xff":{}}', "UTF-8", 10),
+    ("utf-16", '{"a":{}}'.encode("utf-16-le"), "wrong json", 9),
+    ("half a surrogate pair", b'{"\\ud800":{}}', "surrogate", 8),
+    ("nested without end", b'{"a":' + b"[" * 100_000, "nested", 8),
+    ("NaN", b'{"a":NaN}', "NaN", 13),
+    ("endless digits", b'{"a":' + b"9" * 5000 + b"}", "too long", 13),
+    ("beyond float64", b'{"a":1e999}', "beyond float64", 13),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "offset"), [t[1:] for t in TEXTS], ids=[t[0] for t in TEXTS]
+)
+def test_safetensors_header_text_is_refused(
+    tmp_path: Path, text: bytes, words: str, offset: int | None
+) -> None:
+    error = refusal(raw_file(tmp_path / "m.safetensors", text, b""))
+    assert words in str(error)
+    assert offset is None or error.offset == offset
+
+
+@pytest.mark.parametrize("content", [b"", b"\x02", b"\x02" + bytes(6), b"\x02" + bytes(7)])
+def test_safetensors_file_without_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    assert refusal(path).offset == 0
+
+
+@pytest.mark.parametrize("length", [11, 100_000_001, 2**63, 2**64 - 1])
+def test_safetensors_header_length_is_capped_before_it_is_read(tmp_path: Path, length: int) -> None:
+    path = raw_file(tmp_path / "m.safetensors", b"{}", b"12345678", length)
+    if length == 100_000_001:  # a sparse file that is long enough, so that only the cap refuses
+        with open(path, "r+b") as stream:
+            stream.truncate(length + 8)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFormatError, match="the header should have") as caught:
+            open_safetensors(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20  # less than 1 % of the lie
+    finally:
+        tracemalloc.stop()
+    assert caught.value.offset == 0
+
+
+def test_safetensors_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.safetensors", tmp_path):
+        with pytest.raises(ModelFormatError, match="cannot be read") as caught:
+            open_safetensors(path)
+        assert caught.value.file == str(path)
+
+
+def test_safetensors_huge_shape_allocates_nothing(tmp_path: Path) -> None:
+    header = with_entry(shape=[2**40], data_offsets=[0, 2**42])
+    path = file_of(tmp_path / "m.safetensors", header, 16)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFormatError, match="truncated"):
+            open_safetensors(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_safetensors_views_are_read_only_and_shared(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "m.safetensors", TWO, 12)
+    tensor = open_safetensors(path)["a"]
+    view, same = tensor.array(), tensor.astype(np.float32)
+    assert np.shares_memory(view, same)
+    with pytest.raises(ValueError, match="read-only"):
+        view[0] = 1
+    assert tensor.astype(np.float64).dtype == np.float64
+
+
+def test_safetensors_integers_are_no_floats(tmp_path: Path) -> None:
+    tensor = open_safetensors(file_of(tmp_path / "m.safetensors", TWO, 12))["b"]
+    assert tensor.array().dtype == np.uint8
+    with pytest.raises(ModelFormatError, match="U8 holds no floats") as caught:
+        tensor.astype(np.float32)
+    assert caught.value.key == "b" and caught.value.offset == tensor.offset
+
+
+# -- against the safetensors package --------------------------------------------------------------
+
+
+def package_reading(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]] | None:
+    """Name -> type, shape, bytes as the package reads them, or None when it refuses."""
+    try:
+        with safe_open(path, "numpy") as file:
+            out = {}
+            for name in file.keys():
+                view = file.get_slice(name)
+                code, shape = view.get_dtype(), tuple(view.get_shape())
+                array = file.get_tensor(name) if code != "BF16" else None
+                out[name] = (code, shape, b"" if array is None else array.tobytes())
+            return out
+    except SafetensorError:
+        return None
+
+
+def check_against_package(path: Path) -> bool:
+    """Reads it as the package does, or refuses it. True when it was read."""
+    try:
+        ours = open_safetensors(path)
+    except ModelFormatError:
+        return False
+    theirs = package_reading(path)
+    assert theirs is not None, "read what the package refuses"
+    assert set(ours) == set(theirs)
+    for name, tensor in ours.items():
+        code, shape, content = theirs[name]
+        assert (tensor.dtype, tensor.shape) == (code, shape)
+        assert code == "BF16" or tensor.array().tobytes() == content
+    return True
+
+
+shapes = st.lists(st.integers(0, 4), max_size=3)
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
+    """A right header, and the size of its data."""
+    header: dict[str, Any] = {}
+    position = 0
+    for name in draw(st.lists(st.text(max_size=4), unique=True, max_size=4)):
+        shape, code = draw(shapes), draw(st.sampled_from(sorted(DTYPES)))
+        end = position + int(np.prod(shape, dtype=int)) * DTYPES[code].itemsize
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [position, end]}
+        position = end
+    if draw(st.booleans()):
+        header["__metadata__"] = {"format": "np"}
+    return header, position
+
+
+@given(headers())
+def test_safetensors_right_files_are_read_as_the_package_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[dict, int]
+) -> None:
+    header, size = case
+    path = tmp_path_factory.mktemp("right") / "m.safetensors"
+    raw_file(path, json.dumps(header).encode(), bytes(i % 2 for i in range(size)))
+    assert check_against_package(path)
+
+
+MUTATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), st.integers(0, 400), st.integers(0, 255)),
+        st.tuples(st.just("cut"), st.integers(0, 400), st.integers(1, 9)),
+        st.tuples(st.just("put"), st.integers(0, 400), st.sampled_from(
+            [b"-", b"0", b"-0", b"1e1", b".0", b",", b"[", b"{", b'"', b"\\u0061", b"null",
+             b'"a":1,', b"true", b" ", b"\n", b"\x00", b"99999999999999999999"])),
+    ),
+    min_size=1,
+    max_size=3,
+)  # fmt: skip
+
+
+def mutated(content: bytes, mutations: list) -> bytes:
+    for what, where, value in mutations:
+        at = where % (len(content) + 1)
+        if what == "set":
+            content = content[:at] + bytes([value]) + content[at + 1 :]
+        elif what == "cut":
+            content = content[:at] + content[at + value :]
+        else:
+            content = content[:at] + value + content[at:]
+    return content
+
+
+@given(headers(), MUTATIONS, st.booleans())
+def test_safetensors_mutated_files_are_refused_or_read_as_the_package_reads_them(
+    tmp_path_factory: pytest.TempPathFactory,
+    case: tuple[dict, int],
+    mutations: list,
+    honest_length: bool,
+) -> None:
+    header, size = case
+    text, data = json.dumps(header).encode(), bytes(i % 2 for i in range(size))
+    path = tmp_path_factory.mktemp("mutated") / "m.safetensors"
+    if honest_length:  # only the text is wrong: the faults that the length would hide are seen
+        raw_file(path, mutated(text, mutations), data)
+    else:
+        whole = len(text).to_bytes(8, "little") + text + data
+        path.write_bytes(mutated(whole, mutations))
+    check_against_package(path)
