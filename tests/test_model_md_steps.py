@@ -10,6 +10,10 @@ from refimpl import ops
 from refimpl.config import ACTIVATION_NAMES, ModernBertConfig
 from refimpl.encoder import encode
 from refimpl.heads import HEADS
+from refimpl.nlp.families import FAMILY_OUTPUTS
+from refimpl.nlp.head import nlp_head
+from refimpl.nlp.task_config import NLPTaskConfig
+from refimpl.nlp.task_types import NLPTaskType
 from refimpl.params import encoder_shapes, init_std, initialise
 from refimpl.pooling import POOLINGS
 
@@ -178,6 +182,29 @@ def test_model_md_initial_deviations_are_those_of_the_code():
         assert abs(got - said[name]) <= 2 * np.spacing(got), name
 
 
+def test_model_md_families_are_those_of_the_configurable_heads():
+    table = section(11).split("With y")[1]
+    assert [r[1].strip("`") for r in rows(table, 3) if r[1].startswith("`")] == list(FAMILY_OUTPUTS)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_model_md_configurable_head_steps_are_those_of_the_code(pooling):
+    config = CONFIGS["plain"]
+    task = NLPTaskConfig("mood", NLPTaskType.SENTIMENT_ANALYSIS, num_classes=3)
+    head = nlp_head(task, config.hidden_size, {"pooling_type": pooling})
+    seen = []
+
+    def tap(name, value):
+        seen.append(name)
+        return value
+
+    params = initialise(head.shapes(config), config)
+    head.forward(params, config, np.ones((2, 5, 12), np.float32), tap=tap)
+    table = section(11).split("With y")[0]
+    named = [r[1].strip("`") for r in rows(table, 4) if r[1].startswith("`")]
+    assert seen == [*named, "logits"]
+
+
 def test_model_md_functions_are_in_ops():
     text = "".join(section(n) for n in (3, 4, 5, 6))
     named = re.findall(r"(?m)^(?:\(\d+\)|    ) (\w+)\([^)]*\)(?:\[i\])? +?=", text)
@@ -196,16 +223,18 @@ def test_model_md_poolings_are_those_of_the_code():
 
 
 def test_model_md_equations_are_numbered_in_order():
-    defined = "".join(section(n) for n in range(1, 11))
+    defined = "".join(section(n) for n in range(1, 12))
     numbers = [int(n) for n in re.findall(r"(?m)^(?:\| |\| name \| )?\((\d+)\) ", defined)]
     assert numbers == list(range(1, len(numbers) + 1))
     cited = {int(n) for n in re.findall(r"\((\d+)\)", TEXT)}
     assert cited == set(numbers)
 
 
-def test_sections_that_the_code_cites_exist():
+def test_sections_and_equations_that_the_code_cites_exist():
+    equations = set(re.findall(r"(?m)^(?:\| |\| name \| )?\((\d+)\) ", TEXT))
     for path in sorted((ROOT / "refimpl").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         for cited in re.findall(r"MODEL\.md\s+(?:sections?\s+)?(\d[\d\s,and-]*)", text):
             for number in re.findall(r"\d+", cited):
                 section(int(number))
+        assert set(re.findall(r"MODEL\.md\s+\((\d+)\)", text)) <= equations
