@@ -314,6 +314,8 @@ def _read_labels(v: dict[str, Any]) -> None:
     n = v.pop("num_labels", None)
     label2id = v.pop("label2id", None)
     labels = v.pop("id2label", None)
+    if n is not None and (not _is_int(n) or n < 1):
+        raise ValueError(f"num_labels is {n!r}; it must be an integer >= 1")
     if labels is None and label2id is not None:
         if not isinstance(label2id, Mapping):
             raise ValueError(f"label2id is {label2id!r}; it maps label to integer")
