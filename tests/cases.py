@@ -15,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -235,25 +237,23 @@ class Case:
 
     def params(self, kind: str | None = None, dtype: type = np.float64) -> dict[str, np.ndarray]:
         """Encoder weights, with those of one head added when `kind` is given."""
-        out = {name: self._draw(name, shape) for name, shape in self.shapes().items()}
-        if self.hard_rows:
-            table = out["embeddings.tok_embeddings.weight"]
-            table[LOW_VARIANCE_ID] *= LOW_SCALE
-            table[OFFSET_ID] += OFFSET
-            table[OUTLIER_ID, 1] = OUTLIER
+        out = dict(encoder_weights(self))
         if kind is not None:
             for name, shape in self.head_shapes(kind).items():
-                out[name] = self._draw(name, shape, stream=f"{kind}:{name}")
-        return {name: x.astype(np.float32).astype(dtype) for name, x in out.items()}
+                out[name] = self.draw(name, shape, stream=f"{kind}:{name}")
+        return {name: x.astype(dtype) for name, x in out.items()}
 
-    def _draw(self, name: str, shape: tuple[int, ...], stream: str = "") -> np.ndarray:
+    def draw(self, name: str, shape: tuple[int, ...], stream: str = "") -> np.ndarray:
+        """One float32 tensor."""
         x = unit(shape, self.seed, stream or name)
         if name == "embeddings.tok_embeddings.weight":
             # Tied, the table is the decoder too: its rows must have unit gain there.
-            return x / shape[1] ** 0.5 if self.tied else x
-        if len(shape) == 2:
-            return x / shape[1] ** 0.5
-        return 1.0 + 0.4 * x if name.endswith("norm.weight") else 0.3 * x
+            x = x / shape[1] ** 0.5 if self.tied else x
+        elif len(shape) == 2:
+            x = x / shape[1] ** 0.5
+        else:
+            x = 1.0 + 0.4 * x if name.endswith("norm.weight") else 0.3 * x
+        return x.astype(np.float32)
 
     def inputs(self, batch: Batch) -> Inputs:
         """Ids and mask of one batch. Real tokens may have any id, that of padding too."""
@@ -278,6 +278,20 @@ class Case:
             inputs = self.inputs(batch)
             h.update(inputs.input_ids.astype("<i8").tobytes() + inputs.mask.astype("<i8").tobytes())
         return h.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def encoder_weights(case: Case) -> Mapping[str, np.ndarray]:
+    """float32; the last case's are kept, because drawing is slow where shapes are large."""
+    out = {name: case.draw(name, shape) for name, shape in case.shapes().items()}
+    if case.hard_rows:
+        table = out["embeddings.tok_embeddings.weight"]
+        table[LOW_VARIANCE_ID] *= LOW_SCALE
+        table[OFFSET_ID] += OFFSET
+        table[OUTLIER_ID, 1] = OUTLIER
+    for x in out.values():
+        x.flags.writeable = False
+    return out
 
 
 def _norm_shapes(names: list[str], hidden: int, bias: str) -> dict[str, tuple[int, ...]]:
@@ -365,3 +379,15 @@ def watched(case: Case, batch: Batch, mask: np.ndarray) -> np.ndarray:
             near = [i for i in (0, 1, real.size // 2, *edge, real.size - 1) if i < real.size]
             out += [(b, real[i]) for i in sorted(set(near))]
     return np.array(out, np.int64)
+
+
+# The real shapes and the full context, with random weights: for the oracle tests alone.
+_REAL = dict(spelling="v4", vocab=50368, window=128, theta_full=160000.0, theta_sliding=10000.0)
+REAL: tuple[Case, ...] = (
+    Case("base", pattern=("fss" * 8)[:22], hidden=768, heads=12, inter=1152, **_REAL,
+         batches=(single(300),)),
+    Case("large", pattern=("fss" * 10)[:28], hidden=1024, heads=16, inter=2624, **_REAL,
+         batches=(single(200),)),
+    Case("tokens-8192", "v5", "fsf", 64, 2, 48, 61, 128, 160000.0, 10000.0,
+         batches=(single(8192),)),
+)  # fmt: skip

@@ -70,7 +70,9 @@ def act(name: str, x: np.ndarray) -> np.ndarray:
     return one[name](x).astype(x.dtype, copy=False)
 
 
-def run(case: Case, inputs: Inputs, how: Arithmetic) -> dict[str, np.ndarray]:
+def run(
+    case: Case, inputs: Inputs, how: Arithmetic, kinds: tuple[str, ...] = HEAD_KINDS
+) -> dict[str, np.ndarray]:
     p = case.params(dtype=how.dtype)
     ids, mask = inputs.input_ids, inputs.mask.astype(bool)
     batch, seq = ids.shape
@@ -104,7 +106,7 @@ def run(case: Case, inputs: Inputs, how: Arithmetic) -> dict[str, np.ndarray]:
         states.append(x)
     last = norm(x, "final_norm")
     out = {"hidden": np.stack([*states, last])}
-    for kind in HEAD_KINDS:
+    for kind in kinds:
         hp = case.params(kind, how.dtype)
         hp["decoder.weight"] = hp.get("decoder.weight", hp["embeddings.tok_embeddings.weight"])
         h = last if kind in PER_TOKEN else pooled(case, kind, last, mask, how)

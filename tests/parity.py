@@ -34,7 +34,11 @@ def states_of(
 
 
 def run(
-    case: Case, inputs: Inputs, dtype: type = np.float64, ops: Any = equations
+    case: Case,
+    inputs: Inputs,
+    dtype: type = np.float64,
+    kinds: tuple[str, ...] = HEAD_KINDS,
+    ops: Any = equations,
 ) -> dict[str, np.ndarray]:
     """Hidden states and the logits of every head."""
     config, mask = ModernBertConfig.from_dict(case.config()), inputs.given_mask
@@ -42,7 +46,7 @@ def run(
         case.params(dtype=dtype), config, inputs.input_ids, attention_mask=mask, ops=ops
     )
     out = {"hidden": np.stack(states)}
-    for kind in HEAD_KINDS:
+    for kind in kinds:
         hidden, head_mask = states[-1], mask
         if kind == "multiple_choice":
             shape = (-1, choices(len(hidden)), hidden.shape[1])
