@@ -120,6 +120,7 @@ TEXTS = [
     ("utf-16", '{"a":{}}'.encode("utf-16-le"), "wrong json", 9),
     ("half a surrogate pair", b'{"\\ud800":{}}', "surrogate", 8),
     ("nested without end", b'{"a":' + b"[" * 100_000, "nested", 8),
+    ("minus zero", b'{"a":{"dtype":"U8","shape":[-0],"data_offsets":[0,0]}}', "shape", 9),
     ("NaN", b'{"a":NaN}', "NaN", 13),
     ("endless digits", b'{"a":' + b"9" * 5000 + b"}", "too long", 13),
     ("beyond float64", b'{"a":1e999}', "beyond float64", 13),
