@@ -1,0 +1,120 @@
+"""The zoo: every known mistake is there, changes what it says, and is no other one's double.
+
+Small cases only; the matrix over all cases is test_verify_selftest.py's.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refimpl.verify.cases import CASES, case
+from refimpl.verify.passes import Pass, forced, trace
+from refimpl.verify.port import ReferencePort, Request
+from refimpl.verify.zoo import CLASSES, FAULTY, NOT_EXPRESSED, ZOO
+
+IDS = Path(__file__).with_name("port_bug_ids.txt").read_text().split()
+# Few enough tokens for all mistakes on all of them.
+SMALL = [c.name for c in CASES if c.real.size <= 130]
+
+
+@cache
+def right(name: str) -> tuple[Pass, dict[str, np.ndarray]]:
+    p = case(name).model()
+    return p, trace(p)
+
+
+@cache
+def broken(mistake: str, name: str) -> dict[str, np.ndarray]:
+    return trace(ZOO[mistake].apply(right(name)[0]))
+
+
+def test_zoo_ids_cover_the_list() -> None:
+    base = {re.match(r"[A-Z]\d+", i)[0] for i in (*ZOO, *FAULTY)}
+    assert base | set(NOT_EXPRESSED) == set(IDS)
+    assert not base & set(NOT_EXPRESSED)
+    assert len(ZOO) + len(FAULTY) >= 50
+
+
+def test_zoo_ids_are_unique_and_described() -> None:
+    assert not set(ZOO) & set(FAULTY)
+    for m in (*ZOO.values(), *FAULTY.values()):
+        assert m.title and m.text.endswith(".")
+        assert all(re.fullmatch(r"[\w./-]+#\d+", c) for c in m.citations), m.id
+
+
+@pytest.mark.parametrize("mistake", sorted(ZOO))
+def test_mistake_shows_first_where_it_says(mistake: str) -> None:
+    seen = False
+    for name in SMALL:
+        want, got = right(name)[1], broken(mistake, name)
+        first = [k for k in want if k in got and not np.array_equal(got[k], want[k])]
+        if first:
+            seen = True
+            assert ZOO[mistake].shows_at(first[0]), f"{name}: shows at {first[0]}"
+    assert seen, "changes nothing"
+
+
+@pytest.mark.parametrize("mistake", sorted(ZOO))
+def test_mistake_keeps_dtype_shapes_and_pass(mistake: str) -> None:
+    for name in ("padding-mixed", "packed", "cls-padding"):
+        p = case(name).model().astype(np.float32)
+        before = trace(p)
+        got = trace(ZOO[mistake].apply(p))
+        assert {k: (x.dtype, x.shape) for k, x in got.items()} == {
+            k: (np.dtype(np.float32), before[k].shape) for k in got
+        }
+        after = trace(p)
+        assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("mistake", sorted(ZOO))
+def test_mistake_replayed_on_its_own_steps_explains_them(mistake: str) -> None:
+    """Teacher-forced by its own dump, a mistake gives that dump again: it is a function of what the
+    steps before hand on, and of nothing else."""
+    p, _ = right("cls-padding")
+    m = ZOO[mistake].apply(p)
+    dump = trace(m)
+    again = forced(m, dump)
+    for name, x in dump.items():
+        np.testing.assert_array_equal(again[name], x, err_msg=name)
+
+
+def signature(mistake: str) -> np.ndarray:
+    """Sum and norm of every step in every small case."""
+    parts = []
+    for name in SMALL:
+        steps = broken(mistake, name)
+        for tap in right(name)[1]:
+            x = steps.get(tap, np.zeros(1))
+            parts += [np.nan_to_num(x).sum(), np.linalg.norm(np.nan_to_num(x))]
+            parts.append(float(np.isnan(x).sum()))
+    return np.array(parts)
+
+
+def test_classes_are_equal_and_no_larger_than_needed() -> None:
+    signatures = {m: signature(m) for m in ZOO}
+    for members in CLASSES.values():
+        for other in members[1:]:
+            np.testing.assert_array_equal(signatures[members[0]], signatures[other])
+    # Two evaluations of one thing differ by float64 rounding, far below that of a float32.
+    first = [members[0] for members in CLASSES.values()]
+    for i, a in enumerate(first):
+        for b in first[:i]:
+            x, y = signatures[a], signatures[b]
+            same = np.abs(x - y) <= 2.0**-24 * np.maximum(np.abs(x), np.abs(y))
+            assert not same.all(), f"{a} and {b} give the same numbers: one class"
+
+
+@pytest.mark.parametrize("mistake", sorted(FAULTY))
+def test_faulty_port_is_right_in_its_first_call(mistake: str) -> None:
+    c = case("padding-mixed")
+    request = Request.of(c.name, c.config, c.model())
+    want = ReferencePort().run(request).taps
+    got = FAULTY[mistake].wrap(ReferencePort()).run(request).taps
+    for name, x in want.items():
+        np.testing.assert_array_equal(got[name], x)
