@@ -1,0 +1,239 @@
+"""The gates before any computing: plan, weights, inputs, rotary tables, effective precision.
+
+Each gate is a function from the request and what the port gave to findings; what the port does not
+tell is not judged. No tolerances: the plan, the inputs and the weights are exact (weights rounded
+once, to nearest even, when the port stores them in a lower dtype). Rotary tables are held to what
+one unit in the last place of a float32 inverse frequency does at their position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..bfloat16 import to_bits, widen
+from ..config import ModernBertConfig
+from .compare import real_rows
+from .findings import Finding
+from .plan import differences, plan_of
+from .port import PortResult, Request
+from .rounding import ANGLE_ROUNDOFF, DTYPES
+
+Array = np.ndarray
+# Bits of a float's significand, the leading one included.
+SIGNIFICANT_BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+
+
+def plan_gate(request: Request, result: PortResult) -> list[Finding]:
+    """What the port is going to compute, fact by fact. Tanh GELU is a deviation."""
+    if result.plan is None:
+        return []
+    expected = plan_of(ModernBertConfig.from_dict(request.config), request.head)
+    wrong, unknown = differences(expected, result.plan)
+    findings = []
+    for fact, (right, told) in wrong.items():
+        tanh = fact == "hidden_activation" and (right, told) == ("gelu", "gelu_pytorch_tanh")
+        message = f"{fact} is {told!r}; it must be {right!r}"
+        level = "deviation" if tanh else "fail"
+        message += " (F2: tanh GELU for erf)" if tanh else ""
+        data = {"fact": fact, "expected": right, "told": told}
+        findings.append(_finding("plan", level, message, request, data=data))
+    if unknown:
+        message = f"facts that nobody here knows: {', '.join(unknown[:5])}"
+        findings.append(_finding("plan", "note", message, request))
+    return findings
+
+
+def weights_gate(request: Request, result: PortResult) -> list[Finding]:
+    """The parameters as the port holds them: the file's, or the file's rounded to the dtype."""
+    findings = []
+    for name, held in (result.weights or {}).items():
+        right = request.params.get(name)
+        if right is None:
+            findings.append(_finding("weights", "fail", f"there is no {name}", request, name))
+        elif not _is_stored(held, right, result.dtype):
+            message = f"{name} is not the file's: {_how_it_differs(held, right, request.params)}"
+            findings.append(_finding("weights", "fail", message, request, name))
+    return findings
+
+
+def inputs_gate(request: Request, result: PortResult) -> list[Finding]:
+    """ids and positions at real tokens, the mask everywhere, exactly."""
+    real = real_rows(request.to_pass())
+    findings = []
+    for name, expected in _expected_inputs(request, real).items():
+        if name not in result.inputs:
+            continue
+        used = np.asarray(result.inputs[name])
+        if name == "attention_mask":
+            used = used != 0
+        where = np.ones(used.shape, bool) if name in ("attention_mask", "cu_seqlens") else real
+        if used.shape != expected.shape:
+            message = f"{name} has the shape {list(used.shape)}, not {list(expected.shape)}"
+        elif (used != expected)[where].any():
+            at = np.argwhere((used != expected) & where)
+            first = tuple(at[0])
+            message = (
+                f"{name} is not what was given in {len(at)} places, first at "
+                f"{[int(i) for i in first]}: {used[first]} for {expected[first]}"
+            )
+        else:
+            continue
+        findings.append(_finding("inputs", "fail", message, request, name))
+    return findings
+
+
+def rope_gate(request: Request, result: PortResult) -> list[Finding]:
+    """Inverse frequencies within one float32 ulp; cos and sin within what that implies."""
+    config = ModernBertConfig.from_dict(request.config)
+    real = real_rows(request.to_pass())
+    positions = np.broadcast_to(_expected_inputs(request, real)["position_ids"], real.shape)[real]
+    findings = []
+    for kind in dict.fromkeys(config.layer_types):
+        theta = config.rope_theta(config.layer_types.index(kind))
+        at = f"rope.{kind.removesuffix('_attention')}."
+        inv_freq = theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+        told = result.taps.get(at + "inv_freq")
+        if told is not None:
+            ulps = np.abs(told.astype(np.float64) - inv_freq) / _ulp(inv_freq)
+            if not ulps.max() <= 1.0:
+                message = (
+                    f"inverse frequency {int(ulps.argmax())} is {ulps.max():.3g} float32 ulps off"
+                )
+                findings.append(_finding("rope", "fail", message, request, at + "inv_freq"))
+        truth = ops.rope_table(positions, config.head_dim, theta, np.dtype(np.float64))
+        bounds = table_bounds(positions, inv_freq, result.dtype)
+        for function, right, bound in zip(("cos", "sin"), truth, bounds, strict=True):
+            got = result.taps.get(at + function)
+            if got is not None:
+                findings += _table(request, at + function, got[real], right, bound, positions)
+    return findings
+
+
+def _table(
+    request: Request, tap: str, got: Array, right: Array, bound: Array, positions: Array
+) -> list[Finding]:
+    off = np.abs(got.astype(np.float64) - right)
+    over = ~(off <= bound)
+    if not over.any():
+        return []
+    row = int(np.flatnonzero(over.any(axis=-1))[0])
+    column = int(np.flatnonzero(over[row])[0])
+    first = int(positions[row])
+    message = (
+        f"over its bound at {int(over.any(axis=-1).sum())} of {len(over)} tokens, first at "
+        f"position {first}, entry {column}: {got[row, column]:.9g} for "
+        f"{right[row, column]:.9g}, bound {bound[row, column]:.3g}"
+    )
+    data = {"position": first, "ratio": float(np.max(off / bound))}
+    return [_finding("rope", "fail", message, request, tap, data)]
+
+
+def table_bounds(positions: Array, inv_freq: Array, dtype: str) -> tuple[Array, Array]:
+    """Largest honest error of cos and sin, [n, head_dim] each.
+
+    The angle: one ulp of the inverse frequency times the position, and half an ulp of the angle
+    itself, in float32 (float64 when that is declared). The functions: one ulp of a good library.
+    The table: half an ulp of what it is stored in. |cos(a + e) - cos a| <= |sin a| e + e^2 / 2.
+    """
+    position = np.asarray(positions, np.float64)[..., None]
+    angle = position * inv_freq
+    scale = ANGLE_ROUNDOFF.get(dtype, 2.0**-24) / 2.0**-24
+    phase = scale * (np.abs(position) * _ulp(inv_freq) + 0.5 * _ulp(angle))
+    store = DTYPES[dtype].store
+
+    def bound(value: Array, slope: Array) -> Array:
+        moved = np.abs(slope) * phase + 0.5 * phase**2
+        size = np.abs(value) + moved
+        moved = moved + scale * _ulp(size)
+        return np.concatenate([moved + store * size] * 2, axis=-1)
+
+    cos, sin = np.cos(angle), np.sin(angle)
+    return bound(cos, sin), bound(sin, cos)
+
+
+def precision_gate(request: Request, result: PortResult) -> list[Finding]:
+    """Whether the numbers can be of the dtype that is declared: how many bits they really use."""
+    declared = SIGNIFICANT_BITS[result.dtype]
+    used = {name: significant_bits(x) for name, x in result.taps.items() if x.size > 1}
+    short = {name: bits for name, bits in used.items() if bits < declared}
+    if not used or len(short) < len(used):
+        return []
+    bits = max(used.values())
+    held = next((name for name, n in SIGNIFICANT_BITS.items() if n == bits), f"{bits} bits")
+    message = (
+        f"{result.dtype} is declared, but no value of any step uses more than {bits} significant "
+        f"bits: they were kept in {held}"
+    )
+    return [_finding("runtime", "fail", message, request, data={"bits": bits})]
+
+
+def significant_bits(x: Array) -> int:
+    """The smallest significand, leading bit included, that holds every finite value of x."""
+    mantissa, _ = np.frexp(x[np.isfinite(x)].astype(np.float64))
+    whole = np.abs(mantissa * 2.0**53).astype(np.int64)
+    together = int(np.bitwise_or.reduce(whole, initial=0))
+    return 53 - ((together & -together).bit_length() - 1) if together else 0
+
+
+# -- what was asked for ---------------------------------------------------------------------------
+
+
+def _expected_inputs(request: Request, real: Array) -> dict[str, Array]:
+    """ids, mask, positions and lengths that a port must have used."""
+    given = {name: x for name, x in request.inputs.items() if x is not None}
+    out: dict[str, Array] = {"attention_mask": real}
+    out |= {k: given[k] for k in ("input_ids", "cu_seqlens", "position_ids") if k in given}
+    if "position_ids" not in out:
+        lengths = given.get("cu_seqlens")
+        positions = np.arange(real.shape[-1]) if lengths is None else ops.packed_positions(lengths)
+        out["position_ids"] = positions
+    out["position_ids"] = np.broadcast_to(out["position_ids"], real.shape)
+    return out
+
+
+def _is_stored(held: Array, right: Array, dtype: str) -> bool:
+    """held is right in float32 (or wider), or rounded to nearest even in the declared dtype."""
+    held, right = np.asarray(held), np.asarray(right)
+    if held.shape != right.shape:
+        return False
+    single = right.astype(np.float32)
+    allowed = [single]
+    if dtype == "bfloat16":
+        allowed.append(widen(to_bits(single)))
+    elif dtype == "float16":
+        with np.errstate(over="ignore"):
+            allowed.append(single.astype(np.float16).astype(np.float32))
+    return any(np.array_equal(held, x) for x in allowed)
+
+
+def _how_it_differs(held: Array, right: Array, params: Mapping[str, Array]) -> str:
+    if held.ndim == 2 and np.array_equal(held.T, right.astype(held.dtype)):
+        return "it is transposed"
+    for other, x in params.items():
+        if np.shape(x) == held.shape and np.array_equal(held, x.astype(held.dtype)):
+            return f"it is {other}"
+    if held.shape != right.shape:
+        return f"its shape is {list(held.shape)}, not {list(right.shape)}"
+    wrong = int((held != right.astype(held.dtype)).sum())
+    worst = float(np.max(np.abs(held.astype(np.float64) - right)))
+    return f"{wrong} of {right.size} values differ, by up to {worst:.3g}"
+
+
+def _ulp(x: Array) -> Array:
+    """Distance between float32 numbers at |x|."""
+    return np.spacing(np.abs(x).astype(np.float32)).astype(np.float64)
+
+
+def _finding(
+    gate: str,
+    level: Any,
+    message: str,
+    request: Request,
+    tap: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Finding:
+    return Finding(gate, level, message, request.name, tap, data or {})

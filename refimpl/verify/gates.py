@@ -1,0 +1,154 @@
+"""`verify(port, cases)`: every gate in order on every case, then one report.
+
+plan -> weights -> inputs -> rotary tables (exact.py) -> operations, teacher-forced -> layers as
+wholes -> cumulative -> heads -> runtime (runtime.py). All gates run, whatever an earlier one found:
+the order is that of the report, since a failure early explains those later. A port whose every
+error vanishes against the reference with one declared deviation of the zoo (tanh GELU) has that
+deviation, and no failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from . import exact
+from .cases import CASES, Case
+from .compare import Comparison, compare
+from .findings import Finding
+from .passes import Pass
+from .port import Port, PortResult, Request
+from .rank import rank
+from .report import CaseReport, Report, Suspect
+from .runtime import runtime_findings
+from .slices import slices
+from .zoo import ZOO
+
+Array = np.ndarray
+HEAD_STEPS = ("pooled", "head.", "logits", "start_logits", "end_logits")
+
+
+def verify(
+    port: Port, cases: Sequence[Case] = CASES, dtype: str | None = None, runtime: bool = True
+) -> Report:
+    """Run a port through the gates. dtype: what to hold it to; None takes what the port declares.
+
+    runtime: also ask for further forward passes (padding, order of calls, threads), of a port that
+    can run them.
+    """
+    findings: list[Finding] = []
+    reports: list[CaseReport] = []
+    suspects: tuple[Suspect, ...] = ()
+    deviations: set[str | None] = set()
+    for case in cases:
+        p = case.model()
+        request = Request.of(case.name, case.config, p)
+        refused = refusal(port, case)
+        result = PortResult(findings=(refused,)) if refused else port.run(request)
+        result = replace(result, dtype=dtype or result.dtype)
+        taps = {name: x.astype(np.float64) for name, x in result.taps.items()}
+        comparison = compare(p, taps, result.dtype) if taps else None
+        findings += result.findings
+        for gate in (exact.plan_gate, exact.weights_gate, exact.inputs_gate, exact.rope_gate):
+            findings += gate(request, result)
+        findings += exact.precision_gate(request, result)
+        culprit = comparison.culprit if comparison else None
+        if comparison is not None:
+            deviation = deviation_of(p, taps, result.dtype, comparison)
+            found = compared(case, p, taps, comparison, deviation)
+            findings += found
+            deviations |= {deviation} if found else set()
+        if culprit is not None and not suspects:
+            suspects = named(p, taps, culprit, result.dtype)
+        shown = tuple(slices(p, taps, culprit)) if culprit else ()
+        reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
+    if runtime:
+        only = next(iter(deviations)) if len(deviations) == 1 else None
+        held_to = ZOO[only].apply if only else _itself
+        right = not deviations or only is not None
+        findings += runtime_findings(port, cases, dtype or port.dtype, held_to, right)
+    if not any(r.comparison for r in reports):
+        findings.append(Finding("port", "fail", "no case could be compared"))
+    return Report(port.name, dtype or port.dtype, tuple(reports), tuple(findings), suspects)
+
+
+def refusal(port: Port, case: Case) -> Finding | None:
+    """A note when the case needs what the port says it cannot do; a port may refuse, not guess."""
+    needs = {"packed": "cu_seqlens", "positions": "position_ids"}
+    for ability, given in needs.items():
+        if "inputs" in port.abilities and ability not in port.abilities and given in case.inputs:
+            return Finding("port", "note", f"not run: the port takes no {given}", case.name)
+    return None
+
+
+def compared(
+    case: Case, p: Pass, taps: Mapping[str, Array], comparison: Comparison, deviation: str | None
+) -> list[Finding]:
+    """Findings of operations, layers, cumulative error and heads."""
+    out: list[Finding] = []
+
+    def say(gate: str, message: str, tap: str, ratio: float) -> None:
+        if deviation is not None:
+            message += f" (all of it is {deviation}: {ZOO[deviation].title})"
+        level = "fail" if deviation is None else "deviation"
+        data = {"ratio": ratio, "deviation": deviation}
+        out.append(Finding(gate, level, message, case.name, tap, data))  # type: ignore[arg-type]
+
+    alone = [row for row in comparison.rows if not row.forced.ratio <= 1.0]
+    for gate in ("operations", "heads"):
+        rows = [row for row in alone if row.tap.startswith(HEAD_STEPS) == (gate == "heads")]
+        if rows:
+            more = f", and at {len(rows) - 1} later steps" if len(rows) > 1 else ""
+            message = f"wrong by itself: {rows[0].forced.ratio:.3g} times its budget{more}"
+            say(gate, message, rows[0].tap, rows[0].forced.ratio)
+    if not alone:
+        for row in layers_alone(p, taps, comparison).rows:
+            if not row.forced.ratio <= 1.0:
+                message = f"this layer as a whole: {row.forced.ratio:.3g} times its budget, though "
+                say("layers", message + "no step of it is wrong alone", row.tap, row.forced.ratio)
+        later = [row for row in comparison.rows if not row.cumulative.ratio <= 1.0]
+        if later:
+            message = (
+                f"no step is wrong by itself, but the error has grown to "
+                f"{later[0].cumulative.ratio:.3g} times its budget: lost precision"
+            )
+            say("cumulative", message, later[0].tap, later[0].cumulative.ratio)
+    return out
+
+
+def layers_alone(p: Pass, taps: Mapping[str, Array], comparison: Comparison) -> Comparison:
+    """Each layer's output from its input, no step between: for a port whose steps between are not
+    those that it goes on with."""
+    ends = {k: x for k, x in taps.items() if k in ("embedding", "final_norm")}
+    ends |= {k: x for k, x in taps.items() if k.endswith(".residual_2")}
+    if len(ends) in (0, len(taps)):
+        return replace(comparison, rows=())
+    return compare(p, ends, comparison.dtype)
+
+
+def deviation_of(
+    p: Pass, taps: Mapping[str, Array], dtype: str, comparison: Comparison
+) -> str | None:
+    """The declared deviation with which the reference agrees with the port everywhere, if any."""
+    if comparison.ratio <= 1.0 or comparison.first_nonfinite is not None:
+        return None
+    for mistake in ZOO.values():
+        # A deviation that is rounding has no digits of its own to agree with.
+        if mistake.deviation and not mistake.noise:
+            if compare(mistake.apply(p), taps, dtype).ratio <= 1.0:
+                return mistake.id
+    return None
+
+
+def _itself(p: Pass) -> Pass:
+    return p
+
+
+def named(p: Pass, taps: Mapping[str, Array], culprit: str, dtype: str) -> tuple[Suspect, ...]:
+    """The ranked suspects, with what the zoo knows about each."""
+    return tuple(
+        Suspect(s.id, ZOO[s.id].title, s.explained, ZOO[s.id].citations, tuple(s.tied_with))
+        for s in rank(p, taps, culprit, dtype)
+    )
