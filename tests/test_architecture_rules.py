@@ -23,6 +23,7 @@ LAYERS = [
     ["pairs", "taps", "summary"],
     ["heads", "nlp"],
     ["sentence", "tiling"],
+    ["sentence_files"],
     ["checkpoint", "backend"],
     ["model", "tokenizer"],
     ["create"],
