@@ -136,7 +136,8 @@ class Tokenizer:
         special_ids = {role: _special_id(backend, role, names, config, path) for role in ROLES}
         _check_vocabulary(backend, config.get("vocab_size"), path)
         limits = (settings.get("model_max_length"), config.get("max_position_embeddings"))
-        known = [int(limit) for limit in limits if isinstance(limit, (int, float))]
+        # A folder without a limit spells it as 1e30.
+        known = [int(n) for n in limits if isinstance(n, (int, float)) and n < 2**31]
         return cls(backend, special_ids, min(known, default=None))
 
     # -- text -> ids --------------------------------------------------------------------------
@@ -173,6 +174,8 @@ class Tokenizer:
         """
         if truncate not in POLICIES:
             raise ValueError(f"truncate must be one of {', '.join(POLICIES)}, not {truncate!r}")
+        if isinstance(texts, str):
+            raise TypeError("texts must be a sequence of texts, not a str; use encode for one text")
         inputs = [_checked(text, i) for i, text in enumerate(texts)]
         limit = self.max_length if max_length is None else max_length
         is_pair = any(isinstance(text, tuple) for text in inputs)

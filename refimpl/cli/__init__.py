@@ -1,0 +1,71 @@
+"""The command `modernbert` (also `python -m refimpl`): one verb per file, results on stdout only.
+
+Exit codes: 0 done; 1 an error, told in one line on stderr; 2 wrong usage; 3 done, but some input
+lines were bad (each told on stderr as a JSON record); 130 interrupted. A reader that closes the
+pipe early, such as `head`, ends the command quietly with 0. A verb imports what it needs when run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from .._version import __version__
+from . import answer, classify, download, embed, fill_mask, info, ner, rerank, tokenize
+
+VERBS = (fill_mask, embed, rerank, classify, ner, answer, tokenize, info, download)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command; `args.run` is the verb's function."""
+    parser = argparse.ArgumentParser(
+        prog="modernbert",
+        description="ModernBERT encoders on the command line: text in, answers out.",
+        epilog="Help and an example for each verb: modernbert VERB --help",
+    )
+    parser.add_argument("--version", action="version", version=f"modernbert {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
+    for verb in VERBS:
+        name = verb.__name__.rpartition(".")[2].replace("_", "-")
+        sub = verbs.add_parser(
+            name,
+            help=verb.HELP,
+            description=f"{verb.HELP[0].upper()}{verb.HELP[1:]}.",
+            epilog=f"example:\n  {verb.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.add_arguments(sub)
+        sub.set_defaults(run=verb.run, usage_error=sub.error)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code (argparse exits by itself with 2)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    args = build_parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # Nobody reads on: what Python still holds back must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except KeyboardInterrupt:
+            return 130
+        except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+            message = " ".join(str(error).split()) or type(error).__name__
+            print(f"modernbert {args.verb}: {message}", file=sys.stderr)
+            return 1
+
+
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning in one line, without the source line that raised it."""
+    print(f"modernbert: {' '.join(str(message).split())}", file=sys.stderr)

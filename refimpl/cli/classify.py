@@ -1,0 +1,63 @@
+"""`modernbert classify`: labels for texts or pairs of texts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from .lines import Line, needed
+from .options import add_length, add_model, add_streams, length_options, model_options, positive
+from .records import Record, Writer, run_blocks
+
+HELP = "label texts, or pairs of texts, with a sequence classifier"
+EXAMPLE = (
+    'modernbert classify --model FOLDER "a fine day"\n'
+    '  echo \'{"text": "a premise", "text_pair": "a hypothesis"}\' | '
+    "modernbert classify --model FOLDER -"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text", "text_pair")'
+    )
+    parser.add_argument(
+        "--top-k", type=positive, metavar="N", help="how many labels (default: all)"
+    )
+    parser.add_argument(
+        "--function", choices=("none", "sigmoid", "softmax"), help="from logits to scores"
+    )
+    add_model(parser)
+    add_length(parser)
+    add_streams(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..tasks import pipeline
+
+    options = {"top_k": args.top_k, "function_to_apply": args.function} | length_options(args)
+    classify = pipeline(
+        "text-classification", batch_size=args.batch_size, **options, **model_options(args)
+    )
+
+    def answer(lines: list[Line]) -> list[Any]:
+        return classify([text_or_pair(line) for line in lines])
+
+    return run_blocks(args, Writer(args, ("text", "label", "score"), rows), answer, record)
+
+
+def text_or_pair(line: Line) -> dict[str, str]:
+    """The classifier's input for a line."""
+    keys = ("text", "text_pair") if "text_pair" in line.fields else ("text",)
+    return dict(zip(keys, needed(line, *keys), strict=True))
+
+
+def record(line: Line, results: list[Any]) -> Record:
+    flag = {"truncated": results[0]["truncated"]} if "truncated" in results[0] else {}
+    return line.head | {"results": results} | flag
+
+
+def rows(record: Record) -> Iterable[tuple[object, ...]]:
+    for found in record["results"]:
+        yield record["index"], found["label"], found["score"]

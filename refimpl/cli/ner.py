@@ -1,0 +1,64 @@
+"""`modernbert ner`: entities, or a label for each token."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from .lines import Line, needed
+from .options import add_length, add_model, add_streams, length_options, model_options
+from .records import Record, Writer, run_blocks
+
+HELP = "find entities, or label each token, with a token classifier"
+EXAMPLE = 'modernbert ner --model FOLDER "Ada Lovelace lived in London"'
+STRATEGIES = ("none", "simple", "first", "average", "max")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text")')
+    parser.add_argument(
+        "--aggregation", choices=STRATEGIES, default="simple", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ignore-labels", nargs="*", default=["O"], metavar="LABEL", help="(default: O)"
+    )
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="read long texts in pieces that overlap by N tokens"
+    )
+    add_model(parser)
+    add_length(parser)
+    add_streams(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..tasks import pipeline
+
+    tag = pipeline(
+        "token-classification",
+        aggregation_strategy=args.aggregation,
+        ignore_labels=args.ignore_labels,
+        stride=args.stride,
+        batch_size=args.batch_size,
+        return_lost=True,
+        **length_options(args),
+        **model_options(args),
+    )
+
+    def answer(lines: list[Line]) -> list[Any]:
+        results, lost = tag([text for line in lines for text in needed(line, "text")])
+        return list(zip(results, lost, strict=True))
+
+    columns = ("text", "entity", "score", "word", "start", "end")
+    return run_blocks(args, Writer(args, columns, rows), answer, record)
+
+
+def record(line: Line, answer: tuple[list[Any], int]) -> Record:
+    results, lost = answer
+    return line.head | {"results": results} | ({"truncated": lost} if lost else {})
+
+
+def rows(record: Record) -> Iterable[tuple[object, ...]]:
+    for found in record["results"]:
+        label = found["entity_group"] if "entity_group" in found else found["entity"]
+        yield record["index"], label, found["score"], found["word"], found["start"], found["end"]

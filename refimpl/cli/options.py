@@ -1,0 +1,82 @@
+"""Options that several verbs share, spelled once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+POLICIES = ("warn", "error", "silent", "never")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, and what it runs on."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="FOLDER",
+        help="model folder, or cached hub id[@revision] (default: the bundled tiny model)",
+    )
+    group.add_argument("--backend", default="auto", help="auto, numpy, ... (default: %(default)s)")
+    group.add_argument(
+        "--dtype", default="float32", help="what to compute in (default: %(default)s)"
+    )
+    group.add_argument("--threads", type=positive, metavar="N", help="number of threads")
+
+
+def add_length(parser: argparse.ArgumentParser) -> None:
+    """What happens to long texts."""
+    group = parser.add_argument_group("long texts")
+    group.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a text")
+    group.add_argument(
+        "--truncate",
+        choices=POLICIES,
+        default="warn",
+        help="a longer text is cut and told, refused, cut, or left whole (default: %(default)s)",
+    )
+
+
+def add_streams(parser: argparse.ArgumentParser, *formats: str, batch_size: int = 8) -> None:
+    """How input is read and results are written."""
+    group = parser.add_argument_group("input and output")
+    group.add_argument(
+        "--input",
+        choices=("auto", "text", "jsonl"),
+        default="auto",
+        help="what a line of stdin is; auto: JSONL if the first one starts with { (default: auto)",
+    )
+    add_format(group, *formats)
+    group.add_argument(
+        "--batch-size", type=positive, default=batch_size, metavar="N", help="texts at a time"
+    )
+
+
+def add_format(parser: Any, *formats: str) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("jsonl", "table", *formats),
+        help="of the results (default: table on a terminal, else jsonl)",
+    )
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `pipeline`, `SentenceEncoder` and `Reranker` that pick the model."""
+    return {
+        "model": args.model,
+        "backend": args.backend,
+        "dtype": args.dtype,
+        "num_threads": args.threads,
+    }
+
+
+def length_options(args: argparse.Namespace) -> dict[str, Any]:
+    """`max_length` and `truncate`. Cuts are counted and told once at the end, not per batch."""
+    policy = "silent" if args.truncate == "warn" else args.truncate
+    return {"max_length": args.max_length, "truncate": policy}
+
+
+def positive(text: str) -> int:
+    """An argparse type: an int of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value

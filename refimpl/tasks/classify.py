@@ -1,0 +1,96 @@
+"""Text classification: labels with scores for a text or a pair of texts.
+
+    scores = f(logits), f none for regression, sigmoid for multi-label or one label, else softmax
+
+Results as transformers' pipeline gives them: {label, score}. A text is not cut unless asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ..config import ModernBertConfig
+from .task import TextTask, as_list, check_top_k, flagged, sigmoid, softmax
+
+TextOrPair = str | Mapping[str, str]
+"""A text, or {"text": ..., "text_pair": ...}."""
+
+FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": lambda logits: logits,
+    "sigmoid": sigmoid,
+    "softmax": softmax,
+}
+
+
+class TextClassification(TextTask):
+    """`TextClassification(folder)(text)`; see `run`."""
+
+    task, head = "text-classification", "sequence_classification"
+
+    def run(
+        self,
+        inputs: TextOrPair | Sequence[TextOrPair],
+        *,
+        top_k: int | None | Literal["best"] = "best",
+        function_to_apply: str | None = None,
+        batch_size: int = 1,
+        max_length: int | None = None,
+        truncate: str | None = None,
+    ) -> Any:
+        """Labels of one text or pair, or of several.
+
+        top_k: "best" gives the best label alone ({label, score} per text; a single str gives a list
+        of it); an int gives a list of that many per text, best first; None a list of all.
+        function_to_apply: none | sigmoid | softmax; None asks the config (`default_function`).
+        """
+        if top_k != "best" and top_k is not None:
+            check_top_k(top_k)
+        name = function_to_apply or default_function(self.model.config)
+        if name not in FUNCTIONS:
+            known = ", ".join(FUNCTIONS)
+            raise ValueError(f"function_to_apply must be one of {known}, not {name!r}")
+        items, single = as_list(inputs)
+        texts = [_pair(item, i) for i, item in enumerate(items)]
+        encodings = self._encode(texts, max_length, truncate)
+        results: list[Any] = []
+        for encoded, row in zip(encodings, self._rows(encodings, batch_size), strict=True):
+            scores = FUNCTIONS[name](row["logits"])
+            labels = ranked(scores, self.model.config.id2label)
+            labels = [flagged(label, encoded.lost) for label in labels]
+            results.append(labels[0] if top_k == "best" else labels[:top_k])
+        if not single:
+            return results
+        return results if isinstance(inputs, str) and top_k == "best" else results[0]
+
+
+def default_function(config: ModernBertConfig) -> str:
+    """The function that turns logits into scores when nobody says which."""
+    if config.problem_type == "regression":
+        return "none"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def ranked(scores: np.ndarray, id2label: Mapping[int, str]) -> list[dict[str, Any]]:
+    """{label, score} of every label, best first; equal scores in label order. scores [labels]."""
+    order = np.argsort(-scores, kind="stable")
+    return [{"label": id2label[int(i)], "score": float(scores[i])} for i in order]
+
+
+def _pair(item: TextOrPair, i: int) -> Any:
+    """What the tokenizer takes: a text, or a tuple of two. It refuses what is not text itself."""
+    if isinstance(item, Mapping):
+        if not {"text"} <= set(item) <= {"text", "text_pair"}:
+            raise ValueError(
+                f'inputs[{i}] has the keys {sorted(item)}; "text" is needed, "text_pair" allowed'
+            )
+        return item["text"] if item.get("text_pair") is None else (item["text"], item["text_pair"])
+    if isinstance(item, (list, tuple)):
+        raise TypeError(
+            f'inputs[{i}] is a {type(item).__name__}; a pair is {{"text": ..., "text_pair": ...}}'
+        )
+    return item

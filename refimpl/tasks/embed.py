@@ -1,0 +1,192 @@
+"""Sentence embeddings: one vector per text, with the names and rules of sentence-transformers.
+
+    encode: [prompt +] text -> encoder -> the folder's modules (pooling, dense, normalise)
+            -> first truncate_dim values -> length 1 if asked
+
+A folder without modules.json gets mean pooling, and a warning. Texts are batched by length and come
+back in their order.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..model import ModernBERT, ModernBERTForTask
+from ..sentence import Dense, LayerNorm, Pooling, SentenceHead, normalize
+from ..tokenizer import Encoded, Tokenizer
+from .batches import in_length_order
+from .settings import read_settings
+from .similarity import SIMILARITIES
+from .task import Model, as_list, described_head, open_model, tokenizer_of
+
+Array = np.ndarray
+
+
+class SentenceEncoder:
+    """Texts to vectors. `dimension`: their width; `prompts`: name -> text put before a text;
+    `max_seq_length`: most tokens of a text, or None; `similarity_fn_name`: what `similarity` is.
+    """
+
+    def __init__(
+        self,
+        model: Model = None,
+        *,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        truncate_dim: int | None = None,
+        tokenizer: Tokenizer | None = None,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        """model: a sentence-transformers or plain folder, a cached hub id, a loaded model, or None
+        for the bundled one. The other options override what the folder says.
+
+        Raises ValueError for a model with a head that gives no embeddings, ModelFormatError,
+        HubError, MissingExtraError.
+        """
+        where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
+        self.model = open_model(model, **where)
+        settings = read_settings(self.model.folder)
+        if tokenizer is None:
+            tokenizer = tokenizer_of(self.model, lowercase=settings.do_lower_case)
+        self.tokenizer = tokenizer
+        self.max_seq_length = settings.max_seq_length or tokenizer.max_length
+        self.prompts = {**settings.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or settings.default_prompt_name
+        self.truncate_dim = settings.truncate_dim if truncate_dim is None else truncate_dim
+        self.similarity_fn_name = settings.similarity_fn_name
+        self._embed, self._full_dimension = _embedder(self.model)
+
+    @property
+    def dimension(self) -> int:
+        """Width of the vectors that `encode` gives by default."""
+        return min(self._full_dimension, self.truncate_dim or self._full_dimension)
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        batch_size: int = 32,
+        normalize_embeddings: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        *,
+        max_length: int | None = None,
+        truncate: str = "warn",
+        show_progress_bar: bool | None = False,
+        return_lost: bool = False,
+    ) -> Any:
+        """Embeddings [texts, dimension] in the model's dtype; [dimension] for a single str.
+
+        prompt: text put before each text; prompt_name: one of `prompts`, when no prompt is given.
+        truncate_dim: keep so many values, before normalising. max_length, truncate: see
+        Tokenizer.encode_batch. return_lost: give (embeddings, tokens cut off each text, int64).
+        No texts give shape [0, dimension]. Raises ValueError, TypeError.
+        """
+        if truncate_dim is not None and truncate_dim < 1:
+            raise ValueError(f"truncate_dim must be at least 1, not {truncate_dim}")
+        width = self.truncate_dim if truncate_dim is None else truncate_dim
+        before = self._prompt(prompt, prompt_name)
+        items, single = as_list(texts, "texts")
+        _check_texts(items)
+        limit = self.max_seq_length if max_length is None else max_length
+        encodings = self.tokenizer.encode_batch(
+            [before + text for text in items], max_length=limit, truncate=truncate
+        )
+        prompt_length = self._prompt_length(before) if before else 0
+        types = self.model.config.type_vocab_size > 0
+
+        def run(batch: list[Encoded]) -> Array:
+            inputs = self.tokenizer.pad(batch, token_type_ids=types)
+            vectors = self._embed(inputs, prompt_length)[:, :width]
+            return normalize(vectors) if normalize_embeddings else vectors
+
+        empty = np.empty(
+            (0, min(self._full_dimension, width or self._full_dimension)), self.model.dtype
+        )
+        vectors = in_length_order(encodings, batch_size, run, empty, "encode", show_progress_bar)
+        lost = np.array([e.lost for e in encodings], dtype=np.int64)
+        if single:
+            vectors = vectors[0]
+        return (vectors, lost) if return_lost else vectors
+
+    def encode_query(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """`encode` with the prompt "query", unless the options name another."""
+        return self.encode(texts, **({"prompt_name": "query"} | options))
+
+    def encode_document(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """`encode` with the prompt "document", unless the options name another."""
+        return self.encode(texts, **({"prompt_name": "document"} | options))
+
+    def similarity(self, a: Array, b: Array) -> Array:
+        """Similarity of every row of a with every row of b, [rows of a, rows of b].
+
+        a, b: [rows, dimension] or [dimension]. Higher is closer; see `similarity_fn_name`.
+        """
+        a, b = np.atleast_2d(a), np.atleast_2d(b)
+        if a.shape[1] != b.shape[1]:
+            raise ValueError(f"a is {a.shape[1]} wide and b {b.shape[1]}; they must agree")
+        return SIMILARITIES[self.similarity_fn_name](a, b)
+
+    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
+        """The text that goes before every text."""
+        if prompt is not None:
+            return prompt
+        name = prompt_name if prompt_name is not None else self.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise ValueError(f"prompt_name {name!r} is unknown; known: {sorted(self.prompts)}")
+        return self.prompts[name]
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Tokens at the start of a text that belong to its prompt, [CLS] included."""
+        encoded = self.tokenizer.encode(prompt, truncate="never")
+        return len(encoded) - (encoded.special[-1] if len(encoded) else 0)
+
+
+def _embedder(model: ModernBERT) -> tuple[Callable[[Mapping[str, Array], int], Array], int]:
+    """(inputs, tokens of the prompt) -> vectors [batch, width], and their width."""
+    if isinstance(model, ModernBERTForTask) and isinstance(model.head, SentenceHead):
+        head = model.head
+    else:
+        found = described_head(model)
+        warnings.warn(
+            f"{model.folder or 'this model'} has no modules.json ({found}): mean pooling is used",
+            stacklevel=4,
+        )
+        head = SentenceHead((Pooling(model.config.hidden_size),))
+    encoder = model.encoder if isinstance(model, ModernBERTForTask) else model
+    params, config = model.params, model.config
+
+    def embed(inputs: Mapping[str, Array], prompt_length: int) -> Array:
+        hidden, mask = encoder(inputs)["last_hidden_state"], inputs["attention_mask"]
+        out = head.forward(params, config, hidden, mask, prompt_length=prompt_length)
+        return out["embeddings"]
+
+    return embed, width_of(head)
+
+
+def width_of(head: SentenceHead) -> int:
+    """Width of the vectors that a head's modules give."""
+    for module in reversed(head.modules):
+        if isinstance(module, Dense):
+            return module.out_features
+        if isinstance(module, LayerNorm):
+            return module.dimension
+        if isinstance(module, Pooling):
+            return module.dimension * len(module.modes)
+    raise ValueError("a sentence head needs a Pooling")
+
+
+def _check_texts(items: list[Any]) -> None:
+    """TypeError, naming the position, for what is not a str: a prompt cannot go before it."""
+    for i, text in enumerate(items):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{i}] must be a str, not {type(text).__name__}")

@@ -1,0 +1,175 @@
+"""Reranking: scores for pairs of texts, with the names and rules of sentence-transformers.
+
+    predict: (text, text) -> logits -> activation (sigmoid for one label, else none)
+    rank: a query with each document, best first
+
+Two forms of folder: a sequence classifier, or modules.json whose last Dense gives the scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelFormatError
+from ..model import ModernBERT, ModernBERTForTask
+from ..sentence import Dense, SentenceHead
+from ..tokenizer import Encoded, Tokenizer
+from .batches import in_length_order
+from .embed import width_of
+from .settings import read_settings
+from .task import (
+    Model,
+    check_top_k,
+    described_head,
+    flagged,
+    open_model,
+    sigmoid,
+    softmax,
+    tokenizer_of,
+)
+
+Array = np.ndarray
+Activation = Callable[[Array], Array]
+
+# By the last part of the class path that a folder names.
+ACTIVATIONS: Mapping[str, Activation] = {
+    "Sigmoid": sigmoid,
+    "Identity": lambda logits: logits,
+    "Tanh": np.tanh,
+}
+
+
+class Reranker:
+    """Scores for pairs. `num_labels`: scores per pair; `activation_fn`: from logits to scores."""
+
+    def __init__(
+        self,
+        model: Model = None,
+        *,
+        activation_fn: Activation | None = None,
+        tokenizer: Tokenizer | None = None,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        """model: a folder, a cached hub id or a loaded model, with a sequence classifier or the
+        modular form. Raises ValueError for another head, ModelFormatError, HubError,
+        MissingExtraError.
+        """
+        where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
+        self.model = open_model(model, **where)
+        self._key, self.num_labels = _scores_of(self.model)
+        settings = read_settings(self.model.folder)
+        if tokenizer is None:
+            tokenizer = tokenizer_of(self.model, lowercase=settings.do_lower_case)
+        self.tokenizer = tokenizer
+        self.max_seq_length = settings.max_seq_length or tokenizer.max_length
+        self.activation_fn = activation_fn or self._activation(settings.activation_fn)
+
+    def predict(
+        self,
+        pairs: Sequence[tuple[str, str]] | tuple[str, str],
+        batch_size: int = 32,
+        *,
+        activation_fn: Activation | None = None,
+        apply_softmax: bool = False,
+        max_length: int | None = None,
+        truncate: str = "warn",
+        show_progress_bar: bool | None = False,
+        return_lost: bool = False,
+    ) -> Any:
+        """Scores [pairs] (one label) or [pairs, labels], in the model's dtype.
+
+        A single pair, not in a list, gives a scalar or [labels].
+        apply_softmax: over the labels, after the activation. max_length, truncate: see
+        Tokenizer.encode_batch. return_lost: give (scores, tokens cut off each pair, int64).
+        Raises ValueError, TypeError.
+        """
+        single = len(pairs) > 0 and isinstance(pairs[0], str)
+        items: list[Any] = [pairs] if single else list(pairs)
+        for i, pair in enumerate(items):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(f"pairs[{i}] must be a pair of str, not {pair!r}")
+        limit = self.max_seq_length if max_length is None else max_length
+        encodings = self.tokenizer.encode_batch(items, max_length=limit, truncate=truncate)
+        types = self.model.config.type_vocab_size > 0
+        activation = activation_fn or self.activation_fn
+
+        def run(batch: list[Encoded]) -> Array:
+            out = self.model(self.tokenizer.pad(batch, token_type_ids=types))
+            scores = activation(out[self._key])
+            return softmax(scores) if apply_softmax and self.num_labels > 1 else scores
+
+        empty = np.empty((0, self.num_labels), self.model.dtype)
+        scores = in_length_order(encodings, batch_size, run, empty, "predict", show_progress_bar)
+        if self.num_labels == 1:
+            scores = scores[:, 0]
+        lost = np.array([e.lost for e in encodings], dtype=np.int64)
+        if single:
+            scores = scores[0]
+        return (scores, lost) if return_lost else scores
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        batch_size: int = 32,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """The documents by score, best first: {corpus_id, score}, with `text` if return_documents.
+
+        A document that was cut has `truncated`, the tokens lost. options: as `predict`. Raises
+        ValueError for a model with several labels.
+        """
+        if self.num_labels != 1:
+            raise ValueError(f"rank needs a model with one label; this one has {self.num_labels}")
+        if top_k is not None:
+            check_top_k(top_k)
+        pairs = [(query, document) for document in documents]
+        scores, lost = self.predict(pairs, batch_size, return_lost=True, **options)
+        results = []
+        for i in np.argsort(-scores, kind="stable")[:top_k]:
+            result = {"corpus_id": int(i), "score": float(scores[i])}
+            text = {"text": documents[i]} if return_documents else {}
+            results.append(flagged(result | text, int(lost[i])))
+        return results
+
+    def _activation(self, named: str | None) -> Activation:
+        """What the folder names, in any of its spellings, else the default."""
+        config = self.model.config
+        nested = config.extra.get("sentence_transformers")
+        for name in (
+            named,
+            nested.get("activation_fn") if isinstance(nested, Mapping) else None,
+            config.extra.get("sbert_ce_default_activation_function"),
+        ):
+            if name is None:
+                continue
+            if str(name).rpartition(".")[2] not in ACTIVATIONS:
+                known = ", ".join(ACTIVATIONS)
+                raise ModelFormatError(
+                    f"activation {name!r} is none of {known}; pass activation_fn=",
+                    file=str(self.model.folder),
+                    key="activation_fn",
+                )
+            return ACTIVATIONS[str(name).rpartition(".")[2]]
+        return ACTIVATIONS["Sigmoid" if self.num_labels == 1 else "Identity"]
+
+
+def _scores_of(model: ModernBERT) -> tuple[str, int]:
+    """Output key of the raw scores, and how many a pair gets. ValueError for a model with none."""
+    if isinstance(model, ModernBERTForTask):
+        if model.head.kind == "sequence_classification":
+            return "logits", model.config.num_labels
+        if isinstance(model.head, SentenceHead) and isinstance(model.head.modules[-1], Dense):
+            return "logits" if model.head.makes_scores else "embeddings", width_of(model.head)
+    raise ValueError(
+        "a reranker needs a sequence_classification head, or modules that end in a Dense; "
+        f"{model.folder or 'this model'} has {described_head(model)}"
+    )

@@ -1,0 +1,157 @@
+"""What all tasks share: a model with its tokenizer, and texts run through both in batches.
+
+    TextTask(folder): load -> encode (truncation counted) -> padded batches -> one row per text
+
+Promise: one row of outputs per text, in the order given; options are checked before the model runs.
+Not here: what the outputs mean, which is each task's own file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..heads import HEADS
+from ..hub import resolve
+from ..model import BUNDLED, ModernBERT, ModernBERTForTask, load
+from ..sentence_files import transformer_folder
+from ..tokenizer import Encoded, Text, Tokenizer
+
+Model = str | os.PathLike[str] | ModernBERT | None
+"""A folder, a hub id in the local cache, a loaded model, or None for the bundled tiny one."""
+
+
+class TextTask:
+    """Base of the pipelines. `task` is its name, `head` the key in HEADS that it needs, or None.
+
+    Options given here are defaults for every call, as in `pipeline("ner", stride=16)`.
+    """
+
+    task: ClassVar[str]
+    head: ClassVar[str | None]
+    truncate: ClassVar[str] = "never"  # what happens to a text over the tokenizer's limit
+
+    def __init__(
+        self,
+        model: Model = None,
+        *,
+        tokenizer: Tokenizer | None = None,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        revision: str | None = None,
+        **options: Any,
+    ) -> None:
+        inspect.signature(self.run).bind_partial(**options)
+        where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
+        loaded = open_model(model, **where)
+        self.model = self._with_head(loaded)
+        self.tokenizer = tokenizer_of(loaded) if tokenizer is None else tokenizer
+        self.options = options
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """`run` with the options given at construction, those given here winning."""
+        return self.run(*inputs, **{**self.options, **options})
+
+    def run(self, *inputs: Any, **options: Any) -> Any:
+        """Text in, answers out: see the task."""
+        raise NotImplementedError
+
+    def _with_head(self, model: ModernBERT) -> ModernBERT:
+        """The model, if it has the head that the task needs."""
+        if self.head is None:
+            return model.encoder if isinstance(model, ModernBERTForTask) else model
+        if isinstance(model, ModernBERTForTask) and model.head.kind == self.head:
+            return model
+        raise ValueError(
+            f"{self.task} needs a model with a {self.head} head ({HEADS[self.head].architecture}); "
+            f"{model.folder or 'this model'} has {described_head(model)}"
+        )
+
+    def _encode(
+        self, texts: Sequence[Text], max_length: int | None, truncate: str | None
+    ) -> list[Encoded]:
+        """Texts to ids. Without a limit and a policy, the task's own policy holds."""
+        if truncate is None:
+            truncate = self.truncate if max_length is None else "warn"
+        return self.tokenizer.encode_batch(texts, max_length=max_length, truncate=truncate)
+
+    def _rows(
+        self, encodings: Sequence[Encoded], batch_size: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The model's outputs, one dict of arrays without the batch axis per encoding, in order."""
+        check_batch_size(batch_size)
+        types = self.model.config.type_vocab_size > 0
+        for start in range(0, len(encodings), batch_size):
+            batch = encodings[start : start + batch_size]
+            out = self.model(self.tokenizer.pad(batch, token_type_ids=types))
+            for row in range(len(batch)):
+                yield {name: value[row] for name, value in out.items()}
+
+
+def open_model(model: Model, **options: Any) -> ModernBERT:
+    """The model itself, or loaded from where it says (None: the bundled one); options as `load`."""
+    if isinstance(model, ModernBERT):
+        return model
+    return load(BUNDLED if model is None else model, **options)
+
+
+def tokenizer_of(model: ModernBERT, *, lowercase: bool = False) -> Tokenizer:
+    """The tokenizer in the folder that a model came from. Raises ValueError without a folder."""
+    if model.folder is None:
+        raise ValueError("this model was not loaded from a folder; pass tokenizer=")
+    return Tokenizer.from_folder(transformer_folder(model.folder), lowercase=lowercase)
+
+
+def open_tokenizer(model: str | os.PathLike[str] | None = None) -> Tokenizer:
+    """The tokenizer of a folder or cached hub id, without its model; None: the bundled one."""
+    folder = BUNDLED if model is None else resolve(model)
+    return Tokenizer.from_folder(transformer_folder(folder))
+
+
+def described_head(model: ModernBERT) -> str:
+    """What a model has on top of its encoder, in words."""
+    if not isinstance(model, ModernBERTForTask):
+        return "no head, only an encoder"
+    kind = model.head.kind
+    return f"a {kind} head" + (f" ({HEADS[kind].architecture})" if kind in HEADS else "")
+
+
+def as_list(inputs: Any, what: str = "inputs") -> tuple[list[Any], bool]:
+    """Inputs as a list, and whether a single one was given. Raises TypeError for others."""
+    if isinstance(inputs, (str, dict)):
+        return [inputs], True
+    if isinstance(inputs, Sequence) or hasattr(inputs, "__iter__"):
+        return list(inputs), False
+    raise TypeError(f"{what} must be a str or a list of them, not {type(inputs).__name__}")
+
+
+def check_batch_size(batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an int of at least 1, not {batch_size!r}")
+
+
+def check_top_k(top_k: Any) -> None:
+    if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
+        raise ValueError(f"top_k must be an int of at least 1, not {top_k!r}")
+
+
+def flagged(result: dict[str, Any], lost: int) -> dict[str, Any]:
+    """The result, with `truncated` (tokens lost) when its text was cut."""
+    return result | {"truncated": lost} if lost else result
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """exp(x) / sum(exp(x)) over the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), without overflow for large negative x."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)

@@ -1,0 +1,102 @@
+"""Token classification (NER, POS): a label for each token, word or entity of a text.
+
+    scores = softmax(logits [seq, labels]); how tokens become entities is in entities.py
+
+Results as transformers' pipeline gives them. Offsets are the tokenizer's: byte-level BPE counts the
+space before a word in. With `stride` a long text is read in overlapping pieces instead of cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..tokenizer import Encoded
+from . import entities
+from .entities import Entity
+from .task import TextTask, as_list, flagged, softmax
+
+
+class TokenClassification(TextTask):
+    """`TokenClassification(folder)(text)`; see `run`."""
+
+    task, head, truncate = "token-classification", "token_classification", "warn"
+
+    def run(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        aggregation_strategy: str = "none",
+        ignore_labels: Sequence[str] = ("O",),
+        stride: int | None = None,
+        batch_size: int = 1,
+        max_length: int | None = None,
+        truncate: str | None = None,
+        return_lost: bool = False,
+    ) -> Any:
+        """Entities of one text (a list of dicts), or of several (a list of such lists).
+
+        aggregation_strategy: none (one dict per token: entity, score, index, word, start, end),
+        simple (adjacent tokens of one tag), first | average | max (words first, which take the
+        label of their first token, average scores or surest token; then as simple):
+        entity_group, score, word, start, end. ignore_labels is applied after grouping.
+        stride: read the whole text in pieces of max_length that overlap by this many tokens,
+        instead of cutting it. return_lost: give (results, tokens cut off each text).
+        Raises ValueError for an unknown strategy, or a stride with the strategy "none".
+        """
+        if aggregation_strategy not in entities.STRATEGIES:
+            known = ", ".join(entities.STRATEGIES)
+            raise ValueError(
+                f"aggregation_strategy must be one of {known}, not {aggregation_strategy!r}"
+            )
+        texts, single = as_list(inputs)
+        if not texts:
+            raise ValueError("inputs is empty; at least one text is needed")
+        pieces = self._pieces(texts, stride, aggregation_strategy, max_length, truncate)
+        flat = [piece for of_text in pieces for piece in of_text]
+        rows = self._rows(flat, batch_size)
+        results = []
+        for text, of_text in zip(texts, pieces, strict=True):
+            found: list[Entity] = []
+            for piece in of_text:
+                scores = softmax(next(rows)["logits"][: len(piece)])
+                of_piece = self._entities(text, piece, scores, aggregation_strategy)
+                found += [e for e in of_piece if entities.label_of(e) not in ignore_labels]
+            found = entities.without_overlaps(found) if len(of_text) > 1 else found
+            results.append([flagged(e, of_text[0].lost) for e in found])
+        found_all = results[0] if single else results
+        return (found_all, [of_text[0].lost for of_text in pieces]) if return_lost else found_all
+
+    def _pieces(
+        self,
+        texts: list[str],
+        stride: int | None,
+        strategy: str,
+        max_length: int | None,
+        truncate: str | None,
+    ) -> list[list[Encoded]]:
+        """Per text its encoding, or with a stride its overlapping pieces."""
+        if stride is None:
+            return [[e] for e in self._encode(texts, max_length, truncate)]
+        if strategy == "none":
+            raise ValueError('stride needs an aggregation_strategy other than "none"')
+        limit = self.tokenizer.max_length if max_length is None else max_length
+        if limit is None:
+            raise ValueError("stride needs max_length: the folder gives no limit")
+        return [self.tokenizer.chunks(text, max_length=limit, stride=stride) for text in texts]
+
+    def _entities(
+        self, text: str, encoded: Encoded, scores: np.ndarray, strategy: str
+    ) -> list[Entity]:
+        """The entities of one piece of a text, none ignored yet. scores [seq, labels]."""
+        tokenizer, id2label = self.tokenizer, self.model.config.id2label
+        pieces = entities.token_pieces(tokenizer, text, encoded, scores)
+        if strategy in entities.WORD_CHOICES:
+            choice = entities.WORD_CHOICES[strategy]
+            words = entities.words(pieces)
+            labelled = [entities.word_entity(word, choice, tokenizer, id2label) for word in words]
+        else:
+            labelled = [entities.token_entity(piece, id2label) for piece in pieces]
+        return labelled if strategy == "none" else entities.groups(labelled, tokenizer)
