@@ -23,7 +23,7 @@ LAYERS = [
     ["pairs", "taps", "summary"],
     ["heads", "nlp"],
     ["sentence", "tiling"],
-    ["sentence_files"],
+    ["sentence_files", "weights"],
     ["checkpoint", "backend"],
     ["model", "tokenizer"],
     ["create"],
