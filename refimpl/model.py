@@ -1,0 +1,367 @@
+"""ModernBERT as an object: config, weights and backend, with checks in front and dicts behind.
+
+    model = ModernBERT.from_pretrained(folder)          the encoder
+    model = refimpl.load(folder)                        with the head that the folder names
+    model({"input_ids": ids, "attention_mask": mask})   -> {"last_hidden_state": ..., ...}
+
+The mathematics is in encoder.py, heads.py and nlp/; what may be handed in is decided in inputs.py,
+what a folder may hold in checkpoint.py. Parameters are read-only views of the mapped file where
+they can be. Long because construction, use and saving of both kinds of model are one public face.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import backend as backends
+from . import ops
+from .checkpoint import read_checkpoint, write_checkpoint
+from .config import VARIANTS, ModernBertConfig
+from .encoder import Tap, encode
+from .heads import Head
+from .hub import resolve
+from .inputs import Inputs, check_inputs, check_packed
+from .nlp import MultiTaskHead, NLPHead
+from .pairs import SUFFIX, second_text, split_pair
+from .params import Shapes, encoder_shapes, initialise
+from .sentence import SentenceHead
+from .summary import parameter_table
+from .taps import Recorder, attention_maps
+
+Array = np.ndarray
+Folder = str | os.PathLike[str]
+
+# What `pretrained=True` means for each variant; "tiny" is the model that comes with the package.
+OFFICIAL_CHECKPOINTS = {
+    "base": "answerdotai/ModernBERT-base",
+    "large": "answerdotai/ModernBERT-large",
+}
+BUNDLED = Path(__file__).parent / "bundled" / "tiny"
+
+
+class ModernBERT:
+    """The encoder.
+
+    config: ModernBertConfig; params: dict name -> array (params.py), all of one float dtype, which
+    is the dtype that everything is computed in; folder: where they came from, or None.
+    """
+
+    MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    axes: tuple[str, ...] = ("batch", "seq")
+
+    def __init__(
+        self,
+        config: ModernBertConfig,
+        params: Mapping[str, Array],
+        *,
+        backend: str = "auto",
+        num_threads: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.params = dict(params)
+        self.folder = folder
+        check_params(self.params, self.shapes())
+        dtype = self.params["final_norm.weight"].dtype
+        self.backend, self.dtype = backends.resolve(backend, dtype.name, num_threads)
+
+    # -- construction -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_variant(
+        cls,
+        name: str,
+        pretrained: bool | Folder = False,
+        weights_dataset: None = None,
+        cache_dir: Folder | None = None,
+        *,
+        seed: int = 0,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        **overrides: Any,
+    ) -> ModernBERT:
+        """A variant with random weights, or, with `pretrained`, those of a checkpoint.
+
+        name: tiny, base or large. pretrained: True for the official checkpoint (from the local hub
+        cache, else the network; tiny is bundled), or a folder or hub id. Overrides are config
+        fields, under their own or the Keras system's names; they change the config before random
+        initialisation, and must leave a checkpoint's tensors fitting. Never falls back to random
+        weights. Raises ValueError, TypeError, HubError, ModelFormatError.
+        """
+        config = ModernBertConfig.from_variant(name, **overrides)
+        if weights_dataset is not None:
+            raise ValueError(
+                f"weights_dataset is {weights_dataset!r}; there is one set of weights per variant: "
+                "leave it out, or name a folder or hub id in pretrained"
+            )
+        kind, np_dtype = backends.resolve(backend, dtype, num_threads)
+        if pretrained is False:
+            params = initialise(encoder_shapes(config), config, seed, np_dtype)
+            return ModernBERT(config, params, backend=kind, num_threads=num_threads)
+        folder = pretrained_folder(name, pretrained, cache_dir)
+        found = read_checkpoint(folder, dtype=np_dtype, kind=None)
+        config = found.config.replace(**overrides)
+        return ModernBERT(
+            config, found.params, backend=kind, num_threads=num_threads, folder=folder
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: Folder,
+        *,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        revision: str | None = None,
+    ) -> ModernBERT:
+        """The encoder of a checkpoint folder or of a hub id in the local cache; a head is left out.
+
+        dtype: what to compute in, float32 or float64. Raises ModelFormatError for a folder that is
+        not what it claims, HubError for an id that is not in the cache, ValueError for a backend or
+        dtype that is not there.
+        """
+        kind, np_dtype = backends.resolve(backend, dtype, num_threads)
+        folder = resolve(folder_or_hub_id, revision=revision)
+        found = read_checkpoint(folder, dtype=np_dtype, kind=None)
+        return ModernBERT(
+            found.config, found.params, backend=kind, num_threads=num_threads, folder=folder
+        )
+
+    # -- use --------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any] | Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        tap: Tap | None = None,
+    ) -> dict[str, Any]:
+        """Run the model.
+
+        inputs: ids [batch, seq], or a dict of `input_ids` or `inputs_embeds`, `attention_mask` (0
+        and 1; default all 1), `token_type_ids`, `position_ids`.
+        Returns `last_hidden_state` [batch, seq, hidden] (after the final norm) and `attention_mask`
+        [batch, seq]; a head returns its own keys instead. On request `hidden_states`, a tuple of
+        num_hidden_layers + 1 arrays: the embedding and each layer's output BEFORE the final norm
+        (transformers 4's convention; its version 5 puts `last_hidden_state` in the last place), and
+        `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
+        `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError.
+        """
+        checked = check_inputs(
+            self.config, inputs, attention_mask, position_ids, dtype=self.dtype, axes=self.axes
+        )
+        wanted = Recorder(
+            hidden_states=output_hidden_states, attentions=output_attentions, then=tap
+        )
+        hidden = encode(self.params, self.config, **checked.rows(), ops=ops, tap=wanted)
+        out: dict[str, Any] = self._outputs(hidden, checked, wanted)
+        if output_hidden_states:
+            out["hidden_states"] = wanted.hidden_states
+        if output_attentions:
+            out["attentions"] = attention_maps(
+                self.config, wanted.rotated, checked.rows()["attention_mask"]
+            )
+        return out
+
+    def _outputs(self, hidden: Array, checked: Inputs, tap: Tap) -> dict[str, Any]:
+        return {"last_hidden_state": hidden, "attention_mask": checked.attention_mask}
+
+    def encode_packed(self, input_ids: Any, cu_seqlens: Any) -> Array:
+        """Sequences of different lengths laid end to end, without padding.
+
+        input_ids int [total], cu_seqlens int [n + 1] from 0 to total -> last hidden state [total,
+        hidden]. No sequence sees another, positions restart in each. Raises ValueError.
+        """
+        ids, cu = check_packed(self.config, input_ids, cu_seqlens)
+        return encode(self.params, self.config, ids, cu_seqlens=cu)
+
+    def predict(
+        self, inputs: Mapping[str, Any] | Any, batch_size: int = 32, verbose: bool | None = None
+    ) -> dict[str, Array]:
+        """`model(inputs)` in steps of batch_size rows, the outputs joined along the batch.
+
+        verbose: a progress bar on stderr; None shows one on a terminal only. Raises ValueError.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        from .progress import progress
+
+        arrays = self._arrays(inputs)
+        steps = [
+            self({n: x[i : i + batch_size] for n, x in arrays.items()})
+            for i in progress(
+                range(0, len(arrays["attention_mask"]), batch_size), "predict", verbose
+            )
+        ]
+        return joined(steps)
+
+    def _arrays(self, inputs: Mapping[str, Any] | Any) -> dict[str, Array]:
+        """The input, checked, as arrays that all have one entry per row."""
+        checked = check_inputs(self.config, inputs, dtype=self.dtype, axes=self.axes)
+        return {name: x for name, x in vars(checked).items() if x is not None}
+
+    # -- facts and files --------------------------------------------------------------------------
+
+    def shapes(self) -> Shapes:
+        """Name -> shape of every tensor of the model."""
+        return encoder_shapes(self.config)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(x.size for x in self.params.values())
+
+    def summary(self) -> None:
+        """Print a table of the model's parts with their shapes and parameters, and the total."""
+        print(parameter_table(type(self).__name__, self.shapes()))
+
+    def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
+        """Write the model as a Hugging Face folder, which transformers loads as well.
+
+        dtype: float32, float16 or bfloat16 on disk; None keeps the dtype of the parameters. Files
+        are replaced atomically; the tokenizer files of the source folder come along.
+        """
+        write_checkpoint(folder, self.config, self.params, None, dtype=dtype, source=self.folder)
+
+
+class ModernBERTForTask(ModernBERT):
+    """An encoder with a head; the outputs are the head's, e.g. `logits`. `.encoder` is the bare
+    one."""
+
+    def __init__(
+        self,
+        config: ModernBertConfig,
+        params: Mapping[str, Array],
+        head: Head | SentenceHead | NLPHead | MultiTaskHead,
+        *,
+        backend: str = "auto",
+        num_threads: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.head = head
+        if head.kind == "multiple_choice":
+            self.axes = ("batch", "choices", "seq")
+        super().__init__(config, params, backend=backend, num_threads=num_threads, folder=folder)
+
+    @property
+    def encoder(self) -> ModernBERT:
+        """The encoder alone, over the same parameters."""
+        own = {name: self.params[name] for name in encoder_shapes(self.config)}
+        return ModernBERT(self.config, own, backend=self.backend, folder=self.folder)
+
+    def shapes(self) -> Shapes:
+        return encoder_shapes(self.config) | self.head.shapes(self.config)
+
+    @property
+    def takes_pairs(self) -> bool:
+        """True when the input may hold a second text, in keys that end in `_2`."""
+        return isinstance(self.head, (NLPHead, MultiTaskHead)) and self.head.takes_pairs
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any] | Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        tap: Tap | None = None,
+    ) -> dict[str, Any]:
+        """As the encoder, with the head's outputs in place of `last_hidden_state`.
+
+        A similarity head also takes pairs: `input_ids_2`, `attention_mask_2` and so on are the
+        second text of each row. Hidden states, attentions and taps are then those of the first.
+        """
+        first, second = split_pair(inputs) if self.takes_pairs else (inputs, None)
+        run = super().__call__
+        if second is not None:
+            with second_text():
+                other = run(second)
+        out = run(
+            first, attention_mask, position_ids, output_hidden_states, output_attentions, tap
+        )
+        if second is None:
+            return out
+        assert isinstance(self.head, (NLPHead, MultiTaskHead))
+        extras = {n: out[n] for n in ("hidden_states", "attentions") if n in out}
+        return self.head.compare(self.params, out, other) | extras
+
+    def _arrays(self, inputs: Mapping[str, Any] | Any) -> dict[str, Array]:
+        first, second = split_pair(inputs) if self.takes_pairs else (inputs, None)
+        out = super()._arrays(first)
+        if second is not None:
+            with second_text():
+                other = super()._arrays(second)
+            out |= {name + SUFFIX: x for name, x in other.items()}
+        return out
+
+    def _outputs(self, hidden: Array, checked: Inputs, tap: Tap) -> dict[str, Any]:
+        hidden = hidden.reshape(*checked.axes, -1)
+        mask = checked.attention_mask
+        return self.head.forward(self.params, self.config, hidden, mask, ops, tap)
+
+    def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
+        write_checkpoint(
+            folder, self.config, self.params, self.head, dtype=dtype, source=self.folder
+        )
+
+
+def load(
+    folder_or_hub_id: Folder,
+    *,
+    backend: str = "auto",
+    dtype: str = "float32",
+    num_threads: int | None = None,
+    revision: str | None = None,
+) -> ModernBERT:
+    """The model that a folder holds, with the head that `architectures` or modules.json names.
+
+    folder_or_hub_id: a Hugging Face or sentence-transformers folder, or a hub id in the local
+    cache. Returns ModernBERT or ModernBERTForTask. Raises ModelFormatError, HubError, ValueError.
+    """
+    kind, np_dtype = backends.resolve(backend, dtype, num_threads)
+    folder = resolve(folder_or_hub_id, revision=revision)
+    found = read_checkpoint(folder, dtype=np_dtype)
+    options = dict(backend=kind, num_threads=num_threads, folder=folder)
+    if found.head is None:
+        return ModernBERT(found.config, found.params, **options)
+    return ModernBERTForTask(found.config, found.params, found.head, **options)
+
+
+def joined(steps: list[Any]) -> Any:
+    """Outputs of several calls joined along the batch; a dict of dicts at every level."""
+    if isinstance(steps[0], Mapping):
+        return {name: joined([step[name] for step in steps]) for name in steps[0]}
+    return np.concatenate(steps)
+
+
+# -- what construction needs ----------------------------------------------------------------------
+
+
+def check_params(params: Mapping[str, Array], shapes: Shapes) -> None:
+    """ValueError unless params are exactly the tensors of `shapes`, in one float dtype."""
+    missing, extra = sorted(set(shapes) - set(params)), sorted(set(params) - set(shapes))
+    if missing or extra:
+        raise ValueError(f"params lack {missing[:3] or 'nothing'}, and have {extra[:3]} too many")
+    for name, shape in shapes.items():
+        if params[name].shape != shape:
+            raise ValueError(f"params[{name!r}] has shape {params[name].shape}, not {shape}")
+    dtypes = {x.dtype.name for x in params.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"params have the dtypes {sorted(dtypes)}; they must share one")
+
+
+def pretrained_folder(variant: str, pretrained: bool | Folder, cache_dir: Folder | None) -> Path:
+    """The folder that `pretrained` means: True is the official checkpoint of the variant."""
+    if pretrained is not True:
+        return resolve(pretrained, cache_dir=cache_dir)
+    if variant in OFFICIAL_CHECKPOINTS:
+        return resolve(OFFICIAL_CHECKPOINTS[variant], cache_dir=cache_dir, download=True)
+    return BUNDLED
