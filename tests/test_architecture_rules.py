@@ -19,7 +19,7 @@ LAYERS = [
     ["_version", "errors", "progress"],
     ["config", "erf", "pooling", "atomic", "bfloat16", "strictjson"],
     ["ops", "safetensors", "hub"],
-    ["params", "inputs", "encoder"],
+    ["params", "inputs", "encoder", "weights"],
     ["pairs", "taps", "summary"],
     ["heads", "nlp"],
     ["sentence", "tiling"],
