@@ -4,7 +4,7 @@ Each function keeps the dtype that it is given: float64 in, float64 throughout, 
 truth of this project. Shapes use one vocabulary: batch seq total heads head_dim hidden inter
 window. Memory: no function holds [heads, seq, seq] scores; attention works through blocks of
 queries, and a windowed layer reads only the keys that its window reaches. No parameters, no state,
-no native code.
+no native code. Long because all equations stand in one file.
 """
 
 from __future__ import annotations
