@@ -2,7 +2,8 @@
 
 `check_inputs` turns a dict or an array of ids into arrays of known shape and dtype, or raises a
 ValueError that names the argument, the offending value with its position, and what would be right.
-Nothing is repaired: a wrong mask is an error, not a guess. Long because each argument has its check.
+Nothing is repaired: a wrong mask is an error, not a guess. Long because every argument's refusals
+stand in one place. Long because each argument has its check.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 One verdict, the first culprit, the suspects, then what was measured: a table per case of every step
 in two columns. `to_json` is what html.py renders and what other tools read; numbers that are not
-finite are written as text ("inf"), since JSON has none.
+finite are written as text ("inf"), since JSON has none. Long because the two forms stand beside the
+data that they show.
 """
 
 from __future__ import annotations
