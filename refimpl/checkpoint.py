@@ -25,7 +25,7 @@ from .atomic import open_synced, staged
 from .config import ModernBertConfig
 from .errors import ModelFormatError
 from .heads import HEADS, Head
-from .nlp import MultiTaskHead, NLPHead, head_from_config
+from .nlp import CONFIG_KEY, MultiTaskHead, NLPHead, head_from_config
 from .params import Shapes, encoder_shapes
 from .safetensors import CHUNK, FLOAT_NAMES, Tensor, dump_safetensors
 from .sentence import SentenceHead
@@ -146,7 +146,7 @@ def _named_head(folder: Path, root: Path, config: ModernBertConfig) -> AnyHead |
     try:
         configured = head_from_config(config)
     except ValueError as error:
-        raise ModelFormatError(str(error), file=root / CONFIG) from None
+        raise ModelFormatError(str(error), file=root / CONFIG, key=CONFIG_KEY) from None
     if configured is not None or not config.architectures:
         return configured
     return by_architecture.get(config.architectures[0])
@@ -324,6 +324,8 @@ def _texts(
         "dtype": on_disk,
         "torch_dtype": on_disk,
     }
+    if not isinstance(head, NLPHead | MultiTaskHead):
+        content.pop(CONFIG_KEY, None)  # the head that the config describes stays behind
     modules = sentence_files(head) if isinstance(head, SentenceHead) else {}
     return {CONFIG: content, **modules}
 

@@ -17,23 +17,21 @@ SUFFIX = "_2"
 def split_pair(inputs: Mapping[str, Any] | Any) -> tuple[Any, dict[str, Any] | None]:
     """The input of the first text, and that of the second, None when there is none.
 
-    Raises ValueError when only a part of the second is there or its number of rows differs.
+    Raises ValueError when their numbers of rows differ.
     """
     if not isinstance(inputs, Mapping):
         return inputs, None
+    own = {name: x for name, x in inputs.items() if not str(name).endswith(SUFFIX)}
     second = {
-        name[: -len(SUFFIX)]: x
+        str(name)[: -len(SUFFIX)]: x
         for name, x in inputs.items()
-        if isinstance(name, str) and name.endswith(SUFFIX) and x is not None
+        if name not in own and x is not None
     }
-    if not second:
-        return inputs, None
-    first = {n: x for n, x in inputs.items() if not (isinstance(n, str) and n.endswith(SUFFIX))}
     for name in ("input_ids", "inputs_embeds"):
-        one, two = first.get(name), second.get(name)
+        one, two = own.get(name), second.get(name)
         if one is not None and two is not None and len(one) != len(two):
             raise ValueError(f"{name}{SUFFIX} has {len(two)} rows, {name} has {len(one)}")
-    return first, second
+    return own, second or None
 
 
 @contextmanager

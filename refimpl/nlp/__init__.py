@@ -7,12 +7,13 @@ Models of an encoder with such a head are made in create.py, one level up.
 
 from .head import NLPHead
 from .layer import HeadLayer, create_multi_task_nlp_head, create_nlp_head
-from .multi_task import MultiTaskHead, config_with_head, head_from_config
+from .multi_task import CONFIG_KEY, MultiTaskHead, config_with_head, head_from_config
 from .options import HeadOptions
 from .task_config import NLPTaskConfig
 from .task_types import NLPTaskType
 
 __all__ = [
+    "CONFIG_KEY",
     "HeadLayer",
     "HeadOptions",
     "MultiTaskHead",
