@@ -284,9 +284,7 @@ class ModernBERTForTask(ModernBERT):
         if second is not None:
             with second_text():
                 other = run(second)
-        out = run(
-            first, attention_mask, position_ids, output_hidden_states, output_attentions, tap
-        )
+        out = run(first, attention_mask, position_ids, output_hidden_states, output_attentions, tap)
         if second is None:
             return out
         assert isinstance(self.head, (NLPHead, MultiTaskHead))
@@ -329,7 +327,7 @@ def load(
     kind, np_dtype = backends.resolve(backend, dtype, num_threads)
     folder = resolve(folder_or_hub_id, revision=revision)
     found = read_checkpoint(folder, dtype=np_dtype)
-    options = dict(backend=kind, num_threads=num_threads, folder=folder)
+    options: dict[str, Any] = dict(backend=kind, num_threads=num_threads, folder=folder)
     if found.head is None:
         return ModernBERT(found.config, found.params, **options)
     return ModernBERTForTask(found.config, found.params, found.head, **options)
@@ -360,7 +358,7 @@ def check_params(params: Mapping[str, Array], shapes: Shapes) -> None:
 
 def pretrained_folder(variant: str, pretrained: bool | Folder, cache_dir: Folder | None) -> Path:
     """The folder that `pretrained` means: True is the official checkpoint of the variant."""
-    if pretrained is not True:
+    if not isinstance(pretrained, bool):
         return resolve(pretrained, cache_dir=cache_dir)
     if variant in OFFICIAL_CHECKPOINTS:
         return resolve(OFFICIAL_CHECKPOINTS[variant], cache_dir=cache_dir, download=True)
