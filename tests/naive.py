@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from cases import HEAD_KINDS, Case, Inputs, choices
@@ -34,16 +35,12 @@ class Arithmetic:
     rotary: type = np.float64
     ulps: int = 0
 
-    def parts(self, n: int) -> list[np.ndarray]:
-        order = np.random.default_rng(self.seed).permutation(n)
-        return np.array_split(order, min(self.chunks, n))
-
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """a [..., n, k] @ b [..., k, m]."""
         if self.chunks == 1:
             return a @ b
         total = np.zeros((*a.shape[:-1], b.shape[-1]), self.dtype)
-        for part in self.parts(a.shape[-1]):
+        for part in parts(a.shape[-1], self.chunks, self.seed):
             total = total + a[..., part] @ b[..., part, :]
         return total
 
@@ -52,9 +49,15 @@ class Arithmetic:
         if self.chunks == 1:
             return x.sum(axis=-1, keepdims=True)
         total = np.zeros((*x.shape[:-1], 1), self.dtype)
-        for part in self.parts(x.shape[-1]):
+        for part in parts(x.shape[-1], self.chunks, self.seed):
             total = total + x[..., part].sum(axis=-1, keepdims=True)
         return total
+
+
+@cache
+def parts(n: int, chunks: int, seed: int) -> list[np.ndarray]:
+    """0 .. n - 1, shuffled, in so many chunks."""
+    return np.array_split(np.random.default_rng(seed).permutation(n), min(chunks, n))
 
 
 def act(name: str, x: np.ndarray) -> np.ndarray:

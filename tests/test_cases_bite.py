@@ -121,7 +121,7 @@ def test_case_shows_every_knob_far_above_its_float32_budget(case: Case) -> None:
             mask = case.inputs(case.batches[i]).mask
             pair = ({"hidden": x[None]} for x in (final_states(case, changed, i), before[i]))
             (q,) = quantities(*pair, mask)
-            budget = FACTOR * family_figures(case.name, i, "float32")[name]["max"]
+            budget = FACTOR * family_figures(case, case.batches[i], "float32")[name]["max"]
             shown = max(shown, q.errors.max() / budget)
         assert shown >= VISIBLE, f"{knob}: {shown:.2g} times the float32 budget"
 

@@ -82,5 +82,5 @@ def test_float32_stays_within_its_budget(case: Case, record_property) -> None:
         inputs = case.inputs(batch)
         truth, found = parity.run(case, inputs), parity.run(case, inputs, np.float32)
         assert all(x.dtype == np.float32 and np.isfinite(x).all() for x in found.values())
-        worst = max(worst, ratios(found, truth, inputs.mask, case.name, i))
+        worst = max(worst, ratios(found, truth, inputs.mask, case, batch))
     record_property("observed / budget", f"{worst:.2f}")
