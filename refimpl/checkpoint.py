@@ -27,7 +27,7 @@ from .errors import ModelFormatError
 from .heads import HEADS, Head
 from .nlp import CONFIG_KEY, MultiTaskHead, NLPHead, head_from_config
 from .params import Shapes, encoder_shapes
-from .safetensors import CHUNK, FLOAT_NAMES, Tensor, dump_safetensors
+from .safetensors import CHUNK, Tensor, dump_safetensors
 from .sentence import SentenceHead
 from .sentence_files import (
     MODULES_FILE,
@@ -99,7 +99,7 @@ def read_checkpoint(
             raise ValueError(f"kind {kind!r} is unknown; known: auto, None, {', '.join(HEADS)}")
         head = HEADS[kind]
 
-    tensors = {_plain_name(key): tensor for key, tensor in read_weights(root).items()}
+    tensors = _plain_names(read_weights(root))
     config = _decide_tie(config, tensors, head)
     try:
         needed = encoder_shapes(config)
@@ -108,13 +108,14 @@ def read_checkpoint(
         raise ModelFormatError(str(error), file=root / CONFIG) from None
     if isinstance(head, SentenceHead):
         found = dict(_module_tensors(folder, head))
-        params = _take(found, modules, dtype, folder)
+        params = _take(found, modules, dtype, folder / MODULES_FILE)
         allowed = _head_names(config, named)
     else:
         params, allowed = {}, set() if head is not None else _head_names(config, named)
         needed |= modules
     own = {name: t for name, t in tensors.items() if name in needed or name not in allowed}
-    return Checkpoint(config, _take(own, needed, dtype, root) | params, head)
+    file = root / (WEIGHTS if (root / WEIGHTS).is_file() else INDEX)
+    return Checkpoint(config, _take(own, needed, dtype, file) | params, head)
 
 
 def read_config(folder: Path) -> ModernBertConfig:
@@ -152,9 +153,15 @@ def _named_head(folder: Path, root: Path, config: ModernBertConfig) -> AnyHead |
     return by_architecture.get(config.architectures[0])
 
 
-def _plain_name(key: str) -> str:
-    """A key of any spelling under the name that params.py gives it."""
-    return PREFIX.sub("", key)
+def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of any spelling under the names that params.py gives them."""
+    out: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name = PREFIX.sub("", key)
+        if name in out:
+            raise tensor.error(f"this is the tensor {out[name].name!r} in another spelling")
+        out[name] = tensor
+    return out
 
 
 def _decide_tie(
@@ -210,13 +217,13 @@ def _module_tensors(folder: Path, head: SentenceHead) -> Iterator[tuple[str, Ten
 
 
 def _take(
-    tensors: Mapping[str, Tensor], needed: Shapes, dtype: np.dtype | type, folder: Path
+    tensors: Mapping[str, Tensor], needed: Shapes, dtype: np.dtype | type, file: Path
 ) -> Params:
     """Exactly the tensors of `needed`, checked and in `dtype`."""
     missing = [name for name in needed if name not in tensors]
     if missing:
         more = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
-        raise ModelFormatError(f"this tensor is missing{more}", file=folder, key=missing[0])
+        raise ModelFormatError(f"this tensor is missing{more}", file=file, key=missing[0])
     for name, tensor in tensors.items():
         if name not in needed and not HARMLESS.fullmatch(name):
             raise tensor.error("this tensor belongs to no part of the model that config.json names")
@@ -314,8 +321,6 @@ def _texts(
     dtype: str | None,
 ) -> dict[str, Any]:
     """Relative path -> content of the json files. Both names of the dtype, for both generations."""
-    if dtype is not None and dtype not in FLOAT_NAMES:
-        raise ValueError(f"dtype {dtype!r} is unknown; known: {', '.join(FLOAT_NAMES)}")
     on_disk = dtype or params[EMBEDDING].dtype.name
     architecture = ENCODER_ARCHITECTURE if head is None else head.architecture
     content = {

@@ -237,8 +237,6 @@ def dump_safetensors(
     transformers asks for. ValueError: unknown dtype, an array of no supported type, or a finite
     value that the cast would make infinite, by tensor name.
     """
-    if dtype is not None and dtype not in FLOAT_NAMES:
-        raise ValueError(f"dtype {dtype!r} is unknown; known: {', '.join(FLOAT_NAMES)}")
     if "__metadata__" in tensors:
         raise ValueError("no tensor can be called '__metadata__'")
     codes = {name: disk_dtype(name, x, dtype) for name, x in tensors.items()}
@@ -265,7 +263,9 @@ def dump_safetensors(
 
 
 def disk_dtype(name: str, array: np.ndarray, dtype: str | None) -> str:
-    """The header's name for the type that `array` is written in. ValueError when it has none."""
+    """The header's name for the type that `array` is written in. ValueError when there is none."""
+    if dtype is not None and dtype not in FLOAT_NAMES:
+        raise ValueError(f"dtype {dtype!r} is unknown; known: {', '.join(FLOAT_NAMES)}")
     if dtype is not None and array.dtype.kind == "f":
         return FLOAT_NAMES[dtype]
     for code, known in DTYPES.items():
