@@ -33,8 +33,9 @@ PREFIX = "nlp_head."
 class NLPHead:
     """One task's head over hidden states of width input_dim.
 
-    `kind` is the family, named as the heads of heads.py where the outputs are the same. `scope` is
-    "" for a model with one task, "<task>." under a multi-task head.
+    `kind` names it among all heads, as those of heads.py where the outputs are the same: a
+    regression is a sequence classification with one label. `scope` is "" for a model with one task,
+    "<task>." under a multi-task head.
     """
 
     task: NLPTaskConfig
@@ -45,13 +46,22 @@ class NLPHead:
     architecture = "ModernBertModel"
 
     @property
-    def kind(self) -> str:
+    def family(self) -> str:
         return self.task.family
+
+    @property
+    def kind(self) -> str:
+        return "sequence_classification" if self.family == "regression" else self.family
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that text is cut to."""
+        return self.task.max_length
 
     @property
     def takes_pairs(self) -> bool:
         """True when `compare` has something to say about two texts."""
-        return self.kind == "text_similarity"
+        return self.family == "text_similarity"
 
     @property
     def prefix(self) -> str:
@@ -60,13 +70,13 @@ class NLPHead:
     @property
     def width_out(self) -> int:
         """Of the output Dense."""
-        if self.kind == "text_similarity":
+        if self.family == "text_similarity":
             assert self.options.intermediate_size is not None
             return self.options.intermediate_size
-        if self.kind == "masked_lm":
+        if self.family == "masked_lm":
             assert self.task.vocabulary_size is not None
             return self.task.vocabulary_size
-        return self.task.num_classes or FIXED_CLASSES[self.kind]
+        return self.task.num_classes or FIXED_CLASSES[self.family]
 
     def shapes(self, config: ModernBertConfig | None = None) -> Shapes:
         """Name -> shape of its tensors. With a config: ValueError unless the widths fit."""
@@ -110,7 +120,7 @@ class NLPHead:
         """
         tap = self._scoped(tap)
         x = hidden
-        if self.kind in POOLED_FAMILIES:
+        if self.family in POOLED_FAMILIES:
             seq, width = hidden.shape[-2:]
             mask = None if attention_mask is None else attention_mask.reshape(-1, seq)
             x = self._pool(params, hidden.reshape(-1, seq, width), mask, ops)
@@ -121,7 +131,7 @@ class NLPHead:
             x = tap("head.intermediate.norm", self._norm(params, "intermediate.norm", x, ops))
             x = tap("head.intermediate.act", ops.activate(x, self.options.activation_type))
         x = self._linear(params, "output", x, ops)
-        return FAMILY_OUTPUTS[self.kind](x, attention_mask, self.task, ops, tap)
+        return FAMILY_OUTPUTS[self.family](x, attention_mask, self.task, ops, tap)
 
     def compare(
         self,

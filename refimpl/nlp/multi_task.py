@@ -161,12 +161,12 @@ def config_with_head(config: ModernBertConfig, head: NLPHead | MultiTaskHead) ->
         "extra": {**config.extra, CONFIG_KEY: head.to_dict()},
     }
     if isinstance(head, NLPHead):
-        if head.kind in ("sequence_classification", "token_classification", "regression"):
+        if head.family in ("sequence_classification", "token_classification", "regression"):
             if head.width_out != config.num_labels:
                 changes["num_labels"] = head.width_out
-        if head.kind == "regression":
+        if head.family == "regression":
             changes["problem_type"] = "regression"
-        if head.kind == "sequence_classification":
+        if head.family == "sequence_classification":
             several = head.task.multi_label
             changes["problem_type"] = f"{'multi' if several else 'single'}_label_classification"
     return config.replace(**changes)

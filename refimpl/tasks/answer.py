@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..tokenizer import Encoded
-from .task import TextTask, check_top_k
+from .task import TextTask, check_top_k, head_limit
 
 # transformers 4.57: the longest input that is read in one piece, and its overlap with the next.
 MAX_SEQ_LEN, DOC_STRIDE = 384, 128
@@ -56,7 +56,7 @@ class QuestionAnswering(TextTask):
         check_top_k(top_k)
         if max_answer_len < 1:
             raise ValueError(f"max_answer_len must be at least 1, not {max_answer_len}")
-        limit = self.tokenizer.max_length
+        limit = head_limit(self.model) or self.tokenizer.max_length
         if max_seq_len is None:
             max_seq_len = MAX_SEQ_LEN if limit is None else min(MAX_SEQ_LEN, limit)
         if doc_stride is None:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..model import ModernBERT, ModernBERTForTask
+from ..nlp import NLPHead
 from ..sentence import Dense, LayerNorm, Pooling, SentenceHead, normalize
 from ..tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .settings import read_settings
 from .similarity import SIMILARITIES
-from .task import Model, as_list, described_head, open_model, tokenizer_of
+from .task import Model, as_list, described_head, head_limit, open_model, tokenizer_of
 
 Array = np.ndarray
 
@@ -56,7 +57,8 @@ class SentenceEncoder:
         if tokenizer is None:
             tokenizer = tokenizer_of(self.model, lowercase=settings.do_lower_case)
         self.tokenizer = tokenizer
-        self.max_seq_length = settings.max_seq_length or tokenizer.max_length
+        limit = settings.max_seq_length or head_limit(self.model)
+        self.max_seq_length = limit or tokenizer.max_length
         self.prompts = {**settings.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or settings.default_prompt_name
         self.truncate_dim = settings.truncate_dim if truncate_dim is None else truncate_dim
@@ -153,6 +155,9 @@ class SentenceEncoder:
 
 def _embedder(model: ModernBERT) -> tuple[Callable[[Mapping[str, Array], int], Array], int]:
     """(inputs, tokens of the prompt) -> vectors [batch, width], and their width."""
+    if isinstance(model, ModernBERTForTask) and isinstance(model.head, NLPHead):
+        if model.head.kind == "text_similarity":
+            return lambda inputs, _: model(inputs)["embeddings"], model.head.width_out
     if isinstance(model, ModernBERTForTask) and isinstance(model.head, SentenceHead):
         head = model.head
     else:

@@ -25,6 +25,7 @@ from .task import (
     check_top_k,
     described_head,
     flagged,
+    head_limit,
     open_model,
     sigmoid,
     softmax,
@@ -67,7 +68,8 @@ class Reranker:
         if tokenizer is None:
             tokenizer = tokenizer_of(self.model, lowercase=settings.do_lower_case)
         self.tokenizer = tokenizer
-        self.max_seq_length = settings.max_seq_length or tokenizer.max_length
+        limit = settings.max_seq_length or head_limit(self.model)
+        self.max_seq_length = limit or tokenizer.max_length
         self.activation_fn = activation_fn or self._activation(settings.activation_fn)
 
     def predict(

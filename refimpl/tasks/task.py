@@ -18,6 +18,7 @@ import numpy as np
 from ..heads import HEADS
 from ..hub import resolve
 from ..model import BUNDLED, ModernBERT, ModernBERTForTask, load
+from ..nlp import NLPHead
 from ..sentence_files import transformer_folder
 from ..tokenizer import Encoded, Text, Tokenizer
 
@@ -75,7 +76,10 @@ class TextTask:
     def _encode(
         self, texts: Sequence[Text], max_length: int | None, truncate: str | None
     ) -> list[Encoded]:
-        """Texts to ids. Without a limit and a policy, the task's own policy holds."""
+        """Texts to ids. Without a limit and a policy, the task's own policy holds; a configurable
+        head brings a limit, where a text is cut and the loss told."""
+        if max_length is None:
+            max_length = head_limit(self.model)
         if truncate is None:
             truncate = self.truncate if max_length is None else "warn"
         return self.tokenizer.encode_batch(texts, max_length=max_length, truncate=truncate)
@@ -91,6 +95,13 @@ class TextTask:
             out = self.model(self.tokenizer.pad(batch, token_type_ids=types))
             for row in range(len(batch)):
                 yield {name: value[row] for name, value in out.items()}
+
+
+def head_limit(model: ModernBERT) -> int | None:
+    """The `max_length` of the task that a configurable head was made for; None for other heads."""
+    if isinstance(model, ModernBERTForTask) and isinstance(model.head, NLPHead):
+        return model.head.max_length
+    return None
 
 
 def open_model(model: Model, **options: Any) -> ModernBERT:

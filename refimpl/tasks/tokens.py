@@ -16,7 +16,7 @@ import numpy as np
 from ..tokenizer import Encoded
 from . import entities
 from .entities import Entity
-from .task import TextTask, as_list, flagged, softmax
+from .task import TextTask, as_list, flagged, head_limit, softmax
 
 
 class TokenClassification(TextTask):
@@ -82,7 +82,8 @@ class TokenClassification(TextTask):
             return [[e] for e in self._encode(texts, max_length, truncate)]
         if strategy == "none":
             raise ValueError('stride needs an aggregation_strategy other than "none"')
-        limit = self.tokenizer.max_length if max_length is None else max_length
+        own = head_limit(self.model) or self.tokenizer.max_length
+        limit = own if max_length is None else max_length
         if limit is None:
             raise ValueError("stride needs max_length: the folder gives no limit")
         return [self.tokenizer.chunks(text, max_length=limit, stride=stride) for text in texts]
