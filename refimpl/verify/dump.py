@@ -82,6 +82,8 @@ def read_dump(
             except ValueError as error:
                 findings.append(Finding("port", "fail", str(error), request.name))
             break
+    if description.refused is not None:
+        return _nothing(request.name, f"refused by the port: {description.refused}")
     result = collect(request, stored(path), description, dtype)
     return replace(result, findings=(*findings, *result.findings))
 

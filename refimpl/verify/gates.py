@@ -42,12 +42,15 @@ def verify(
     reports: list[CaseReport] = []
     suspects: tuple[Suspect, ...] = ()
     deviations: set[str | None] = set()
+    told = dtype or port.dtype
     for case in cases:
         p = case.model()
         request = Request.of(case.name, case.config, p)
         refused = refusal(port, case)
         result = PortResult(findings=(refused,)) if refused else port.run(request)
-        result = replace(result, dtype=dtype or result.dtype)
+        if result.taps and dtype is None:
+            told = result.dtype
+        result = replace(result, dtype=told)
         taps = {name: x.astype(np.float64) for name, x in result.taps.items()}
         comparison = compare(p, taps, result.dtype) if taps else None
         findings += result.findings
@@ -68,10 +71,10 @@ def verify(
         only = next(iter(deviations)) if len(deviations) == 1 else None
         held_to = ZOO[only].apply if only else _itself
         right = not deviations or only is not None
-        findings += runtime_findings(port, cases, dtype or port.dtype, held_to, right)
+        findings += runtime_findings(port, cases, told, held_to, right)
     if not any(r.comparison for r in reports):
         findings.append(Finding("port", "fail", "no case could be compared"))
-    return Report(port.name, dtype or port.dtype, tuple(reports), tuple(findings), suspects)
+    return Report(port.name, told, tuple(reports), tuple(findings), suspects)
 
 
 def refusal(port: Port, case: Case) -> Finding | None:

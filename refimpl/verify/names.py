@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .rounding import DTYPES
+
 # transformers' modules and outputs (without `model.`) and the step that each one's output is.
 MODULES = {
     "embeddings": "embedding",
@@ -43,13 +45,14 @@ class Description:
 
     dtype: what it computes in, or None; plan: what it says it computes; names: its name -> step,
     with {i} for a layer's number in both; layouts: step (with {i}) -> axes in words, for example
-    "batch heads seq head_dim".
+    "batch heads seq head_dim"; refused: why it does not run the case at all.
     """
 
     dtype: str | None = None
     plan: Mapping[str, Any] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
+    refused: str | None = None
 
     def over(self, other: Description) -> Description:
         """Both; where both say something, this one is right."""
@@ -58,6 +61,7 @@ class Description:
             other.plan if self.plan is None else self.plan,
             {**other.names, **self.names},
             {**other.layouts, **self.layouts},
+            self.refused or other.refused,
         )
 
 
@@ -67,10 +71,16 @@ def read_description(path: Path) -> Description:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not readable JSON: {error}") from None
-    known = {"dtype", "plan", "names", "layouts"}
+    known = {"dtype", "plan", "names", "layouts", "refused"}
     if not isinstance(content, dict) or not set(content) <= known:
         raise ValueError(f"{path.name} must hold an object with keys of {sorted(known)}")
-    for key, kind in (("plan", dict), ("names", dict), ("layouts", dict), ("dtype", str)):
+    for key, kind in (
+        ("plan", dict),
+        ("names", dict),
+        ("layouts", dict),
+        ("dtype", str),
+        ("refused", str),
+    ):
         value = content.get(key)
         if value is not None and not isinstance(value, kind):
             raise ValueError(f"{path.name}: {key} is {value!r}; it must be of type {kind.__name__}")
@@ -78,6 +88,9 @@ def read_description(path: Path) -> Description:
         for name, value in (content.get(key) or {}).items():
             if not isinstance(value, str):
                 raise ValueError(f"{path.name}: {key}[{name!r}] is {value!r}; it must be text")
+    if content.get("dtype") is not None and content["dtype"] not in DTYPES:
+        known_dtypes = ", ".join(DTYPES)
+        raise ValueError(f"{path.name}: dtype is {content['dtype']!r}; known: {known_dtypes}")
     return Description(**{key: value for key, value in content.items() if value is not None})
 
 
