@@ -105,7 +105,8 @@ def read_checkpoint(
         needed = encoder_shapes(config)
         modules = head.shapes(config) if head is not None else {}
     except ValueError as error:
-        raise ModelFormatError(str(error), file=root / CONFIG) from None
+        by = folder / MODULES_FILE if isinstance(head, SentenceHead) else root / CONFIG
+        raise ModelFormatError(str(error), file=by) from None
     if isinstance(head, SentenceHead):
         found = dict(_module_tensors(folder, head))
         params = _take(found, modules, dtype, folder / MODULES_FILE)
