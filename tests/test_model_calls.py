@@ -250,3 +250,23 @@ def test_model_variant_is_the_same_for_a_seed_and_another_for_another():
     name = "layers.1.attn.Wqkv.weight"
     assert all(np.array_equal(one[n], two[n]) for n in one)
     assert not np.array_equal(one[name], other[name])
+
+
+def test_model_variants_are_listed_and_others_refused():
+    assert list(ModernBERT.MODEL_VARIANTS) == ["tiny", "base", "large"]
+    with pytest.raises(ValueError, match="variant 'huge' is unknown; known: tiny, base, large"):
+        ModernBERT.from_variant("huge")
+    with pytest.raises(TypeError, match="unknown config override 'depth'"):
+        ModernBERT.from_variant("tiny", depth=2)
+
+
+def test_model_pretrained_tiny_is_the_bundled_one_with_overrides_on_top():
+    plain = ModernBERT.from_variant("tiny", pretrained=True)
+    moved = ModernBERT.from_variant("tiny", pretrained=True, global_rope_theta=5.0)
+    assert moved.config.rope_theta(0) == 5.0 and plain.config.rope_theta(0) != 5.0
+    for name, x in plain.params.items():
+        np.testing.assert_array_equal(moved.params[name], x)
+    here, there = (m(IDS)["last_hidden_state"] for m in (plain, moved))
+    assert not np.array_equal(here, there)
+    with pytest.raises(ValueError, match="shape"):
+        ModernBERT.from_variant("tiny", pretrained=True, vocab_size=99)

@@ -64,23 +64,15 @@ class NLPHead:
         return self.family == "text_similarity"
 
     @property
-    def prefix(self) -> str:
-        return PREFIX + self.scope
-
-    @property
     def width_out(self) -> int:
         """Of the output Dense."""
-        if self.family == "text_similarity":
-            assert self.options.intermediate_size is not None
-            return self.options.intermediate_size
-        if self.family == "masked_lm":
-            assert self.task.vocabulary_size is not None
-            return self.task.vocabulary_size
-        return self.task.num_classes or FIXED_CLASSES[self.family]
+        o, task = self.options, self.task
+        own = {"text_similarity": o.intermediate_size, "masked_lm": task.vocabulary_size}
+        return own.get(self.family) or task.num_classes or FIXED_CLASSES[self.family]
 
     def shapes(self, config: ModernBertConfig | None = None) -> Shapes:
         """Name -> shape of its tensors. With a config: ValueError unless the widths fit."""
-        o, at, width = self.options, self.prefix, self.input_dim
+        o, at, width = self.options, PREFIX + self.scope, self.input_dim
         if config is not None and config.hidden_size != width:
             raise ValueError(f"input_dim is {width}, but hidden_size is {config.hidden_size}")
         out: Shapes = {}
@@ -101,8 +93,9 @@ class NLPHead:
         return out
 
     def _norm_shapes(self, name: str, width: int) -> Shapes:
-        out: Shapes = {f"{self.prefix}{name}.weight": (width,)}
-        return out | ({f"{self.prefix}{name}.bias": (width,)} if self.options.norm_bias else {})
+        at = PREFIX + self.scope + name
+        out: Shapes = {f"{at}.weight": (width,)}
+        return out | ({f"{at}.bias": (width,)} if self.options.norm_bias else {})
 
     def forward(
         self,
@@ -170,11 +163,11 @@ class NLPHead:
         return (lambda name, x: tap(scope + name, x)) if scope else tap
 
     def _linear(self, params: Params, name: str, x: Array, ops: Any) -> Array:
-        at = f"{self.prefix}{name}"
+        at = PREFIX + self.scope + name
         return ops.linear(x, params[at + ".weight"], params.get(at + ".bias"))
 
     def _norm(self, params: Params, name: str, x: Array, ops: Any) -> Array:
-        at = f"{self.prefix}{name}"
+        at = PREFIX + self.scope + name
         return ops.layer_norm(
             x, params[at + ".weight"], params.get(at + ".bias"), self.options.norm_eps
         )
@@ -194,8 +187,8 @@ class NLPHead:
 def nlp_head(
     task: NLPTaskConfig, input_dim: int, options: Mapping[str, Any], scope: str = ""
 ) -> NLPHead:
-    """The head of a task, its options resolved. ValueError when no head serves the task, or for a
-    wrong option; TypeError for an unknown one."""
+    """The head of a task, its options resolved. ValueError (no head serves it, a wrong option),
+    TypeError (an unknown one)."""
     if not isinstance(task, NLPTaskConfig):
         raise TypeError(f"task_config is {task!r}; it must be an NLPTaskConfig")
     if not isinstance(input_dim, int) or isinstance(input_dim, bool) or input_dim < 1:
