@@ -17,6 +17,8 @@ from refimpl.verify.passes import trace
 from refimpl.verify.plot import number, short
 from refimpl.verify.report import CaseReport, Report, Suspect, to_json
 from refimpl.verify.slices import slices
+from refimpl.verify.threads import OWNERS
+from refimpl.verify.zoo import ZOO
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;</style>"
 
@@ -94,7 +96,13 @@ def wrong():
         Finding("runtime", "deviation", "f16 reductions"),
     )
     suspects = (
-        Suspect("C8", HOSTILE, 0.9997, ("a/b#12", "https://example.org/?a=1&b=2"), ("W4",)),
+        Suspect(
+            "C8",
+            HOSTILE,
+            0.9997,
+            ("a/b#12", "llama.cpp#3", "https://example.org/?a=1&b=2"),
+            ("W4",),
+        ),
         Suspect(HOSTILE, "x", -3.0, ("javascript:alert(1)", HOSTILE), (HOSTILE,)),
         Suspect("N1", "x", math.nan),
     )
@@ -124,7 +132,11 @@ def test_hostile_text_is_shown_as_text(page):
     assert page.text.count(HOSTILE) >= 8
     assert page.of("title")[0] == {}
     links = [attrs["href"] for attrs in page.of("a") if not attrs["href"].startswith("#")]
-    assert links == ["https://github.com/a/b/issues/12", "https://example.org/?a=1&b=2"]
+    assert links == [
+        "https://github.com/a/b/issues/12",
+        "https://github.com/ggml-org/llama.cpp/issues/3",
+        "https://example.org/?a=1&b=2",
+    ]
 
 
 def test_every_step_has_its_row_with_the_culprit_marked(wrong, page):
@@ -218,5 +230,12 @@ def test_markup_escapes_children_and_attributes():
     assert element("b", "<", element("i", "&"), None, ["x"], class_='"') == (
         '<b class="&quot;">&lt;<i>&amp;</i>x</b>'
     )
-    assert link("plain#1") == "<span>plain#1</span>"
+    assert link("unknown#1") == "<span>unknown#1</span>"
     assert link("javascript:x").startswith("<span>")
+
+
+def test_nearly_every_citation_of_the_zoo_has_an_address():
+    """Those whose repository nobody could tell for certain stay text."""
+    cited = {c for mistake in ZOO.values() for c in mistake.citations}
+    assert {c for c in cited if "href" not in link(c)} <= {"astronomical#596", "astronomical#597"}
+    assert all(repository.count("/") == 1 for repository in OWNERS.values())

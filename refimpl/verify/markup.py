@@ -8,11 +8,11 @@ Only `Safe` passes unescaped, and only `element` and `link` make it.
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable
 
+from .threads import address
+
 VOID = ("meta", "br", "line", "rect", "circle", "path", "polyline")
-THREAD = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>\d+)")
 
 
 class Safe(str):
@@ -44,12 +44,6 @@ def _inside(child: Child) -> str:
 
 
 def link(citation: str) -> Safe:
-    """A public thread: a web address, or owner/repository#number; anything else stays text."""
-    thread = THREAD.fullmatch(citation)
-    if thread:
-        address = f"https://github.com/{thread['repository']}/issues/{thread['number']}"
-    elif citation.startswith(("https://", "http://")):
-        address = citation
-    else:
-        return element("span", citation)
-    return element("a", citation, href=address, rel="noreferrer")
+    """A citation with its address, or as text when it has none."""
+    to = address(citation)
+    return element("a", citation, href=to, rel="noreferrer") if to else element("span", citation)
