@@ -38,13 +38,13 @@ def without_specials(p: Pass) -> Pass:
     return p.with_inputs(input_ids=new_ids, attention_mask=new_mask)
 
 
-def truncated(p: Pass) -> Pass:
-    """Tokens from KEPT on are as good as padding."""
+def truncated(p: Pass, kept: int = KEPT) -> Pass:
+    """Tokens from `kept` on are as good as padding."""
     ids, mask = p.inputs.get("input_ids"), p.inputs.get("attention_mask")
-    if ids is None or ids.ndim != 2 or ids.shape[1] <= KEPT:
+    if ids is None or ids.ndim != 2 or ids.shape[1] <= kept:
         return p
     mask = np.ones(ids.shape, np.int64) if mask is None else mask.copy()
-    mask[:, KEPT:] = 0
+    mask[:, kept:] = 0
     return p.with_inputs(attention_mask=mask)
 
 
@@ -64,13 +64,13 @@ def with_stored(p: Pass, stored: Callable[[Array], Array]) -> Pass:
     return small.with_edit(lambda name, x: stored(x))
 
 
-def weak_mask(p: Pass) -> Pass:
-    """Masked keys keep a weight of e^WEAK_MASK, so the amount of padding counts."""
+def weak_mask(p: Pass, added: float = WEAK_MASK) -> Pass:
+    """Masked keys keep a weight of e^added, so the amount of padding counts."""
 
     def attention(q: Array, k: Array, v: Array, key_mask: Array, window: int | None) -> Array:
         q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
         scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
-        scores = scores + np.where(key_mask, 0.0, WEAK_MASK)[:, None, None, :].astype(q.dtype)
+        scores = scores + np.where(key_mask, 0.0, added)[:, None, None, :].astype(q.dtype)
         if window is not None:
             scores = np.where(np.abs(distances(q.shape[2])) <= window, scores, -np.inf)
         e = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -95,17 +95,17 @@ MISTAKES = (
         "X1a", "TF32 for float32",
         "Operands of matrix products are rounded to 11 bits by a port that claims float32.",
         (), lambda p: with_operands(p, lambda x: round_bits(x, 11)),
-        ("layers.*", "head.dense", "logits"), deviation=True,
+        ("layers.*", "head.dense", "logits"), deviation=True, noise=True,
     ),
     Mistake(
         "X1b", "float16 for float32",
         "Weights and steps are kept in float16 by a port that claims float32.",
-        (), lambda p: with_stored(p, lambda x: through(x, np.float16)), ("*",),
+        (), lambda p: with_stored(p, lambda x: through(x, np.float16)), ("*",), noise=True,
     ),
     Mistake(
         "X1c", "bfloat16 for float32",
         "Weights and steps are kept in bfloat16 by a port that claims float32.",
-        (), lambda p: with_stored(p, lambda x: round_bits(x, 8)), ("*",),
+        (), lambda p: with_stored(p, lambda x: round_bits(x, 8)), ("*",), noise=True,
     ),
     Mistake(
         "X5a", "the amount of padding counts",

@@ -1,0 +1,164 @@
+"""How well a suspect explains what a port gave: the measure under rank.py.
+
+For every step that the port gave, three arrays stand side by side, all computed from the PORT's own
+earlier steps: the port's, the reference's, and the broken reference's. The cost of a suspect is
+
+    sum over steps of log(distance(port, broken) / what rounding may do), never below 0 each
+
+so a step that the suspect explains down to rounding costs nothing, one that it leaves wrong costs
+what it did before, and one that it breaks though the port has it right costs extra. Distances are
+RMS over real tokens of the relative L2 error; what rounding may do comes from noisy passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .compare import real_rows, token_errors
+from .passes import Pass, Taps, forced
+from .rounding import DTYPES, K, noisy
+
+Array = np.ndarray
+Change = Callable[[Pass], Pass]
+NOISE_SEEDS = 2
+# A replay of a mistake that is itself rounding meets the size of the error, not its digits; it must
+# do so much better than another suspect to be named before it.
+NOISE_HANDICAP = math.log(2.0)
+
+
+@dataclass(eq=False)
+class Evidence:
+    """What a port gave for one case. culprit: the first wrong step, None when nothing is wrong.
+
+    port: step -> float64 array in the reference's shape, any subset; dtype: what it computes in.
+    """
+
+    p: Pass
+    port: Taps
+    culprit: str | None
+    dtype: str
+
+    @cached_property
+    def real(self) -> Array:
+        return real_rows(self.p)
+
+    @property
+    def tokens(self) -> int:
+        """Padding included: what a pass costs."""
+        return self.real.size
+
+    @cached_property
+    def right(self) -> dict[str, Array]:
+        """Each given step as the reference makes it of the port's earlier ones."""
+        made = forced(self.p, self.port)
+        return {name: x for name, x in made.items() if name in self.port}
+
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """What rounding may do to each step."""
+        u = DTYPES[self.dtype].store
+        out = {name: K * u for name in self.right}
+        for seed in range(NOISE_SEEDS):
+            made = forced(noisy(self.p, self.dtype, seed), self.port)
+            for name, x in self.right.items():
+                size = K * rms(token_errors(name, made[name], x, self.real))
+                if math.isfinite(size):
+                    out[name] = max(out[name], size)
+        return out
+
+    @cached_property
+    def errors(self) -> dict[str, Array]:
+        """The port's error per token of each step."""
+        with np.errstate(all="ignore"):
+            return {
+                name: token_errors(name, self.port[name], x, self.real)
+                for name, x in self.right.items()
+            }
+
+    @cached_property
+    def own(self) -> dict[str, float]:
+        """Distance of the port to the reference, per step."""
+        return {name: self._size(name, e) for name, e in self.errors.items()}
+
+    def distances(self, change: Change | None, noise: bool = False) -> dict[str, float]:
+        """Distance of the port to the broken reference, per step."""
+        if change is None:
+            return self.own
+        made = forced(change(self.p), self.port)
+        out = {}
+        for name, right in self.right.items():
+            x = made.get(name, right)
+            if x.shape != right.shape or np.array_equal(x, right):
+                out[name] = self.own[name]  # most steps are not what the mistake is about
+                continue
+            with np.errstate(all="ignore"):
+                # ||port - broken|| relative to the right step, whatever the size of the broken one
+                e = token_errors(name, right + (self.port[name] - x), right, self.real)
+                if not np.isfinite(e).all():
+                    e = self._with_lost_tokens(name, e, x)
+                out[name] = self._size(name, e)
+                if noise:
+                    size = token_errors(name, x, right, self.real)
+                    alike = self._size(name, np.abs(self.errors[name] - size))
+                    out[name] = min(out[name], alike)
+        return out
+
+    def _with_lost_tokens(self, name: str, e: Array, x: Array) -> Array:
+        """Tokens lost to NaN: explained when the broken reference loses them, too."""
+        right = self.right[name]
+        lost = ~np.isfinite(self.errors[name])
+        broken = ~np.isfinite(token_errors(name, x, right, self.real))
+        return np.where(lost & broken, 0.0, np.where(lost | broken, np.inf, e))
+
+    def _size(self, name: str, e: Array) -> float:
+        """RMS over tokens; a token lost to NaN counts as far beyond the worst that is finite, and
+        one that the reference cannot make of the port's NaN does not count."""
+        with np.errstate(all="ignore"):
+            kept = np.isfinite(token_errors(name, self.right[name], self.right[name], self.real))
+        own = self.errors[name]
+        worst = 10.0 * max(1.0, float(own[np.isfinite(own)].max(initial=0.0)))
+        return rms(np.where(np.isfinite(e), np.minimum(e, worst), worst)[kept])
+
+    def costs(self, distances: dict[str, float]) -> dict[str, float]:
+        return {name: math.log(max(d / self.floor[name], 1.0)) for name, d in distances.items()}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A suspect on some evidence. cost: see above; distance: of the port to it at the culprits."""
+
+    cost: float
+    distance: float
+
+
+def score(evidence: Iterable[Evidence], change: Change | None, noise: bool = False) -> Score:
+    """The suspect `change` (None: nobody) on several cases."""
+    cost, squares = 0.0, 0.0
+    for one in evidence:
+        distances = one.distances(change, noise)
+        cost += sum(one.costs(distances).values())
+        if one.culprit is not None and distances:
+            at = one.culprit if one.culprit in distances else list(distances)[-1]
+            squares += distances[at] ** 2
+    handicap = NOISE_HANDICAP if noise else 0.0
+    return Score(cost + handicap, math.sqrt(squares))
+
+
+def combined(changes: Sequence[Change]) -> Change:
+    """One change after the other."""
+
+    def apply(p: Pass) -> Pass:
+        for change in changes:
+            p = change(p)
+        return p
+
+    return apply
+
+
+def rms(e: Array) -> float:
+    return float(np.sqrt(np.mean(e * e))) if e.size else 0.0
