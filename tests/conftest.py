@@ -1,4 +1,4 @@
-"""Settings that every test shares: the hypothesis profiles.
+"""Settings that every test shares: one BLAS thread, and the hypothesis profiles.
 
 `ci` (the default) draws the same few examples on every run, so that a red run can be repeated;
 `HYPOTHESIS_PROFILE=soak` draws many new ones and remembers those that failed.
@@ -8,6 +8,10 @@ Neither has a deadline: no test asserts on time.
 import os
 
 from hypothesis import HealthCheck, settings
+
+# Read by numpy's BLAS when it loads, which is after this file. The products here are small: more
+# threads than idle cores make them many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile(
     "ci",
