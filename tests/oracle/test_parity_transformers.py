@@ -23,8 +23,9 @@ from budget import (
     ratios,
     relative_l2,
 )
-from cases import CASES, HEAD_KINDS, REAL, Case
+from cases import CASES, HEAD_KINDS, REAL, SHORT, Case, integers, unit
 
+from refimpl.config import ModernBertConfig
 from refimpl.pooling import pool
 
 torch = pytest.importorskip("torch")
@@ -116,6 +117,30 @@ def check_promises(ours, theirs, mask, record_property) -> None:
             difference = difference.reshape(len(mask), -1)[live]
         report(record_property, f"{name} logits", difference.max())
         assert difference.max() <= LOGIT_PROMISE, name
+
+
+@pytest.mark.parametrize("given_as", ["position_ids", "inputs_embeds"])
+@every_case
+def test_parity_of_other_inputs(case: Case, given_as: str, record_property) -> None:
+    """Explicit positions turn q and k and touch no mask; embeddings given still pass the norm."""
+    inputs, config = case.inputs(SHORT), ModernBertConfig.from_dict(case.config())
+    shape = inputs.mask.shape
+    if given_as == "position_ids":
+        extra = {"position_ids": integers(shape, 300, case.seed, "positions")}
+        given = {"input_ids": inputs.input_ids, **extra}
+    else:
+        given = {"inputs_embeds": unit((*shape, case.hidden), case.seed, "embeds")}
+    ours = np.stack(parity.states_of(case.params(), config, attention_mask=inputs.mask, **given))
+    model = hf.build(case.config(), case.params(), None, torch.float64, "sdpa")
+    with hf.exact_rotary(model), hf.recorded_states(model) as states, torch.no_grad():
+        model(
+            attention_mask=torch.from_numpy(inputs.mask),
+            **{name: torch.from_numpy(x) for name, x in given.items()},
+        )
+    found = quantities({"hidden": ours}, {"hidden": np.stack(states)}, inputs.mask)
+    report(
+        record_property, "float64 relative L2", max(check_flat(q, FLOAT64_PARITY) for q in found)
+    )
 
 
 @real_shapes
