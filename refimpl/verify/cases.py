@@ -175,7 +175,8 @@ CASES: tuple[Case, ...] = (
     ),
     padded(
         "eight-tokens", "silu-v5",
-        "just longer than the window of 7 (3 per side): a missing or doubled window shows already",
+        "longer than the window of 5 (2 per side) and than twice it: missing, halved and doubled "
+        "windows show already, and differ",
         8, ("none", 8),
     ),
     padded(

@@ -172,14 +172,14 @@ FIXTURES: dict[str, Fixture] = {
     for f in (
         Fixture("tied-v4", "v4", "masked_lm", biases="d"),
         Fixture(
-            "silu-v5", "v5", "masked_lm", "fsfs", window=7, activation="silu", eps=1e-3,
+            "silu-v5", "v5", "masked_lm", "fsfs", window=5, activation="silu", eps=1e-3,
             head_activation="silu", tied=False, theta_full=40000.0, theta_sliding=25.0,
         ),
         Fixture("biased-v5", "v5", "masked_lm", eps=1e-6, biases="namcd", tied=False),
         Fixture("hard-v4", "v4", None, eps=1e-4, tied=False, hard_rows=True),
         Fixture("mean-v4", "v4", "sequence_classification", "fsfs", labels=THREE, tied=False),
         Fixture(
-            "cls-v5", "v5", "sequence_classification", "sfss", hidden=48, inter=20, window=5,
+            "cls-v5", "v5", "sequence_classification", "sfss", hidden=48, inter=20, window=7,
             eps=1e-12, biases="c", pooling="cls", labels=THREE, tied=False,
         ),
         Fixture(
