@@ -175,8 +175,8 @@ CASES: tuple[Case, ...] = (
     ),
     padded(
         "eight-tokens", "silu-v5",
-        "longer than the window of 5 (2 per side) and than twice it: missing, halved and doubled "
-        "windows show already, and differ",
+        "two tokens per side see each other (window 5): a window that is missing, not halved (5) "
+        "or halved twice (1) shows here already, each in its own way",
         8, ("none", 8),
     ),
     padded(
