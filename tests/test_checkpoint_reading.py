@@ -267,7 +267,8 @@ def test_checkpoint_missing_tensor_is_refused(tmp_path: Path, gone: str) -> None
 
 @pytest.mark.parametrize(
     "extra", ["model.layers.0.attn_norm.weight", "model.layers.3.mlp.Wi.weight", "classifier.bias",
-              KEY.replace("weight", "bias"), "rotary_emb.inv_freq.weight"],
+              KEY.replace("weight", "bias"), "rotary_emb.inv_freq.weight",
+              "head.embeddings.position_ids"],
 )  # fmt: skip
 def test_checkpoint_extra_tensor_is_refused(tmp_path: Path, extra: str) -> None:
     make_folder(tmp_path, MLM)

@@ -132,7 +132,9 @@ def test_checkpoint_refused_save_changes_nothing(
     assert folder.exists() == there == (tmp_path / "new").exists()
 
 
-def steps_of_a_save(folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int | None) -> int:
+def steps_of_a_save(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int | None, shards: int | None
+) -> int:
     """Save another model over the folder, stopping dead at the n-th change of a name."""
     count = 0
     replace, unlink = os.replace, Path.unlink
@@ -156,15 +158,16 @@ def steps_of_a_save(folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int 
         patch.setattr(Path, "unlink", counted_unlink)
         config = small_config(norm_eps=1e-3)
         params = small_params(config, MLM, seed=6)
-        write_checkpoint(folder, config, params, MLM, max_shard_size=1500)
+        write_checkpoint(folder, config, params, MLM, max_shard_size=shards)
     return count
 
 
+@pytest.mark.parametrize("shards", [None, 1500])
 def test_checkpoint_save_that_dies_never_leaves_a_mixture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int | None
 ) -> None:
     _, old = make_folder(tmp_path / "full", MLM)
-    steps = steps_of_a_save(tmp_path / "full", monkeypatch, None)
+    steps = steps_of_a_save(tmp_path / "full", monkeypatch, None, shards)
     new = read_checkpoint(tmp_path / "full")
     assert steps > 5
     outcomes = set()
@@ -172,7 +175,7 @@ def test_checkpoint_save_that_dies_never_leaves_a_mixture(
         folder = tmp_path / str(n)
         make_folder(folder, MLM)
         with pytest.raises(KeyboardInterrupt):
-            steps_of_a_save(folder, monkeypatch, n)
+            steps_of_a_save(folder, monkeypatch, n, shards)
         try:
             found = read_checkpoint(folder)
         except ModelFormatError:
