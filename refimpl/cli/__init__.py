@@ -55,15 +55,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except BrokenPipeError:
-            # Nobody reads on: what Python still holds back must not raise again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             return 0
         except KeyboardInterrupt:
             return 130
         except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+            try:
+                sys.stdout.flush()
+            except OSError:  # stdout itself is what failed
+                _drop_stdout()
             message = " ".join(str(error).split()) or type(error).__name__
             print(f"modernbert {args.verb}: {message}", file=sys.stderr)
             return 1
+
+
+def _drop_stdout() -> None:
+    """Send what Python still holds back for stdout nowhere, or it would raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(message: Warning | str, *where: object, **more: object) -> None:

@@ -63,6 +63,7 @@ def _parsed(index: int, raw: bytes, key: str, is_json: bool) -> Line:
     try:
         text = raw.decode("utf-8")
         fields = json.loads(text) if is_json else {key: text}
+        json.dumps(fields, allow_nan=False)  # refuses NaN and Infinity, which no JSON has
     except UnicodeDecodeError as error:
         return Line(index, error=f"not UTF-8 at byte {error.start}")
     except (ValueError, RecursionError) as error:
