@@ -35,7 +35,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Optional packages: only inside functions, so that the core needs numpy alone.
-OPTIONAL = {"tokenizers", "huggingface_hub"}
+OPTIONAL = {"tokenizers", "huggingface_hub", "cffi"}
 
 LINES_WITHOUT_A_REASON = 200
 
