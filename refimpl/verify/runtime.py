@@ -5,6 +5,8 @@ is held, at the last step that the port gives, against the reference's own run o
 within the cumulative budget of its dtype; a port that is wrong anyway is held against its own first
 call instead, within twice the budget (two evaluations differ). A stale buffer, a cached table, a
 race or a neighbour's padding is far beyond either; other bits within the budget are a note.
+
+Long because the calls and the judge of them belong together.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cases import Case
-from .compare import STATISTICS, budgets, compare, error, per_token, real_rows
+from .compare import STATISTICS, budgets, error, per_token, real_rows
 from .findings import Finding
-from .passes import Pass
+from .passes import Pass, Taps, trace
 from .port import Port, PortResult, Request
 
 Array = np.ndarray
@@ -35,7 +37,6 @@ class Call:
     rows: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
 class Judge:
     """Says whether a call's answer is right.
 
@@ -43,10 +44,15 @@ class Judge:
     deviation); own: the port's answer to the case as it is, to be used instead; None otherwise.
     """
 
-    case: Case
-    dtype: str
-    reference: Callable[[Pass], Pass]
-    own: PortResult | None = None
+    def __init__(
+        self,
+        case: Case,
+        dtype: str,
+        reference: Callable[[Pass], Pass],
+        own: PortResult | None = None,
+    ) -> None:
+        self.case, self.dtype, self.reference, self.own = case, dtype, reference, own
+        self.known: dict[bytes, tuple[Pass, Taps, dict[str, dict[str, float]]]] = {}
 
     def findings(self, call: Call, result: PortResult) -> list[Finding]:
         out = [f for f in result.findings if f.level == "fail"]
@@ -54,35 +60,39 @@ class Judge:
         if last is None:
             none = Finding("runtime", "fail", f"{call.what}: no answer", call.request.name)
             return out or [none]
-        p = self.reference(call.request.to_pass())
-        got = {last: result.taps[last].astype(np.float64)}
+        got = result.taps[last].astype(np.float64)
+        p, truth, allowed = self.of(call.request)
+        real = real_rows(p)
         if self.own is None:
-            ratio = compare(p, got, self.dtype).ratio
+            observed, factor, than = error(last, got, truth[last], real), 1.0, ""
         elif call.rows is not None and last in self.own.taps:
-            ratio = self.against_own(call.rows, p, last, got[last], self.own.taps[last])
+            want, rows = self.own.taps[last].astype(np.float64), list(call.rows)
+            if per_token(last, got, real):
+                got, want = got[real], want[rows][self.case.real[rows]]
+            else:
+                want = want[rows]
+            observed = error(last, got, want, np.ones(len(got), bool))
+            factor, than = 2.0, " against its own first answer"
         else:
             return out
+        ratio = max(_quotient(observed[s], factor * allowed[last][s]) for s in STATISTICS)
         if not ratio <= 1.0:
-            than = "" if self.own is None else " against its own first answer"
             message = f"{call.what}: {ratio:.3g} times the budget{than}"
             data = {"ratio": ratio}
             out.append(Finding("runtime", "fail", message, call.request.name, last, data))
         return out
 
-    def against_own(
-        self, rows: tuple[int, ...], p: Pass, step: str, got: Array, own: Array
-    ) -> float:
-        """Largest observed / allowed of the same rows in two answers of the port."""
-        real, before = real_rows(p), self.case.real[list(rows)]
-        want = own.astype(np.float64)[list(rows)]
-        if per_token(step, got, real):
-            got, want = got[real], want[before]
-        everything = np.ones(len(got), bool)
-        observed = error(step, got, want, everything)
-        allowed = budgets(p, self.dtype)[step]
-        return max(
-            0.0 if observed[s] == 0.0 else observed[s] / (2.0 * allowed[s]) for s in STATISTICS
+    def of(self, request: Request) -> tuple[Pass, Taps, dict[str, dict[str, float]]]:
+        """The reference's pass, steps and budgets for a request; the same input is run once."""
+        key = b"".join(
+            name.encode() + repr(x.shape).encode() + x.tobytes()
+            for name, x in request.inputs.items()
+            if x is not None
         )
+        if key not in self.known:
+            p = self.reference(request.to_pass())
+            self.known[key] = p, trace(p), budgets(p, self.dtype)
+        return self.known[key]
 
 
 def runtime_findings(
@@ -179,6 +189,12 @@ def together(port: Port, case: Case, judge: Judge) -> list[Finding]:
 
 def last_step(taps: Mapping[str, Array]) -> str | None:
     return next(reversed(list(taps)), None)
+
+
+def _quotient(observed: float, allowed: float) -> float:
+    if observed == 0.0:
+        return 0.0
+    return observed / allowed if allowed else float("inf")
 
 
 def _rows(mask: Array) -> list[int]:
