@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import numpy as np
 
+# Typed constants: numpy 1 would turn a single uint32 and a Python int into int64.
+HALF = np.uint32(16)
+
 
 def widen(bits: np.ndarray) -> np.ndarray:
     """uint16 [...] -> float32 [...], exact."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    return (bits.astype(np.uint32) << HALF).view(np.float32)
 
 
 def to_bits(x: np.ndarray) -> np.ndarray:
     """float16, float32 or float64 [...] -> uint16 [...], rounded to nearest, ties to even."""
     bits = _to_float32_odd(x).view(np.uint32)
     # Adding 0x7fff, and one more when the kept half is odd, carries exactly when rounding goes up.
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1)).astype(np.uint32)) >> 16
-    quiet_nan = (bits >> 16) | 0x40
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> HALF) & np.uint32(1))) >> HALF
+    quiet_nan = (bits >> HALF) | np.uint32(0x40)
     return np.where(np.isnan(x), quiet_nan, rounded).astype(np.uint16)
 
 
