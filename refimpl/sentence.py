@@ -67,9 +67,9 @@ Module: TypeAlias = "Pooling | Dense | LayerNorm | Normalize"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder says about texts and scores; the forward pass uses none of it.
+    """What a folder says about texts and scores; the forward pass uses none of it. None: default.
 
-    `activation_fn`: class path of a reranker's activation. `max_seq_length` None: the tokenizer's.
+    `activation_fn`: class path, a reranker's. `truncate_dim`: values kept of an embedding.
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +78,7 @@ class Settings:
     max_seq_length: int | None = None
     do_lower_case: bool = False
     activation_fn: str | None = None
+    truncate_dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,7 @@ class SentenceHead:
     ) -> dict[str, Array]:
         """hidden [batch, seq, hidden] -> embeddings [batch, width], or logits for a reranker.
 
-        prompt_length: tokens of the prompt (with what precedes it), for a Pooling that leaves the
-        prompt out.
+        prompt_length: tokens of the prompt and before it, for a Pooling that leaves them out.
         """
         x = sentence_embedding(hidden, attention_mask, self, params, ops, tap, prompt_length)
         key = "logits" if self.makes_scores else "embeddings"

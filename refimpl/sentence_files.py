@@ -139,6 +139,7 @@ def sentence_files(head: SentenceHead) -> dict[str, Any]:
         "default_prompt_name": s.default_prompt_name,
         **({"activation_fn": s.activation_fn} if s.activation_fn else {}),
         **({"similarity_fn_name": s.similarity_fn_name} if s.similarity_fn_name else {}),
+        **({"truncate_dim": s.truncate_dim} if s.truncate_dim else {}),
     }
     return files
 
@@ -188,6 +189,9 @@ def read_settings(folder: Path) -> Settings:
     longest = own.get("max_seq_length", int, None)
     if longest is not None and longest < 1:
         raise own.refuse("max_seq_length", "it must be at least 1, or null")
+    kept = entry.get("truncate_dim", int, None)
+    if kept is not None and kept < 1:
+        raise entry.refuse("truncate_dim", "it must be at least 1, or null")
     return Settings(
         prompts=prompts,
         default_prompt_name=default,
@@ -195,6 +199,7 @@ def read_settings(folder: Path) -> Settings:
         max_seq_length=longest,
         do_lower_case=own.get("do_lower_case", bool, False),
         activation_fn=entry.get("activation_fn", str, None),
+        truncate_dim=kept,
     )
 
 
