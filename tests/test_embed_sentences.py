@@ -204,6 +204,13 @@ def test_similarity_is_the_folders_and_takes_single_vectors(encoder):
         encoder.similarity(one, two[:5])
 
 
+def test_model_that_scores_pairs_is_refused(tmp_path):
+    scores = {"in_features": 32, "out_features": 1, "module_output_name": "scores"}
+    folder = sentence_folder(tmp_path, [MEAN, (MODELS + "Dense", scores)])
+    with pytest.raises(ValueError, match="scores pairs and gives no embeddings; see Reranker"):
+        refimpl.SentenceEncoder(folder)
+
+
 def test_no_warning_for_a_sentence_folder(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

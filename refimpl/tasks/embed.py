@@ -17,10 +17,10 @@ import numpy as np
 
 from ..model import ModernBERT, ModernBERTForTask
 from ..nlp import NLPHead
-from ..sentence import Dense, LayerNorm, Pooling, SentenceHead, normalize
+from ..sentence import Pooling, SentenceHead, Settings, normalize
+from ..sentence_files import DEFAULT_PROMPTS, read_settings
 from ..tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
-from .settings import read_settings
 from .similarity import SIMILARITIES
 from .task import Model, as_list, described_head, head_limit, open_model, tokenizer_of
 
@@ -53,16 +53,16 @@ class SentenceEncoder:
         """
         where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
         self.model = open_model(model, **where)
-        settings = read_settings(self.model.folder)
+        settings = settings_of(self.model)
         if tokenizer is None:
             tokenizer = tokenizer_of(self.model, lowercase=settings.do_lower_case)
         self.tokenizer = tokenizer
         limit = settings.max_seq_length or head_limit(self.model)
         self.max_seq_length = limit or tokenizer.max_length
-        self.prompts = {**settings.prompts, **(prompts or {})}
+        self.prompts = {**dict.fromkeys(DEFAULT_PROMPTS, ""), **settings.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or settings.default_prompt_name
         self.truncate_dim = settings.truncate_dim if truncate_dim is None else truncate_dim
-        self.similarity_fn_name = settings.similarity_fn_name
+        self.similarity_fn_name = settings.similarity_fn_name or "cosine"
         self._embed, self._full_dimension = _embedder(self.model)
 
     @property
@@ -153,6 +153,13 @@ class SentenceEncoder:
         return len(encoded) - (encoded.special[-1] if len(encoded) else 0)
 
 
+def settings_of(model: ModernBERT) -> Settings:
+    """What the model's folder says about texts; the defaults for a model that came from none."""
+    if isinstance(model, ModernBERTForTask) and isinstance(model.head, SentenceHead):
+        return model.head.settings
+    return Settings() if model.folder is None else read_settings(model.folder)
+
+
 def _embedder(model: ModernBERT) -> tuple[Callable[[Mapping[str, Array], int], Array], int]:
     """(inputs, tokens of the prompt) -> vectors [batch, width], and their width."""
     if isinstance(model, ModernBERTForTask) and isinstance(model.head, NLPHead):
@@ -160,6 +167,8 @@ def _embedder(model: ModernBERT) -> tuple[Callable[[Mapping[str, Array], int], A
             return lambda inputs, _: model(inputs)["embeddings"], model.head.width_out
     if isinstance(model, ModernBERTForTask) and isinstance(model.head, SentenceHead):
         head = model.head
+        if head.makes_scores:
+            raise ValueError(f"{model.folder} scores pairs and gives no embeddings; see Reranker")
     else:
         found = described_head(model)
         warnings.warn(
@@ -175,19 +184,7 @@ def _embedder(model: ModernBERT) -> tuple[Callable[[Mapping[str, Array], int], A
         out = head.forward(params, config, hidden, mask, prompt_length=prompt_length)
         return out["embeddings"]
 
-    return embed, width_of(head)
-
-
-def width_of(head: SentenceHead) -> int:
-    """Width of the vectors that a head's modules give."""
-    for module in reversed(head.modules):
-        if isinstance(module, Dense):
-            return module.out_features
-        if isinstance(module, LayerNorm):
-            return module.dimension
-        if isinstance(module, Pooling):
-            return module.dimension * len(module.modes)
-    raise ValueError("a sentence head needs a Pooling")
+    return embed, head.dimension
 
 
 def _check_texts(items: list[Any]) -> None:

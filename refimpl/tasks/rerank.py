@@ -18,8 +18,7 @@ from ..model import ModernBERT, ModernBERTForTask
 from ..sentence import Dense, SentenceHead
 from ..tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
-from .embed import width_of
-from .settings import read_settings
+from .embed import settings_of
 from .task import (
     Model,
     check_top_k,
@@ -64,7 +63,7 @@ class Reranker:
         where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
         self.model = open_model(model, **where)
         self._key, self.num_labels = _scores_of(self.model)
-        settings = read_settings(self.model.folder)
+        settings = settings_of(self.model)
         if tokenizer is None:
             tokenizer = tokenizer_of(self.model, lowercase=settings.do_lower_case)
         self.tokenizer = tokenizer
@@ -170,7 +169,7 @@ def _scores_of(model: ModernBERT) -> tuple[str, int]:
         if model.head.kind == "sequence_classification":
             return "logits", model.config.num_labels
         if isinstance(model.head, SentenceHead) and isinstance(model.head.modules[-1], Dense):
-            return "logits" if model.head.makes_scores else "embeddings", width_of(model.head)
+            return "logits" if model.head.makes_scores else "embeddings", model.head.dimension
     raise ValueError(
         "a reranker needs a sequence_classification head, or modules that end in a Dense; "
         f"{model.folder or 'this model'} has {described_head(model)}"
