@@ -17,10 +17,11 @@ import numpy as np
 from . import exact
 from .cases import CASES, Case
 from .compare import Comparison, compare
+from .evidence import Evidence
 from .findings import Finding
 from .passes import Pass
 from .port import Port, PortResult, Request
-from .rank import rank
+from .rank import rank_cases
 from .report import CaseReport, Report, Suspect
 from .runtime import runtime_findings
 from .slices import slices
@@ -31,16 +32,20 @@ HEAD_STEPS = ("pooled", "head.", "logits", "start_logits", "end_logits")
 
 
 def verify(
-    port: Port, cases: Sequence[Case] = CASES, dtype: str | None = None, runtime: bool = True
+    port: Port,
+    cases: Sequence[Case] = CASES,
+    dtype: str | None = None,
+    runtime: bool = True,
+    suspects: bool = True,
 ) -> Report:
     """Run a port through the gates. dtype: what to hold it to; None takes what the port declares.
 
     runtime: also ask for further forward passes (padding, order of calls, threads), of a port that
-    can run them.
+    can run them. suspects: when something is wrong, replay and rank the known mistakes.
     """
     findings: list[Finding] = []
     reports: list[CaseReport] = []
-    suspects: tuple[Suspect, ...] = ()
+    evidence: list[Evidence] = []
     deviations: set[str | None] = set()
     told = dtype or port.dtype
     for case in cases:
@@ -63,8 +68,7 @@ def verify(
             found = compared(case, p, taps, comparison, deviation)
             findings += found
             deviations |= {deviation} if found else set()
-        if culprit is not None and not suspects:
-            suspects = named(p, taps, culprit, result.dtype)
+            evidence.append(Evidence(p, taps, culprit, result.dtype))
         shown = tuple(slices(p, taps, culprit)) if culprit else ()
         reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
     if runtime:
@@ -74,7 +78,8 @@ def verify(
         findings += runtime_findings(port, cases, told, held_to, right)
     if not any(r.comparison for r in reports):
         findings.append(Finding("port", "fail", "no case could be compared"))
-    return Report(port.name, told, tuple(reports), tuple(findings), suspects)
+    ranked = named(evidence) if suspects else ()
+    return Report(port.name, told, tuple(reports), tuple(findings), ranked)
 
 
 def refusal(port: Port, case: Case) -> Finding | None:
@@ -149,9 +154,8 @@ def _itself(p: Pass) -> Pass:
     return p
 
 
-def named(p: Pass, taps: Mapping[str, Array], culprit: str, dtype: str) -> tuple[Suspect, ...]:
-    """The ranked suspects, with what the zoo knows about each."""
+def named(evidence: Sequence[Evidence]) -> tuple[Suspect, ...]:
+    """The ranked suspects of all cases together, as the report has them."""
     return tuple(
-        Suspect(s.id, ZOO[s.id].title, s.explained, ZOO[s.id].citations, tuple(s.tied_with))
-        for s in rank(p, taps, culprit, dtype)
+        Suspect(s.id, s.title, s.explained, s.citations, s.tied_with) for s in rank_cases(evidence)
     )
