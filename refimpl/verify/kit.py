@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from ..progress import progress
 from ..safetensors import dump_safetensors
 from .cases import Case
 from .compare import STATISTICS, error, per_token
@@ -41,7 +42,7 @@ def kit_files(cases: Sequence[Case], full: bool) -> Files:
     yield "README.md", README.read_bytes()
     for fixture in dict.fromkeys(c.fixture for c in cases):
         yield from model_files(fixture)
-    for case in cases:
+    for case in progress(cases, "cases"):
         yield from case_files(case, full)
 
 
