@@ -9,7 +9,7 @@ tensor is read only when its shape is that of a step, so nothing large is ever r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -86,6 +86,17 @@ def read_dump(
         return _nothing(request.name, f"refused by the port: {description.refused}")
     result = collect(request, stored(path), description, dtype)
     return replace(result, findings=(*findings, *result.findings))
+
+
+def from_arrays(
+    request: Request, arrays: Mapping[str, Array], description: Description, dtype: str
+) -> PortResult:
+    """Arrays in memory, under the port's names, as a dump of them would be read."""
+    tensors = [
+        Stored(name, x.dtype.name, x.shape, lambda x=x: x)  # type: ignore[misc]
+        for name, x in arrays.items()
+    ]
+    return collect(request, tensors, description, dtype)
 
 
 def collect(

@@ -59,7 +59,8 @@ class Judge:
         last = last_step(result.taps)
         if last is None:
             none = Finding("runtime", "fail", f"{call.what}: no answer", call.request.name)
-            return out or [none]
+            # A refusal is a note, and no wrong answer.
+            return out if result.findings else [none]
         got = result.taps[last].astype(np.float64)
         p, truth, allowed = self.of(call.request)
         real = real_rows(p)
