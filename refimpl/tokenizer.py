@@ -6,24 +6,26 @@
 Promise: offsets are positions in the text as given; nothing is cut without being counted (`lost`)
 and, unless asked otherwise, told; an empty text is the special tokens alone; calls are thread-safe.
 Not here: what the ids mean to a model (model.py), or to a task (tasks/). Long because every refusal
-of a folder or a text stands here, beside the few calls of the package that do the work.
+of a folder or a text stands here. The package's own truncation is not used: it is a setting of a
+shared object, and for a pair it also makes every combination of the pieces it cuts off.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from .errors import MissingExtraError, ModelFormatError, TruncationWarning
 
+T = TypeVar("T")
 Text: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, or a pair of texts."""
 
@@ -32,47 +34,95 @@ POLICIES = ("warn", "error", "silent", "never")
 """What becomes of a text over the limit: cut and told, refused, cut (still counted), left whole."""
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """One tokenized text or pair, special tokens included. `lost`: tokens that truncation cut."""
+class Columns:
+    """The columns of one tokenized text as the package gives them, each fetched once."""
 
-    raw: Any
-    lost: int = 0
+    def __init__(self, raw: Any) -> None:
+        self.raw, self.length = raw, len(raw)
 
-    def __len__(self) -> int:
-        return len(self.raw)
-
-    @property
+    @cached_property
     def ids(self) -> list[int]:
         return self.raw.ids
 
-    @property
+    @cached_property
     def tokens(self) -> list[str]:
         return self.raw.tokens
 
-    @property
+    @cached_property
     def type_ids(self) -> list[int]:
         return self.raw.type_ids
+
+    @cached_property
+    def offsets(self) -> list[tuple[int, int]]:
+        return self.raw.offsets
+
+    @cached_property
+    def word_ids(self) -> list[int | None]:
+        return self.raw.word_ids
+
+    @cached_property
+    def sequence_ids(self) -> list[int | None]:
+        return self.raw.sequence_ids
+
+    @cached_property
+    def special(self) -> list[bool]:
+        return [bool(flag) for flag in self.raw.special_tokens_mask]
+
+    def span(self, sequence: int) -> tuple[int, int]:
+        """[first, end) of the tokens of a text (0) or its pair (1), which stand together."""
+        count = self.sequence_ids.count(sequence)
+        first = self.sequence_ids.index(sequence) if count else self.length
+        return first, first + count
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenized text or pair, or a part of it, special tokens included.
+
+    kept: the slices of `whole` that it consists of; lost: tokens that truncation cut.
+    """
+
+    whole: Columns
+    kept: tuple[slice, ...] = (slice(None),)
+    lost: int = 0
+
+    def __len__(self) -> int:
+        return sum(len(range(*part.indices(self.whole.length))) for part in self.kept)
+
+    def _column(self, values: list[T]) -> list[T]:
+        return [value for part in self.kept for value in values[part]]
+
+    @property
+    def ids(self) -> list[int]:
+        return self._column(self.whole.ids)
+
+    @property
+    def tokens(self) -> list[str]:
+        return self._column(self.whole.tokens)
+
+    @property
+    def type_ids(self) -> list[int]:
+        return self._column(self.whole.type_ids)
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
         """Per token, [start, end) in characters of its own text; (0, 0) for special tokens."""
-        return self.raw.offsets
+        return self._column(self.whole.offsets)
 
     @property
     def word_ids(self) -> list[int | None]:
         """Per token, the index of its pre-tokenized word; None for special tokens."""
-        return self.raw.word_ids
+        return self._column(self.whole.word_ids)
 
     @property
     def sequence_ids(self) -> list[int | None]:
         """Per token, 0 for the first text, 1 for the second; None for special tokens."""
-        return self.raw.sequence_ids
+        return self._column(self.whole.sequence_ids)
 
     @property
     def special(self) -> list[bool]:
         """Per token, True for those that the template added (not for a [MASK] in the text)."""
-        return [bool(flag) for flag in self.raw.special_tokens_mask]
+        return self._column(self.whole.special)
 
 
 class Tokenizer:
@@ -90,7 +140,6 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self._lock = threading.Lock()  # the package keeps its truncation setting in the object
         self.max_length = max_length
         self.cls_token_id = special_ids.get("cls")
         self.sep_token_id = special_ids.get("sep")
@@ -181,27 +230,19 @@ class Tokenizer:
         is_pair = any(isinstance(text, tuple) for text in inputs)
         if limit is not None:
             self.room(limit, pair=is_pair, add_special_tokens=add_special_tokens)
-        with self._lock:
-            raw = self._backend.encode_batch(inputs, add_special_tokens=add_special_tokens)
-            long = [i for i, e in enumerate(raw) if limit is not None and len(e) > limit]
-            if not long or limit is None or truncate == "never":
-                return [Encoded(e) for e in raw]
-            if truncate == "error":
-                raise ValueError(
-                    f"texts[{long[0]}] has {len(raw[long[0]])} tokens, over max_length {limit} "
-                    f"({len(long)} of {len(raw)} texts are); shorten it, raise max_length, or "
-                    'pass truncate="warn"'
-                )
-            self._backend.enable_truncation(limit)
-            try:
-                cut = self._backend.encode_batch(
-                    [inputs[i] for i in long], add_special_tokens=add_special_tokens
-                )
-            finally:
-                self._backend.no_truncation()
-        encoded = [Encoded(e) for e in raw]
-        for i, short in zip(long, cut, strict=True):
-            encoded[i] = Encoded(short, len(raw[i]) - len(short))
+        raw = self._backend.encode_batch(inputs, add_special_tokens=add_special_tokens)
+        encoded = [Encoded(Columns(e)) for e in raw]
+        long = [i for i, e in enumerate(encoded) if limit is not None and len(e) > limit]
+        if not long or limit is None or truncate == "never":
+            return encoded
+        if truncate == "error":
+            raise ValueError(
+                f"texts[{long[0]}] has {len(encoded[long[0]])} tokens, over max_length {limit} "
+                f"({len(long)} of {len(encoded)} texts are); shorten it, raise max_length, or "
+                'pass truncate="warn"'
+            )
+        for i in long:
+            encoded[i] = _cut(encoded[i].whole, limit)
         if truncate == "warn":
             warn_truncated([e.lost for e in encoded], limit)
         return encoded
@@ -215,13 +256,14 @@ class Tokenizer:
         Raises ValueError when the pieces would have no room for more than the overlap.
         """
         inputs = _checked(text if pair is None else (text, pair), 0)
+        whole = Columns(self._backend.encode_batch([inputs])[0])
         room = self.room(max_length, pair=pair is not None)
         if pair is not None:
-            first = len(self.encode(text, truncate="never", add_special_tokens=False))
-            room -= first
+            start, end = whole.span(0)
+            room -= end - start
             if room < 1:
                 raise ValueError(
-                    f"the first text has {first} tokens, which leaves no room for the second "
+                    f"the first text has {end - start} tokens, which leaves no room for the second "
                     f"within max_length {max_length}"
                 )
         if not 0 <= stride < room:
@@ -229,14 +271,12 @@ class Tokenizer:
                 f"stride {stride} must be from 0 to {room - 1}: a piece has room for {room} tokens "
                 f"within max_length {max_length}"
             )
-        strategy = "longest_first" if pair is None else "only_second"
-        with self._lock:
-            self._backend.enable_truncation(max_length, stride=stride, strategy=strategy)
-            try:
-                first_piece = self._backend.encode_batch([inputs])[0]
-            finally:
-                self._backend.no_truncation()
-        return [Encoded(e) for e in (first_piece, *first_piece.overflowing)]
+        first, end = whole.span(0 if pair is None else 1)
+        starts = range(first, max(end - stride, first + 1), room - stride)
+        return [
+            Encoded(whole, (slice(first), slice(start, min(start + room, end)), slice(end, None)))
+            for start in starts
+        ]
 
     def room(self, max_length: int, *, pair: bool = False, add_special_tokens: bool = True) -> int:
         """Tokens of text that fit into `max_length`; ValueError when none does."""
@@ -293,6 +333,22 @@ class Tokenizer:
         """The text that vocabulary tokens stand for."""
         decoder = self._backend.decoder
         return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
+
+
+def _cut(whole: Columns, limit: int) -> Encoded:
+    """At most `limit` tokens: the ends of the texts go, of the longer of a pair first.
+
+    The shorter keeps all that it has up to half of the room, as the package has it; of an odd room
+    the longer gets one more, of equally long texts the second.
+    """
+    (a, end_a), (b, end_b) = whole.span(0), whole.span(1)
+    lengths = (end_a - a, end_b - b)
+    room = limit - (whole.length - sum(lengths))
+    short = min(*lengths, room // 2)
+    keep_a, keep_b = (room - short, short) if lengths[0] > lengths[1] else (short, room - short)
+    (gap, end_gap), (gap_2, end_gap_2) = sorted([(a + keep_a, end_a), (b + keep_b, end_b)])
+    kept = (slice(gap), slice(end_gap, gap_2), slice(end_gap_2, None))
+    return Encoded(whole, kept, whole.length - limit)
 
 
 def warn_truncated(lost: Sequence[int], limit: int | None) -> None:

@@ -116,12 +116,17 @@ def test_lowercase_lowers_ids_and_keeps_offsets(tiny):
     pair=st.booleans(),
 )
 def test_truncation_keeps_what_the_package_keeps_and_counts_the_rest(first, second, limit, pair):
-    one, two = "a" + " b" * first, "c" + " d" * second
+    one, two = "a " * first, "b " * second
     whole, cut = backend(), backend()
     cut.enable_truncation(limit)
     texts = (one, two) if pair else (one,)
-    mine = Tokenizer(whole, {}).encode(*texts, max_length=limit, truncate="silent")
-    assert mine.ids == cut.encode(*texts).ids
+    mine, theirs = (
+        Tokenizer(whole, {}).encode(*texts, max_length=limit, truncate="silent"),
+        cut.encode(*texts),
+    )
+    for column in ("ids", "tokens", "type_ids", "offsets", "word_ids", "sequence_ids"):
+        assert getattr(mine, column) == getattr(theirs, column), column
+    assert mine.special == [bool(flag) for flag in theirs.special_tokens_mask]
     assert mine.lost == len(whole.encode(*texts)) - len(mine)
     assert len(mine) == min(limit, len(whole.encode(*texts)))
 
@@ -212,6 +217,10 @@ def test_pieces_cover_the_text_with_the_overlap_asked_for(words, limit, data):
     joined = pieces[0] + [span for piece in pieces[1:] for span in piece[stride:]]
     assert joined == whole
     assert all(len(piece) <= limit - 2 for piece in pieces)
+    package = backend()
+    package.enable_truncation(limit, stride=stride)
+    first = package.encode(text)
+    assert [e.offsets[1:-1] for e in (first, *first.overflowing)] == pieces
 
 
 def test_pieces_of_a_pair_keep_the_first_text_whole(tiny):
@@ -227,6 +236,21 @@ def test_pieces_without_room_are_refused(tiny):
         tiny.chunks("a b c d e", max_length=5, stride=3)
     with pytest.raises(ValueError, match="leaves no room for the second"):
         tiny.chunks("a b c", "d", max_length=6, stride=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+def test_a_long_pair_is_cut_in_linear_memory():
+    # Every combination of the pieces cut off would be a quarter of a million encodings.
+    code = (
+        "import resource\nfrom refimpl.tokenizer import Tokenizer\n"
+        f"tiny = Tokenizer.from_folder({str(BUNDLED)!r})\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))\n"
+        "text = ' a' * 8000\n"
+        "encoded = tiny.encode(text, text, max_length=35, truncate='silent')\n"
+        "print(len(encoded), encoded.lost)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["35", str(16003 - 35)], done.stderr[-500:]
 
 
 # -- padding --------------------------------------------------------------------------------------
