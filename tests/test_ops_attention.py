@@ -97,9 +97,10 @@ def test_attention_does_not_depend_on_its_blocks(
     assert_within(ops.attention(q, k, v, key_mask, window), exact, bound)
 
 
-@given(st.integers(1, 3000), st.integers(1, 16), st.sampled_from(WINDOWS), st.integers(1, 2**14))
+@pytest.mark.parametrize("window", WINDOWS)
+@given(seq=st.integers(1, 3000), heads=st.integers(1, 16), scores=st.integers(1, 2**14))
 def test_query_blocks_cover_every_query_once_and_every_visible_key(
-    seq: int, heads: int, window: int | None, scores: int
+    window: int | None, seq: int, heads: int, scores: int
 ) -> None:
     usual, ops.MAX_BLOCK_SCORES = ops.MAX_BLOCK_SCORES, scores
     try:
