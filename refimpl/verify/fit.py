@@ -25,7 +25,15 @@ from ..pooling import POOLINGS, pool
 from .evidence import Change, Evidence, combined, score
 from .passes import Pass
 from .zoo import attention, heads, masks, plan, rotary, runtime
-from .zoo.mistake import Array, rewired, round_bits, with_config, with_visibility, with_window
+from .zoo.mistake import (
+    Array,
+    positions,
+    rewired,
+    round_bits,
+    with_config,
+    with_visibility,
+    with_window,
+)
 from .zoo.mlp import with_activation
 
 GOLDEN_STEPS = 24
@@ -58,10 +66,12 @@ class Family:
 
 
 def fitted(evidence: Evidence, given: Sequence[Change] = ()) -> Iterator[Fit]:
-    """The best member of each family that can show at the culprit, on top of `given` changes."""
+    """The best member of each family that can show at a step that `given` changes leave wrong."""
+    costs_now = evidence.costs(evidence.distances(combined(given) if given else None))
+    wrong = [name for name, cost in costs_now.items() if cost > 0.0]
     for family in FAMILIES:
-        culprit = evidence.culprit or ""
-        if len(evidence.port) > 1 and not any(fnmatchcase(culprit, t) for t in family.taps):
+        somewhere = any(fnmatchcase(name, t) for name in wrong for t in family.taps)
+        if len(evidence.port) > 1 and not somewhere:
             continue
 
         def cost(value: Any, family: Family = family) -> float:
@@ -70,7 +80,7 @@ def fitted(evidence: Evidence, given: Sequence[Change] = ()) -> Iterator[Fit]:
 
         values = list(family.values(evidence))
         costs = [cost(value) for value in values]
-        if not values or not min(costs) < score([evidence], combined(given)).cost:
+        if not values or not min(costs) < sum(costs_now.values()):
             continue
         best = int(np.argmin(costs))
         value = values[best]
@@ -126,6 +136,11 @@ def _schedules(e: Evidence) -> list[tuple[bool, ...]]:
     ]
 
 
+def _lengths(e: Evidence) -> list[int]:
+    """Tables that some position of the case is beyond."""
+    return [n for n in LENGTHS if n <= positions(e.p).max()]
+
+
 def _short_table(kind: str, name: str, wrapped: bool) -> Family:
     def change(length: int) -> Change:
         if wrapped:
@@ -136,7 +151,7 @@ def _short_table(kind: str, name: str, wrapped: bool) -> Family:
     return Family(
         plan.ROTATED, lambda p, v: "R3b" if wrapped else "R3a",
         lambda v: f"positions of {name} are {how} a table of {v} rows",
-        change, lambda e: LENGTHS,
+        change, _lengths,
     )  # fmt: skip
 
 

@@ -73,8 +73,7 @@ def rank_cases(evidence: Sequence[Evidence]) -> list[Suspect]:
     first = first_round(wrong)
     more = second_round(evidence, first)
     everybody = [
-        _Candidate(m.id, m.title, m.apply, m.noise)
-        for m in (ZOO[klass] for klass in CLASSES)
+        _Candidate(m.id, m.title, m.apply, m.noise) for m in (ZOO[klass] for klass in CLASSES)
     ]
     best = ordered(first[:1], everybody)[:SECOND_ROUND]
     best = ordered(first, best)[:THIRD_ROUND]
@@ -126,7 +125,10 @@ def ordered(evidence: Sequence[Evidence], some: Sequence[_Candidate]) -> list[_C
 
 
 def explains(one: _Candidate, nobody: Score) -> bool:
-    return one.score.cost <= LEFT_OVER * nobody.cost
+    """Whether nothing is left to look for. A mistake that is rounding never explains the digits: it
+    has to meet the size of the error."""
+    rounding = one.noise and one.score.distance**2 <= LEFT_OVER * nobody.distance**2
+    return rounding or one.score.cost <= LEFT_OVER * nobody.cost
 
 
 # -- fits and pairs -------------------------------------------------------------------------------
@@ -156,8 +158,10 @@ def with_pair(
     The pair comes first when it explains clearly more than its better half does.
     """
     short = [min(first, key=lambda one: one.tokens)]
+    # Step by step, each mistake is seen by itself, and the best one is one of the two.
+    firsts = FIRSTS if min(len(one.port) for one in first) == 1 else 2
     pairs = []
-    for a in best[:FIRSTS]:
+    for a in best[:firsts]:
         seconds = [b for b in (*everybody, *best) if b.id != a.id]
         pairs += [(both_cost(short, a, b), a, b) for b in seconds]
     pairs.sort(key=lambda pair: pair[0])
@@ -179,10 +183,11 @@ def with_pair(
 
 def both_cost(evidence: Sequence[Evidence], a: _Candidate, b: _Candidate) -> float:
     """Of the two together. A mistake that replaces a whole equation would undo one that alters it,
-    so both orders are looked at."""
+    so both orders are looked at where both may be about the same step."""
+    taps = ZOO[a.id].taps, ZOO[b.id].taps
+    orders = ((a, b), (b, a)) if set(taps[0]) & set(taps[1]) else ((a, b),)
     return min(
-        score(evidence, combined([x.change, y.change]), a.noise or b.noise).cost
-        for x, y in ((a, b), (b, a))
+        score(evidence, combined([x.change, y.change]), a.noise or b.noise).cost for x, y in orders
     )
 
 
