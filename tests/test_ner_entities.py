@@ -74,12 +74,18 @@ def test_word_label_of_each_strategy(tiny, strategy, label, score):
     assert abs(found["score"] - score) <= 4 * np.finfo(np.float64).eps
 
 
-def test_words_start_at_spaces_and_punctuation_glues(tiny):
-    text = "Ada,born in\nLondon"
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ada,born in\nLondon", ["Ada,born", " in\nLondon"]),  # only U+0020 parts words
+        ("Ada \tx", ["Ada", " ", "\tx"]),  # a space before a token parts it too
+    ],
+)
+def test_words_start_at_spaces_and_punctuation_glues(tiny, text, expected):
     encoded = tiny.encode(text)
     pieces = entities.token_pieces(tiny, text, encoded, np.zeros((len(encoded), 2)))
     found = [text[word[0]["start"] : word[-1]["end"]] for word in entities.words(pieces)]
-    assert found == ["Ada,born", " in\nLondon"]
+    assert found == expected
     assert [p["index"] for p in pieces] == list(range(1, len(encoded) - 1))
 
 
