@@ -165,6 +165,21 @@ def test_the_plan_is_held_exactly_and_unknown_facts_are_named():
     assert said[None].level == "note" and "colour" in said[None].message
 
 
+@pytest.mark.parametrize(("ulps", "wrong"), [(1, False), (2, True)])
+def test_inverse_frequencies_are_held_to_one_ulp(tmp_path, ulps, wrong):
+    config = CASES[0].model().config
+    inv = config.global_rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    lower = inv.astype(np.float32)
+    lower = np.where(lower > inv, np.nextafter(lower, np.float32(0)), lower)
+    # The float32 number at or below the truth, less one more ulp for every ulp over one.
+    for _ in range(ulps - 1):
+        lower = np.nextafter(lower, np.float32(0))
+    np.save(tmp_path / "rope.full.inv_freq.npy", lower)
+    np.save(tmp_path / "embedding.npy", trace(CASES[0].model())["embedding"])
+    found = failures(verify(DumpPort(tmp_path, case=CASES[0].name), CASES, suspects=False))
+    assert [f.tap for f in found if f.gate == "rope"] == ["rope.full.inv_freq"] * wrong
+
+
 def one_ulp_more(p, ulps):
     """Inverse frequencies in float32, off by so many units in the last place."""
 

@@ -1,9 +1,8 @@
-"""The gates before any computing: plan, weights, inputs, rotary tables, effective precision.
+"""The gates before any computing: plan, weights, inputs, and effective precision.
 
 Each gate is a function from the request and what the port gave to findings; what the port does not
 tell is not judged. No tolerances: the plan, the inputs and the weights are exact (weights rounded
-once, to nearest even, when the port stores them in a lower dtype). Rotary tables are held to what
-one unit in the last place of a float32 inverse frequency does at their position.
+once, to nearest even, when the port stores them in a lower dtype).
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from .compare import real_rows
 from .findings import Finding
 from .plan import differences, plan_of
 from .port import PortResult, Request
-from .rounding import ANGLE_ROUNDOFF, DTYPES
 
 Array = np.ndarray
 # Bits of a float's significand, the leading one included.
@@ -40,10 +38,10 @@ def plan_gate(request: Request, result: PortResult) -> list[Finding]:
         level = "deviation" if tanh else "fail"
         message += " (F2: tanh GELU for erf)" if tanh else ""
         data = {"fact": fact, "expected": right, "told": told}
-        findings.append(_finding("plan", level, message, request, data=data))
+        findings.append(finding("plan", level, message, request, data=data))
     if unknown:
         message = f"facts that nobody here knows: {', '.join(unknown[:5])}"
-        findings.append(_finding("plan", "note", message, request))
+        findings.append(finding("plan", "note", message, request))
     return findings
 
 
@@ -53,10 +51,10 @@ def weights_gate(request: Request, result: PortResult) -> list[Finding]:
     for name, held in (result.weights or {}).items():
         right = request.params.get(name)
         if right is None:
-            findings.append(_finding("weights", "fail", f"there is no {name}", request, name))
+            findings.append(finding("weights", "fail", f"there is no {name}", request, name))
         elif not _is_stored(held, right, result.dtype):
             message = f"{name} is not the file's: {_how_it_differs(held, right, request.params)}"
-            findings.append(_finding("weights", "fail", message, request, name))
+            findings.append(finding("weights", "fail", message, request, name))
     return findings
 
 
@@ -64,7 +62,7 @@ def inputs_gate(request: Request, result: PortResult) -> list[Finding]:
     """ids and positions at real tokens, the mask everywhere, exactly."""
     real = real_rows(request.to_pass())
     findings = []
-    for name, expected in _expected_inputs(request, real).items():
+    for name, expected in expected_inputs(request, real).items():
         if name not in result.inputs:
             continue
         used = np.asarray(result.inputs[name])
@@ -82,77 +80,8 @@ def inputs_gate(request: Request, result: PortResult) -> list[Finding]:
             )
         else:
             continue
-        findings.append(_finding("inputs", "fail", message, request, name))
+        findings.append(finding("inputs", "fail", message, request, name))
     return findings
-
-
-def rope_gate(request: Request, result: PortResult) -> list[Finding]:
-    """Inverse frequencies within one float32 ulp; cos and sin within what that implies."""
-    config = ModernBertConfig.from_dict(request.config)
-    real = real_rows(request.to_pass())
-    positions = np.broadcast_to(_expected_inputs(request, real)["position_ids"], real.shape)[real]
-    findings = []
-    for kind in dict.fromkeys(config.layer_types):
-        theta = config.rope_theta(config.layer_types.index(kind))
-        at = f"rope.{kind.removesuffix('_attention')}."
-        inv_freq = theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
-        told = result.taps.get(at + "inv_freq")
-        if told is not None:
-            ulps = np.abs(told.astype(np.float64) - inv_freq) / _ulp(inv_freq)
-            if not ulps.max() <= 1.0:
-                message = (
-                    f"inverse frequency {int(ulps.argmax())} is {ulps.max():.3g} float32 ulps off"
-                )
-                findings.append(_finding("rope", "fail", message, request, at + "inv_freq"))
-        truth = ops.rope_table(positions, config.head_dim, theta, np.dtype(np.float64))
-        bounds = table_bounds(positions, inv_freq, result.dtype)
-        for function, right, bound in zip(("cos", "sin"), truth, bounds, strict=True):
-            got = result.taps.get(at + function)
-            if got is not None:
-                findings += _table(request, at + function, got[real], right, bound, positions)
-    return findings
-
-
-def _table(
-    request: Request, tap: str, got: Array, right: Array, bound: Array, positions: Array
-) -> list[Finding]:
-    off = np.abs(got.astype(np.float64) - right)
-    over = ~(off <= bound)
-    if not over.any():
-        return []
-    row = int(np.flatnonzero(over.any(axis=-1))[0])
-    column = int(np.flatnonzero(over[row])[0])
-    first = int(positions[row])
-    message = (
-        f"over its bound at {int(over.any(axis=-1).sum())} of {len(over)} tokens, first at "
-        f"position {first}, entry {column}: {got[row, column]:.9g} for "
-        f"{right[row, column]:.9g}, bound {bound[row, column]:.3g}"
-    )
-    data = {"position": first, "ratio": float(np.max(off / bound))}
-    return [_finding("rope", "fail", message, request, tap, data)]
-
-
-def table_bounds(positions: Array, inv_freq: Array, dtype: str) -> tuple[Array, Array]:
-    """Largest honest error of cos and sin, [n, head_dim] each.
-
-    The angle: one ulp of the inverse frequency times the position, and half an ulp of the angle
-    itself, in float32 (float64 when that is declared). The functions: one ulp of a good library.
-    The table: half an ulp of what it is stored in. |cos(a + e) - cos a| <= |sin a| e + e^2 / 2.
-    """
-    position = np.asarray(positions, np.float64)[..., None]
-    angle = position * inv_freq
-    scale = ANGLE_ROUNDOFF.get(dtype, 2.0**-24) / 2.0**-24
-    phase = scale * (np.abs(position) * _ulp(inv_freq) + 0.5 * _ulp(angle))
-    store = DTYPES[dtype].store
-
-    def bound(value: Array, slope: Array) -> Array:
-        moved = np.abs(slope) * phase + 0.5 * phase**2
-        size = np.abs(value) + moved
-        moved = moved + scale * _ulp(size)
-        return np.concatenate([moved + store * size] * 2, axis=-1)
-
-    cos, sin = np.cos(angle), np.sin(angle)
-    return bound(cos, sin), bound(sin, cos)
 
 
 def precision_gate(request: Request, result: PortResult) -> list[Finding]:
@@ -168,7 +97,7 @@ def precision_gate(request: Request, result: PortResult) -> list[Finding]:
         f"{result.dtype} is declared, but no value of any step uses more than {bits} significant "
         f"bits: they were kept in {held}"
     )
-    return [_finding("runtime", "fail", message, request, data={"bits": bits})]
+    return [finding("runtime", "fail", message, request, data={"bits": bits})]
 
 
 def significant_bits(x: Array) -> int:
@@ -182,7 +111,7 @@ def significant_bits(x: Array) -> int:
 # -- what was asked for ---------------------------------------------------------------------------
 
 
-def _expected_inputs(request: Request, real: Array) -> dict[str, Array]:
+def expected_inputs(request: Request, real: Array) -> dict[str, Array]:
     """ids, mask, positions and lengths that a port must have used."""
     given = {name: x for name, x in request.inputs.items() if x is not None}
     out: dict[str, Array] = {"attention_mask": real}
@@ -223,12 +152,7 @@ def _how_it_differs(held: Array, right: Array, params: Mapping[str, Array]) -> s
     return f"{wrong} of {right.size} values differ, by up to {worst:.3g}"
 
 
-def _ulp(x: Array) -> Array:
-    """Distance between float32 numbers at |x|."""
-    return np.spacing(np.abs(x).astype(np.float32)).astype(np.float64)
-
-
-def _finding(
+def finding(
     gate: str,
     level: Any,
     message: str,

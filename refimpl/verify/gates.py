@@ -23,9 +23,11 @@ from .passes import Pass
 from .port import Port, PortResult, Request
 from .rank import rank_cases
 from .report import CaseReport, Report, Suspect
+from .rope_gate import rope_gate
 from .runtime import runtime_findings
+from .runtime_suspects import ranked as runtime_suspects
 from .slices import slices
-from .zoo import ZOO
+from .zoo import FAULTY, ZOO
 
 Array = np.ndarray
 HEAD_STEPS = ("pooled", "head.", "logits", "start_logits", "end_logits")
@@ -59,7 +61,7 @@ def verify(
         taps = {name: x.astype(np.float64) for name, x in result.taps.items()}
         comparison = compare(p, taps, result.dtype) if taps else None
         findings += result.findings
-        for gate in (exact.plan_gate, exact.weights_gate, exact.inputs_gate, exact.rope_gate):
+        for gate in (exact.plan_gate, exact.weights_gate, exact.inputs_gate, rope_gate):
             findings += gate(request, result)
         findings += exact.precision_gate(request, result)
         culprit = comparison.culprit if comparison else None
@@ -78,7 +80,7 @@ def verify(
         findings += runtime_findings(port, cases, told, held_to, right)
     if not any(r.comparison for r in reports):
         findings.append(Finding("port", "fail", "no case could be compared"))
-    ranked = named(evidence) if suspects else ()
+    ranked = named(evidence, findings, cases) if suspects else ()
     return Report(port.name, told, tuple(reports), tuple(findings), ranked)
 
 
@@ -154,8 +156,16 @@ def _itself(p: Pass) -> Pass:
     return p
 
 
-def named(evidence: Sequence[Evidence]) -> tuple[Suspect, ...]:
-    """The ranked suspects of all cases together, as the report has them."""
+def named(
+    evidence: Sequence[Evidence], findings: Sequence[Finding], cases: Sequence[Case]
+) -> tuple[Suspect, ...]:
+    """The ranked suspects of all cases together; those of the runtime when only that is wrong."""
+    ranked = rank_cases(evidence)
+    if ranked:
+        return tuple(Suspect(s.id, s.title, s.explained, s.citations, s.tied_with) for s in ranked)
+    if not any(f.gate == "runtime" and f.level == "fail" for f in findings):
+        return ()
     return tuple(
-        Suspect(s.id, s.title, s.explained, s.citations, s.tied_with) for s in rank_cases(evidence)
+        Suspect(id, FAULTY[id].title, share, FAULTY[id].citations)
+        for id, share in runtime_suspects(findings, cases)
     )

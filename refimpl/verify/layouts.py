@@ -49,7 +49,7 @@ def _readings(step: str, expected: Shape, real: Array) -> list[tuple[Shape, Arra
             out.append(((*first, *last), lambda x: x.reshape(expected)))
         if tokens == real.ndim and lead == real.shape:
             out.append(((int(real.sum()), *last), lambda x: _scatter(x, expected, real)))
-    if step.startswith("rope."):
+    if step.startswith("rope.") and step.endswith(("cos", "sin")):
         dim = expected[-1]
         for first in dict.fromkeys((lead, lead[-1:], (1, *lead[-1:]))):
             out.append(((*first, dim), lambda x: np.broadcast_to(x, expected)))

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from .cases import Case
+from .cases import Case, case
 from .findings import Finding
 from .port import ReferencePort
-from .runtime import runtime_findings
+from .runtime import base_case, runtime_findings
 from .zoo import FAULTY
 
 
 def ranked(findings: Iterable[Finding], cases: Sequence[Case]) -> list[tuple[str, float]]:
     """(id of FAULTY, share of failed checks in common) of those that share any, best first."""
-    failed = failed_checks(findings)
-    out = []
+    failed, base = failed_checks(findings), base_case(cases)
+    out: list[tuple[str, float]] = []
+    if base is None:
+        return out
     for id in FAULTY:
-        known = _known(id, tuple(cases))
+        known = _known(id, base.name)
         common = len(failed & known) / max(len(failed | known), 1)
         if common:
             out.append((id, common))
@@ -36,6 +38,6 @@ def failed_checks(findings: Iterable[Finding]) -> frozenset[str]:
 
 
 @cache
-def _known(id: str, cases: tuple[Case, ...]) -> frozenset[str]:
+def _known(id: str, name: str) -> frozenset[str]:
     port = FAULTY[id].wrap(ReferencePort())
-    return failed_checks(runtime_findings(port, cases, port.dtype))
+    return failed_checks(runtime_findings(port, [case(name)], port.dtype))

@@ -4,6 +4,8 @@ The model is built from the case's config and a strict load of its weights, in f
 float16 or float64. What has no module of its own is taken where it passes: q, k, v out of Wqkv,
 rotated ones by wrapping apply_rotary_pos_emb, residual sums and pooled rows before the module that
 they go into. Needs transformers >= 5. It takes no packed input.
+
+Long because building, hooking and running share what they know of transformers' modules.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 
 from ..errors import MissingExtraError
 from ..heads import HEADS
-from .dump import from_arrays
+from .collect import from_arrays
 from .findings import Finding
 from .fixtures import hf_names
 from .names import Description
@@ -91,6 +93,12 @@ class TransformersPort:
             a is b for a, b in zip(self.loaded[2], params, strict=True)
         ):
             return
+        model = self.build(request)
+        self.hook(model, model.model if request.head else model, request.head)
+        self.model, self.loaded = model, (*key, params)
+
+    def build(self, request: Request) -> Any:
+        """The request's model, in evaluation mode, without hooks."""
         torch, hf = self.torch, self.hf
         config = hf.ModernBertConfig.from_dict(dict(request.config))
         config._attn_implementation = self.attention
@@ -111,8 +119,7 @@ class TransformersPort:
         model.load_state_dict(state, strict=True)
         if self.adapt is not None:
             self.adapt(model)
-        self.hook(model.eval(), encoder, request.head)
-        self.model, self.loaded = model, (*key, params)
+        return model.eval()
 
     def plan(self, request: Request) -> dict[str, Any]:
         """What the loaded model is going to compute, from its modules where they know it."""

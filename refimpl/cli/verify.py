@@ -1,0 +1,244 @@
+"""`modernbert verify`: whether a port of ModernBERT is right, and if not, what is wrong.
+
+The port is handed in as a dump, a command, a shared library, or through transformers or ONNX
+Runtime; the report goes to stdout, and to JSON and HTML files. Exit codes: 0 exact-spec, 1 fail,
+3 declared deviations only, 2 wrong usage.
+
+Long because every way to hand in a port is an option of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..verify.cases import Case
+    from ..verify.names import Description
+    from ..verify.port import Port
+    from ..verify.report import Report
+    from ..verify.zoo import Faulty, Mistake
+
+HELP = "check a port of ModernBERT against the reference, and say what is wrong with it"
+EXAMPLE = "modernbert verify --dump FOLDER --case window-66"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    port = parser.add_argument_group("the port (one of)").add_mutually_exclusive_group(
+        required=True
+    )
+    port.add_argument(
+        "--dump", metavar="PATH", type=Path,
+        help="tensors that it has written: PATH/CASE, PATH/CASE.npz or .safetensors per case; "
+        "with one --case, PATH may be that dump itself",
+    )  # fmt: skip
+    port.add_argument(
+        "--command", metavar="CMD", help="run as CMD CASE_DIR OUT_DIR, or with {case} and {out}"
+    )
+    port.add_argument("--library", metavar="LIB.so", help="a library with the interface of port.h")
+    port.add_argument(
+        "--transformers", nargs="?", const="sdpa", choices=("eager", "sdpa"),
+        help="Hugging Face transformers (default: sdpa)",
+    )  # fmt: skip
+    port.add_argument("--onnx", metavar="FILE", help="an exported model; needs --case of its model")
+    port.add_argument("--break", metavar="ID", dest="broken", help="the reference, with a mistake")
+    port.add_argument("--list-cases", action="store_true", help="what there is to be run, and why")
+    port.add_argument("--zoo", action="store_true", help="the known mistakes")
+    port.add_argument("--export", metavar="DIR", help="write cases and expected values, to be used "
+                      "in any language, offline")  # fmt: skip
+    port.add_argument("--self-test", action="store_true", help="every mistake against every case")
+    port.add_argument(
+        "--header", action="store_true", help="print port.h, the interface of --library"
+    )
+    what = parser.add_argument_group("what is compared")
+    what.add_argument("--case", metavar="NAME", action="append", help="only this case (repeatable)")
+    what.add_argument("--dtype", help="what the port computes in (default: what it says)")
+    what.add_argument("--map", metavar="FILE", type=Path, help="JSON: names and layouts of a dump")
+    what.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=300.0, help="of a call of the port"
+    )
+    what.add_argument(
+        "--no-runtime", action="store_true", help="one pass per case, no calls in other company"
+    )
+    out = parser.add_argument_group("the report")
+    out.add_argument("--full", action="store_true", help="every step, not only those over budget")
+    out.add_argument("--json", metavar="FILE", type=Path, help="write it as JSON, too")
+    out.add_argument("--html", metavar="FILE", type=Path, help="write it as one page, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    for name, action in ACTIONS.items():
+        if getattr(args, name):
+            return action(args)
+    from ..verify.gates import verify
+    from ..verify.rounding import DTYPES
+
+    with usage_errors(args):
+        if args.dtype is not None and args.dtype not in DTYPES:
+            raise ValueError(f"--dtype {args.dtype!r} is unknown; known: {', '.join(DTYPES)}")
+        cases = chosen(args.case)
+        port = port_of(args, cases)
+        cases = answered(args, cases)
+    report = verify(port, cases, args.dtype, runtime=not args.no_runtime)
+    tell(args, report)
+    return report.exit_code
+
+
+@contextmanager
+def usage_errors(args: argparse.Namespace) -> Iterator[None]:
+    """What is wrong with the arguments ends with exit code 2, not with that of a wrong port."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        args.usage_error(str(error))
+
+
+def chosen(names: Sequence[str] | None) -> list[Case]:
+    from ..verify.cases import CASES, case
+
+    return list(CASES) if names is None else [case(name) for name in names]
+
+
+def answered(args: argparse.Namespace, cases: list[Case]) -> list[Case]:
+    """Of a dump without --case: the cases that are there."""
+    from ..verify.dump import locate
+
+    if args.dump is None or args.case is not None:
+        return cases
+    found = [c for c in cases if locate(args.dump, c.name) is not None]
+    if not found:
+        raise ValueError(
+            f"--dump {args.dump} holds no dump under the name of a case (--list-cases); "
+            "if it is the dump of one case itself, name that with --case"
+        )
+    return found
+
+
+def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
+    """The port that the arguments name. Raises ValueError, OSError, MissingExtraError."""
+    from ..verify.isolation import Limits
+
+    description, limits = described(args.map), Limits(seconds=args.timeout)
+    if args.dump is not None:
+        from ..verify.dump import DumpPort, locate
+
+        if not args.dump.exists():
+            raise ValueError(f"--dump {args.dump} does not exist")
+        alone = len(cases) == 1 and locate(args.dump, cases[0].name) is None
+        return DumpPort(args.dump, cases[0].name if alone else None, args.dtype, description)
+    if args.command is not None:
+        from ..verify.command_port import CommandPort
+
+        return CommandPort(args.command, args.dtype, description, limits)
+    if args.library is not None:
+        from ..verify.library_port import LibraryPort
+
+        return LibraryPort(args.library, args.dtype, limits)
+    if args.transformers is not None:
+        from ..verify.transformers_port import TransformersPort
+
+        return TransformersPort(args.transformers, args.dtype or "float32")
+    if args.onnx is not None:
+        from ..verify.onnx_port import OnnxPort
+
+        if args.case is None or len({c.fixture for c in cases}) > 1:
+            raise ValueError("--onnx needs --case, of cases of the one model that the file holds")
+        return OnnxPort(args.onnx, args.dtype or "float32", description)
+    return broken_port(args.broken)
+
+
+def broken_port(id: str) -> Port:
+    """The reference with a mistake of the zoo."""
+    from ..verify.port import ReferencePort
+    from ..verify.zoo import FAULTY, NOT_EXPRESSED, ZOO
+
+    if id in ZOO:
+        return ReferencePort(mistake=ZOO[id].apply, name=f"reference with {id}")
+    if id in FAULTY:
+        return FAULTY[id].wrap(ReferencePort(name=f"reference with {id}"))
+    if id in NOT_EXPRESSED:
+        raise ValueError(f"--break {id}: {NOT_EXPRESSED[id]}")
+    variants = [known for known in (*ZOO, *FAULTY) if known.rstrip("abcdefgh") == id]
+    hint = f"one of {', '.join(variants)}" if variants else "those that --zoo lists"
+    raise ValueError(f"--break {id!r} is unknown; known: {hint}")
+
+
+def described(path: Path | None) -> Description:
+    from ..verify.names import Description, read_description
+
+    return Description() if path is None else read_description(path)
+
+
+def tell(args: argparse.Namespace, report: Report) -> None:
+    """The report on stdout and in the files that were asked for."""
+    import os
+
+    from ..verify.report import render, to_json
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    data = to_json(report)
+    if args.json is not None:
+        args.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    if args.html is not None:
+        from ..verify.html import to_html
+
+        args.html.write_text(to_html(data), encoding="utf-8")
+    print(render(report, colour=colour, full=args.full))
+
+
+# -- without a port -------------------------------------------------------------------------------
+
+
+def list_cases(args: argparse.Namespace) -> int:
+    for case in chosen(args.case):
+        shape = " x ".join(map(str, case.inputs["input_ids"].shape))
+        print(f"{case.name:18s} {shape:9s} {case.head or 'encoder':24s} {case.why}")
+    return 0
+
+
+def list_zoo(args: argparse.Namespace) -> int:
+    from ..verify.zoo import FAULTY, NOT_EXPRESSED, ZOO
+
+    known: list[Mistake | Faulty] = [*ZOO.values(), *FAULTY.values()]
+    for mistake in known:
+        cited = f" [{', '.join(mistake.citations)}]" if mistake.citations else ""
+        print(f"{mistake.id:5s} {mistake.title}: {mistake.text}{cited}")
+    for id, reason in NOT_EXPRESSED.items():
+        print(f"{id:5s} not here: {reason}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from ..verify.export import export
+
+    with usage_errors(args):
+        cases = chosen(args.case)
+    print(export(args.export, cases, args.full))
+    return 0
+
+
+def self_test(args: argparse.Namespace) -> int:
+    from ..verify import selftest
+
+    return selftest.main()
+
+
+def print_header(args: argparse.Namespace) -> int:
+    from ..verify.library_host import HEADER
+
+    print(HEADER.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Any], int]] = {
+    "list_cases": list_cases,
+    "zoo": list_zoo,
+    "export": export,
+    "self_test": self_test,
+    "header": print_header,
+}
