@@ -1,5 +1,7 @@
 """`pipeline`: names, defaults given at construction, models of every form, refusals."""
 
+import json
+
 import numpy as np
 import pytest
 from text_folders import NER_LABELS, add_tokenizer, model_folder
@@ -102,12 +104,20 @@ def test_batch_size_must_be_positive():
         refimpl.pipeline("fill-mask")("[MASK]", batch_size=0)
 
 
-def test_a_model_with_token_types_gets_them(tmp_path):
-    folder = model_folder(tmp_path, "sequence_classification", type_vocab_size=2)
-    classify = refimpl.pipeline("text-classification", folder, function_to_apply="none", top_k=None)
-    encoded = classify.tokenizer.encode("a", "b")
-    inputs = classify.tokenizer.pad([encoded], token_type_ids=True)
-    logits = classify.model(inputs)["logits"][0]
-    found = classify({"text": "a", "text_pair": "b"})
-    assert sorted(f["score"] for f in found) == sorted(float(x) for x in logits)
-    assert "token_type_ids" in inputs
+def test_a_model_with_token_types_gets_those_of_the_tokenizer(tmp_path):
+    labels = {0: "score"}
+    folder = model_folder(tmp_path, "sequence_classification", type_vocab_size=2, id2label=labels)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    for part in content["post_processor"]["pair"][3:]:  # the second text and its [SEP]
+        next(iter(part.values()))["type_id"] = 1
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    model, tokenizer = refimpl.load(folder), refimpl.Tokenizer.from_folder(folder)
+    inputs = tokenizer.pad([tokenizer.encode("a", "b")], token_type_ids=True)
+    assert inputs["token_type_ids"].tolist() == [[0, 0, 0, 1, 1]]
+    logit = float(model(inputs)["logits"][0, 0])
+    without = {name: x for name, x in inputs.items() if name != "token_type_ids"}
+    assert logit != float(model(without)["logits"][0, 0])
+    classify = refimpl.pipeline("text-classification", folder, function_to_apply="none")
+    assert classify({"text": "a", "text_pair": "b"})["score"] == logit
+    reranker = refimpl.Reranker(folder, activation_fn=lambda x: x)
+    assert float(reranker.predict(("a", "b"))) == logit

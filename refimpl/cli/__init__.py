@@ -55,23 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except BrokenPipeError:
-            _drop_stdout()
+            # Nobody reads on: what Python still holds back for stdout must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt:
             return 130
         except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-            try:
-                sys.stdout.flush()
-            except OSError:  # stdout itself is what failed
-                _drop_stdout()
             message = " ".join(str(error).split()) or type(error).__name__
             print(f"modernbert {args.verb}: {message}", file=sys.stderr)
             return 1
-
-
-def _drop_stdout() -> None:
-    """Send what Python still holds back for stdout nowhere, or it would raise again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
