@@ -9,8 +9,8 @@ deviation, and no failure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from .port import Port, PortResult, Request
 from .rank import rank_cases
 from .report import CaseReport, Report, Suspect
 from .rope_gate import rope_gate
-from .runtime import runtime_findings
+from .runtime import base_case, runtime_findings
 from .runtime_suspects import ranked as runtime_suspects
 from .slices import slices
 from .zoo import FAULTY, ZOO
@@ -48,7 +48,7 @@ def verify(
     findings: list[Finding] = []
     reports: list[CaseReport] = []
     evidence: list[Evidence] = []
-    deviations: set[str | None] = set()
+    held_to: dict[str, Deviation | None] = {}
     told = dtype or port.dtype
     for case in cases:
         p = case.model()
@@ -66,18 +66,16 @@ def verify(
         findings += exact.precision_gate(request, result)
         culprit = comparison.culprit if comparison else None
         if comparison is not None:
-            deviation = deviation_of(p, taps, result.dtype, comparison)
-            found = compared(case, p, taps, comparison, deviation)
-            findings += found
-            deviations |= {deviation} if found else set()
+            deviation = held_to[case.name] = deviation_of(p, taps, result.dtype, comparison)
+            findings += compared(case, p, taps, comparison, deviation)
             evidence.append(Evidence(p, taps, culprit, result.dtype))
         shown = tuple(slices(p, taps, culprit)) if culprit else ()
         reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
     if runtime:
-        only = next(iter(deviations)) if len(deviations) == 1 else None
-        held_to = ZOO[only].apply if only else _itself
-        right = not deviations or only is not None
-        findings += runtime_findings(port, cases, told, held_to, right)
+        base = base_case(cases)
+        known = held_to.get(base.name) if base else None
+        right = known or Deviation()
+        findings += runtime_findings(port, cases, told, right.apply, known is not None)
     if not any(r.comparison for r in reports):
         findings.append(Finding("port", "fail", "no case could be compared"))
     ranked = named(evidence, findings, cases) if suspects else ()
@@ -94,16 +92,21 @@ def refusal(port: Port, case: Case) -> Finding | None:
 
 
 def compared(
-    case: Case, p: Pass, taps: Mapping[str, Array], comparison: Comparison, deviation: str | None
+    case: Case,
+    p: Pass,
+    taps: Mapping[str, Array],
+    comparison: Comparison,
+    deviation: Deviation | None,
 ) -> list[Finding]:
     """Findings of operations, layers, cumulative error and heads."""
     out: list[Finding] = []
 
     def say(gate: str, message: str, tap: str, ratio: float) -> None:
-        if deviation is not None:
-            message += f" (all of it is {deviation}: {ZOO[deviation].title})"
-        level = "fail" if deviation is None else "deviation"
-        data = {"ratio": ratio, "deviation": deviation}
+        named = deviation.id if deviation else None
+        if named is not None:
+            message += f" (all of it is {named}: {ZOO[named].title})"
+        level = "fail" if named is None else "deviation"
+        data = {"ratio": ratio, "deviation": named}
         out.append(Finding(gate, level, message, case.name, tap, data))  # type: ignore[arg-type]
 
     alone = [row for row in comparison.rows if not row.forced.ratio <= 1.0]
@@ -138,22 +141,45 @@ def layers_alone(p: Pass, taps: Mapping[str, Array], comparison: Comparison) -> 
     return compare(p, ends, comparison.dtype)
 
 
+@dataclass(frozen=True)
+class Deviation:
+    """A declared deviation of the zoo (None: no deviation at all), or a part of it.
+
+    equations: only these, as in a port with tanh GELU in its MLP and the exact one in its head.
+    """
+
+    id: str | None = None
+    equations: tuple[str, ...] = ()
+
+    def apply(self, p: Pass) -> Pass:
+        if self.id is None:
+            return p
+        broken = ZOO[self.id].apply(p)
+        own = {name: getattr(broken.ops, name) for name in self.equations}
+        return p.with_ops(**own) if own else broken
+
+
+def deviations(p: Pass) -> Iterator[Deviation]:
+    """Those that a port could have. One that is rounding has no digits of its own to agree with."""
+    for mistake in ZOO.values():
+        if mistake.deviation and not mistake.noise:
+            yield Deviation(mistake.id)
+            ops = vars(mistake.apply(p).ops)
+            changed = [name for name, f in ops.items() if f is not getattr(p.ops, name)]
+            if len(changed) > 1:
+                yield from (Deviation(mistake.id, (name,)) for name in changed)
+
+
 def deviation_of(
     p: Pass, taps: Mapping[str, Array], dtype: str, comparison: Comparison
-) -> str | None:
-    """The declared deviation with which the reference agrees with the port everywhere, if any."""
-    if comparison.ratio <= 1.0 or comparison.first_nonfinite is not None:
+) -> Deviation | None:
+    """The deviation with which the reference agrees with the port everywhere, or None."""
+    if comparison.ratio <= 1.0:
+        return Deviation()
+    if comparison.first_nonfinite is not None:
         return None
-    for mistake in ZOO.values():
-        # A deviation that is rounding has no digits of its own to agree with.
-        if mistake.deviation and not mistake.noise:
-            if compare(mistake.apply(p), taps, dtype).ratio <= 1.0:
-                return mistake.id
-    return None
-
-
-def _itself(p: Pass) -> Pass:
-    return p
+    agrees = (d for d in deviations(p) if compare(d.apply(p), taps, dtype).ratio <= 1.0)
+    return next(agrees, None)
 
 
 def named(
