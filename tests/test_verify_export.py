@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from refimpl.verify import kit as content
-from refimpl.verify.cases import CASES, case
+from refimpl.verify.cases import CASES, case, padded
 from refimpl.verify.export import export
 from refimpl.verify.fixtures import uniform
 from refimpl.verify.kit import chosen_tokens, kit_files
@@ -161,6 +161,13 @@ def test_chosen_tokens_are_real_and_every_row_has_some(c):
     if c.real.size <= 66:
         assert (chosen == c.real).all()
     assert (chosen_tokens(c, full=True) == c.real).all()
+
+
+def test_chosen_tokens_of_a_long_row_with_holes_leave_the_holes_out():
+    c = padded("holes", "tied-v4", "", 140, ("holes", 40))
+    chosen = chosen_tokens(c, full=False)
+    assert chosen[0, [0, 139]].all() and not (chosen & ~c.real).any()
+    assert not c.real[0, [63, 64, 65, 127, 128, 129]].all(), "some edge is a hole"
 
 
 def test_manifest_lists_every_file_with_its_digest(kit):
