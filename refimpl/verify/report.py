@@ -148,16 +148,18 @@ MAX_SUSPECTS = 5
 
 
 def render(report: Report, *, colour: bool = False, full: bool = False) -> str:
-    """The report as text. full: every step of every case; else those that are wrong by
-    themselves, and the first and last that are off in the cumulative column."""
+    """The report as text. full: every finding, and every step of every case; else the
+    first finding of each kind, and of the culprit's case the steps that are wrong by themselves and
+    the first and last that are off in the cumulative column."""
     lines = [f"{report.port} ({report.dtype}): {_paint(report.verdict, report.verdict, colour)}"]
     if report.culprit:
         case, tap = report.culprit
         lines.append(f"first wrong step: {tap}   (case {case})")
     if report.suspects:
         lines += ["", "suspects", *_suspects(report.suspects)]
-    lines += ["", *_findings(report.findings)]
-    for case_report in report.cases:
+    lines += ["", *_findings(report.findings, full)]
+    shown = [c for c in report.cases if full or (report.culprit or ("",))[0] == c.name]
+    for case_report in shown:
         lines += _steps(case_report, full)
     k = report.smallest_k
     if k is not None:
@@ -175,12 +177,19 @@ def _suspects(suspects: Sequence[Suspect]) -> list[str]:
     return lines
 
 
-def _findings(findings: Iterable[Finding]) -> list[str]:
+def _findings(findings: Iterable[Finding], full: bool) -> list[str]:
+    """One line each, in the order of the gates; of a kind (gate, level, step) the first, unless
+    full, and how many cases it stands for."""
     order = {gate: i for i, gate in enumerate(GATES)}
+    kinds: dict[tuple[Any, ...], list[Finding]] = {}
+    for place, f in enumerate(findings):
+        kinds.setdefault((f.gate, f.level, f.tap, place if full else None), []).append(f)
     lines = []
-    for f in sorted(findings, key=lambda f: order.get(f.gate, -1)):
+    for same in sorted(kinds.values(), key=lambda same: order.get(same[0].gate, -1)):
+        f = same[0]
         where = " ".join(x for x in (f.case, f.tap) if x)
-        lines.append(f"{f.level:9s} {f.gate:10s} {where + ': ' if where else ''}{f.message}")
+        more = f" (and {len(same) - 1} more like it)" if len(same) > 1 else ""
+        lines.append(f"{f.level:9s} {f.gate:10s} {where + ': ' if where else ''}{f.message}{more}")
     return lines
 
 
