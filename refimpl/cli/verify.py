@@ -217,8 +217,7 @@ def export(args: argparse.Namespace) -> int:
     from ..verify.export import export
 
     with usage_errors(args):
-        cases = chosen(args.case)
-    print(export(args.export, cases, args.full))
+        print(export(args.export, chosen(args.case), args.full))
     return 0
 
 

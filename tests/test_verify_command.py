@@ -1,0 +1,137 @@
+"""`modernbert verify`: exit codes, files, and what it says about wrong usage."""
+
+import json
+
+import numpy as np
+import pytest
+
+from refimpl.cli import main
+from refimpl.verify.cases import CASES, case
+from refimpl.verify.passes import trace
+from refimpl.verify.zoo import FAULTY, NOT_EXPRESSED, ZOO
+
+NAME = "eight-tokens"
+
+
+def dump(folder, change=lambda name, x: x, name=NAME):
+    folder.mkdir(parents=True)
+    for step, x in trace(case(name).model().astype(np.float32)).items():
+        np.save(folder / f"{step}.npy", change(step, x))
+    return folder
+
+
+def run(*arguments):
+    return main(["verify", *map(str, arguments)])
+
+
+def usage_error(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_right_dump_is_exact_spec_and_ends_with_0(tmp_path, capsys):
+    path = dump(tmp_path / "dump")
+    files = tmp_path / "report.json", tmp_path / "report.html"
+    assert run("--dump", path, "--case", NAME, "--json", files[0], "--html", files[1]) == 0
+    assert "exact-spec" in capsys.readouterr().out
+    data = json.loads(files[0].read_text())
+    assert data["verdict"] == "exact-spec" and data["cases"][0]["name"] == NAME
+    assert files[1].read_text().startswith("<!doctype html>")
+
+
+def test_a_wrong_dump_fails_with_1_and_names_the_step(tmp_path, capsys):
+    path = dump(tmp_path / "dump", lambda step, x: x * (1 + 1e-3 * (step == "layers.1.attn_out")))
+    assert run("--dump", path, "--case", NAME, "--full") == 1
+    out = capsys.readouterr().out
+    assert "first wrong step: layers.1.attn_out" in out
+    assert "layers.0.mlp_out" in out  # --full: steps that are right, too
+
+
+def test_a_deviation_ends_with_3(capsys):
+    assert run("--break", "F2", "--case", "one-token", "--no-runtime") == 3
+    assert "F2  tanh GELU for erf" in capsys.readouterr().out
+
+
+def test_dumps_per_case_are_found_and_the_others_left_out(tmp_path, capsys):
+    dump(tmp_path / "all" / NAME)
+    dump(tmp_path / "all" / "one-token", name="one-token")
+    page = tmp_path / "report.json"
+    assert run("--dump", tmp_path / "all", "--json", page) == 0
+    names = [c["name"] for c in json.loads(page.read_text())["cases"]]
+    assert sorted(names) == sorted([NAME, "one-token"])
+
+
+def test_a_map_names_steps_and_layouts(tmp_path):
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    step = trace(case(NAME).model().astype(np.float32))["layers.1.q"]
+    np.save(folder / "blk1_query.npy", step.swapaxes(1, 2))
+    names = tmp_path / "map.json"
+    names.write_text(
+        json.dumps({"names": {"blk{i}_query": "layers.{i}.q"},
+                    "layouts": {"layers.{i}.q": "batch heads seq head_dim"}})
+    )  # fmt: skip
+    assert run("--dump", folder, "--case", NAME, "--map", names) == 0
+    assert run("--dump", folder, "--case", NAME) == 1
+
+
+def test_a_dump_of_a_lower_dtype_is_held_to_the_dtype_that_is_asked_for(tmp_path):
+    def cut(step, x):
+        return x.astype(np.float16)
+
+    path = dump(tmp_path / "dump", cut)
+    assert run("--dump", path, "--case", NAME) == 1
+    assert run("--dump", path, "--case", NAME, "--dtype", "float16") == 0
+
+
+def test_a_broken_reference_fails_and_its_mistake_leads_the_suspects(capsys):
+    assert run("--break", "W3a", "--case", "window-66", "--no-runtime") == 1
+    out = capsys.readouterr().out
+    assert "1. W3a" in out or "W3a" in out.split("2. ")[0]
+
+
+def test_lists_name_everything(capsys):
+    assert run("--list-cases") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        c.name for c in CASES
+    ]
+    assert run("--zoo") == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == [*ZOO, *FAULTY, *NOT_EXPRESSED]
+    assert run("--header") == 0
+    assert "mbv_forward" in capsys.readouterr().out
+
+
+def test_an_export_of_some_cases(tmp_path, capsys):
+    target = tmp_path / "kit"
+    assert run("--export", target, "--case", "one-token") == 0
+    assert capsys.readouterr().out.strip() == str(target)
+    assert (target / "cases" / "one-token" / "case.json").is_file()
+    assert "not an empty folder" in usage_error(capsys, "--export", target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "is required"),
+        (("--dump", "x", "--command", "y"), "not allowed with"),
+        (("--dump", "nowhere"), "does not exist"),
+        (("--dump", ".", "--case", "none"), "case 'none' is unknown"),
+        (("--dump", "."), "holds no dump under the name of a case"),
+        (("--break", "Z9"), "those that --zoo lists"),
+        (("--break", "W3"), "W3a, W3b"),
+        (("--break", next(iter(NOT_EXPRESSED))), NOT_EXPRESSED[next(iter(NOT_EXPRESSED))][:20]),
+        (("--library", "none.so"), "is not a file"),
+        (("--onnx", "none.onnx"), "--case"),
+        (("--command", "true", "--dtype", "int8"), "--dtype 'int8' is unknown"),
+        (("--command", "true", "--map", "none.json"), "none.json is not readable"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_would_be_right(
+    arguments, words, capsys, tmp_path, monkeypatch
+):
+    pytest.importorskip("cffi")
+    monkeypatch.chdir(tmp_path)
+    assert words in usage_error(capsys, *arguments)
