@@ -26,9 +26,9 @@ from .rounding import DTYPES, K, noisy
 Array = np.ndarray
 Change = Callable[[Pass], Pass]
 NOISE_SEEDS = 2
-# A replay of a mistake that is itself rounding meets the size of the error, not its digits; it must
-# do so much better than another suspect to be named before it.
-NOISE_HANDICAP = math.log(2.0)
+# A mistake that is rounding is known by the size of its error, not by its digits; this share of the
+# cost stays, so that whoever meets the digits comes first.
+SIZE_ONLY = 0.1
 
 
 @dataclass(eq=False)
@@ -85,28 +85,43 @@ class Evidence:
         """Distance of the port to the reference, per step."""
         return {name: self._size(name, e) for name, e in self.errors.items()}
 
-    def distances(self, change: Change | None, noise: bool = False) -> dict[str, float]:
-        """Distance of the port to the broken reference, per step."""
+    def against(self, change: Change | None, noise: bool = False) -> dict[str, tuple[float, float]]:
+        """Cost of each step, and the distance of the port to the broken reference there."""
+        own = {name: (self._cost(name, d), d) for name, d in self.own.items()}
         if change is None:
-            return self.own
+            return own
         made = forced(change(self.p), self.port)
         out = {}
         for name, right in self.right.items():
             x = made.get(name, right)
             if x.shape != right.shape or np.array_equal(x, right):
-                out[name] = self.own[name]  # most steps are not what the mistake is about
+                out[name] = own[name]  # most steps are not what the mistake is about
                 continue
             with np.errstate(all="ignore"):
                 # ||port - broken|| relative to the right step, whatever the size of the broken one
                 e = token_errors(name, right + (self.port[name] - x), right, self.real)
                 if not np.isfinite(e).all():
                     e = self._with_lost_tokens(name, e, x)
-                out[name] = self._size(name, e)
+                distance = self._size(name, e)
+                out[name] = self._cost(name, distance), distance
                 if noise:
                     size = token_errors(name, x, right, self.real)
+                    cost = self._cost_of_size(name, size) + SIZE_ONLY * own[name][0]
                     alike = self._size(name, np.abs(self.errors[name] - size))
-                    out[name] = min(out[name], alike)
+                    out[name] = min(out[name][0], cost), min(distance, alike)
         return out
+
+    def _cost(self, name: str, distance: float) -> float:
+        return math.log(max(distance / self.floor[name], 1.0))
+
+    def _cost_of_size(self, name: str, size: Array) -> float:
+        """Mean of |log(port's error / the suspect's)| over tokens, each weighing as its error."""
+        floor, own = self.floor[name], self.errors[name]
+        known = np.isfinite(own) & np.isfinite(size)
+        a, b = own[known] + floor, size[known] + floor
+        if not known.all() or not known.any():
+            return math.inf
+        return float((np.abs(np.log(a / b)) * (a + b)).sum() / (a + b).sum())
 
     def _with_lost_tokens(self, name: str, e: Array, x: Array) -> Array:
         """Tokens lost to NaN: explained when the broken reference loses them, too."""
@@ -124,9 +139,6 @@ class Evidence:
         worst = 10.0 * max(1.0, float(own[np.isfinite(own)].max(initial=0.0)))
         return rms(np.where(np.isfinite(e), np.minimum(e, worst), worst)[kept])
 
-    def costs(self, distances: dict[str, float]) -> dict[str, float]:
-        return {name: math.log(max(d / self.floor[name], 1.0)) for name, d in distances.items()}
-
 
 @dataclass(frozen=True)
 class Score:
@@ -138,15 +150,14 @@ class Score:
 
 def score(evidence: Iterable[Evidence], change: Change | None, noise: bool = False) -> Score:
     """The suspect `change` (None: nobody) on several cases."""
-    cost, squares = 0.0, 0.0
+    total, squares = 0.0, 0.0
     for one in evidence:
-        distances = one.distances(change, noise)
-        cost += sum(one.costs(distances).values())
-        if one.culprit is not None and distances:
-            at = one.culprit if one.culprit in distances else list(distances)[-1]
-            squares += distances[at] ** 2
-    handicap = NOISE_HANDICAP if noise else 0.0
-    return Score(cost + handicap, math.sqrt(squares))
+        steps = one.against(change, noise)
+        total += sum(cost for cost, _ in steps.values())
+        if one.culprit is not None and steps:
+            at = one.culprit if one.culprit in steps else list(steps)[-1]
+            squares += steps[at][1] ** 2
+    return Score(total, math.sqrt(squares))
 
 
 def combined(changes: Sequence[Change]) -> Change:

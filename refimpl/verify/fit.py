@@ -67,32 +67,36 @@ class Family:
 
 def fitted(evidence: Evidence, given: Sequence[Change] = ()) -> Iterator[Fit]:
     """The best member of each family that can show at a step that `given` changes leave wrong."""
-    costs_now = evidence.costs(evidence.distances(combined(given) if given else None))
-    wrong = [name for name, cost in costs_now.items() if cost > 0.0]
+    now = evidence.against(combined(given) if given else None)
+    wrong = [name for name, (cost, _) in now.items() if cost > 0.0]
     for family in FAMILIES:
         somewhere = any(fnmatchcase(name, t) for name in wrong for t in family.taps)
         if len(evidence.port) > 1 and not somewhere:
             continue
 
-        def cost(value: Any, family: Family = family) -> float:
-            change = combined([*given, family.change(value)])
-            return score([evidence], change).cost
-
+        cost = _cost_on(evidence, given, family)
         values = list(family.values(evidence))
         costs = [cost(value) for value in values]
-        if not values or not min(costs) < sum(costs_now.values()):
+        if not values or not min(costs) < sum(before for before, _ in now.values()):
             continue
         best = int(np.argmin(costs))
-        value = values[best]
-        if family.smooth:
-            around = sorted(values)
-            i = around.index(value)
-            ends = around[max(i - 1, 0)], around[min(i + 1, len(around) - 1)]
-            refined = golden(lambda x: cost(math.exp(x)), *map(math.log, ends))
-            if cost(math.exp(refined)) < costs[best]:
-                value = math.exp(refined)
+        value = _between(cost, values, best) if family.smooth else values[best]
         change = family.change(value)
         yield Fit(family.id(evidence.p, value), family.say(value), change, cost(value))
+
+
+def _cost_on(evidence: Evidence, given: Sequence[Change], family: Family) -> Callable[[Any], float]:
+    """value -> cost of the family's member with it, on top of the given changes."""
+    return lambda value: score([evidence], combined([*given, family.change(value)])).cost
+
+
+def _between(cost: Callable[[float], float], values: Sequence[float], best: int) -> float:
+    """The best value between the neighbours of the best of `values`."""
+    around = sorted(values)
+    i = around.index(values[best])
+    ends = around[max(i - 1, 0)], around[min(i + 1, len(around) - 1)]
+    refined = math.exp(golden(lambda x: cost(math.exp(x)), *map(math.log, ends)))
+    return refined if cost(refined) < cost(values[best]) else values[best]
 
 
 def golden(f: Callable[[float], float], low: float, high: float) -> float:

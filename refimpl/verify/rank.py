@@ -125,10 +125,8 @@ def ordered(evidence: Sequence[Evidence], some: Sequence[_Candidate]) -> list[_C
 
 
 def explains(one: _Candidate, nobody: Score) -> bool:
-    """Whether nothing is left to look for. A mistake that is rounding never explains the digits: it
-    has to meet the size of the error."""
-    rounding = one.noise and one.score.distance**2 <= LEFT_OVER * nobody.distance**2
-    return rounding or one.score.cost <= LEFT_OVER * nobody.cost
+    """Whether nothing is left to look for."""
+    return one.score.cost <= LEFT_OVER * nobody.cost
 
 
 # -- fits and pairs -------------------------------------------------------------------------------
