@@ -7,7 +7,7 @@ The two may differ in length, not in the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,11 +27,19 @@ def split_pair(inputs: Mapping[str, Any] | Any) -> tuple[Any, dict[str, Any] | N
         for name, x in inputs.items()
         if name not in own and x is not None
     }
-    for name in ("input_ids", "inputs_embeds"):
-        one, two = own.get(name), second.get(name)
-        if one is not None and two is not None and len(one) != len(two):
-            raise ValueError(f"{name}{SUFFIX} has {len(two)} rows, {name} has {len(one)}")
+    one, two = rows_of(own), rows_of(second)
+    if one is not None and two is not None and one[1] != two[1]:
+        raise ValueError(f"{two[0]}{SUFFIX} has {two[1]} rows, {one[0]} has {one[1]}")
     return own, second or None
+
+
+def rows_of(inputs: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The key that holds a text, as ids or as embeddings, and its number of rows; None without."""
+    for name in ("input_ids", "inputs_embeds"):
+        text = inputs.get(name)
+        if isinstance(text, Sized) and getattr(text, "ndim", 1) > 0:
+            return name, len(text)
+    return None
 
 
 @contextmanager

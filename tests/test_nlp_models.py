@@ -120,6 +120,11 @@ def test_nlp_model_compares_two_texts_of_different_length(how):
     ("more", "message"),
     [
         (dict(input_ids_2=OTHER[:2]), "input_ids_2 has 2 rows, input_ids has 3"),
+        (
+            dict(inputs_embeds_2=np.zeros((1, 7, 12))),
+            "inputs_embeds_2 has 1 rows, input_ids has 3",
+        ),
+        (dict(input_ids=7, input_ids_2=OTHER), r"input_ids has shape \[\]"),
         (dict(input_ids_2=OTHER + 23), r"second text \(keys in _2\): input_ids\[0, 0\] is"),
         (dict(attention_mask_2=MASK), "second text .keys in _2.: inputs needs exactly one of"),
         (dict(input_ids_2=OTHER, colour_2=1), "second text .*unknown key 'colour'"),
