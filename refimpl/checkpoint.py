@@ -177,7 +177,7 @@ def _decide_tie(
     if decoder is not None and embedding is None:
         tensors[EMBEDDING] = tensors.pop(DECODER)
         return replace(config, tie_word_embeddings=True)
-    if head is not HEADS["masked_lm"]:
+    if head != HEADS["masked_lm"]:
         return config
     if decoder is None or embedding is None:
         return replace(config, tie_word_embeddings=True)
@@ -342,8 +342,8 @@ def _copies(head: AnyHead | None, source: Path | None) -> dict[str, Path]:
         return {}
     root = transformer_folder(source)
     wanted = {name: root / name for name in TOKENIZER_FILES}
-    lone = (source / MODULES_FILE).is_file() and not module_folders(source)
-    if lone and head is HEADS["sequence_classification"]:
+    lone = not (source / MODULES_FILE).is_file() or not module_folders(source)
+    if lone and head == HEADS["sequence_classification"]:
         # A reranker of sentence-transformers: a classifier whose activation stands in its settings.
         wanted[MODULES_FILE] = source / MODULES_FILE
         wanted[SETTINGS_FILE] = source / SETTINGS_FILE

@@ -1,6 +1,8 @@
 """Reranker: scores are the model's, both forms of folder, order of documents, refusals."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ pytest.importorskip("tokenizers")
 
 MODELS = "sentence_transformers.models."
 IDENTITY = "torch.nn.modules.linear.Identity"
+TANH = "torch.nn.modules.activation.Tanh"
 MODULAR = [
     (MODELS + "Pooling", {"word_embedding_dimension": 32, "pooling_mode_cls_token": True,
                           "pooling_mode_mean_tokens": False}),
@@ -121,6 +124,21 @@ def test_activation_that_a_folder_names_is_used(tmp_path, spelling):
     assert near(reranker.predict(PAIRS), np.array([raw(reranker, pair)[0] for pair in PAIRS]))
 
 
+@pytest.mark.parametrize("of", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("modules", [True, False])
+def test_saved_model_keeps_the_activation_that_its_folder_names(tmp_path, of, modules):
+    folder = model_folder(tmp_path, "sequence_classification", id2label={0: "score"})
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"activation_fn": TANH}))
+    if modules:
+        only = {"idx": 0, "name": "0", "path": "", "type": MODELS + "Transformer"}
+        (folder / "modules.json").write_text(json.dumps([only]))
+    reranker = refimpl.Reranker(folder)
+    of(reranker.model).save_pretrained(tmp_path / "saved")
+    saved = refimpl.Reranker(tmp_path / "saved")
+    assert np.array_equal(saved.predict(PAIRS), reranker.predict(PAIRS))
+    assert np.array_equal(of(reranker).predict(PAIRS), reranker.predict(PAIRS))
+
+
 def test_unknown_activation_is_a_format_error(tmp_path):
     folder = model_folder(tmp_path, "sequence_classification", id2label={0: "score"})
     settings = folder / "config_sentence_transformers.json"
@@ -135,6 +153,14 @@ def test_model_without_scores_is_refused(tmp_path):
         refimpl.Reranker()
     with pytest.raises(ValueError, match="has a sentence_embedding head"):
         refimpl.Reranker(sentence_folder(tmp_path, MODULAR[:1]))
+
+
+def test_documents_may_come_from_any_iterable_but_one_str(reranker):
+    documents = ["one", "two"]
+    expected = reranker.rank("q", documents, return_documents=True)
+    assert reranker.rank("q", iter(documents), return_documents=True) == expected
+    with pytest.raises(TypeError, match="documents must be a list of str, not a str"):
+        reranker.rank("q", "one")
 
 
 @pytest.mark.parametrize("pairs", [["a", "b", "c"], [("a",)], [("a", "b", "c")], ["ab"], [3]])

@@ -126,12 +126,15 @@ class Reranker:
         """The documents by score, best first: {corpus_id, score}, with `text` if return_documents.
 
         A document that was cut has `truncated`, the tokens lost. options: as `predict`. Raises
-        ValueError for a model with several labels.
+        ValueError for a model with several labels, TypeError for documents that are no texts.
         """
         if self.num_labels != 1:
             raise ValueError(f"rank needs a model with one label; this one has {self.num_labels}")
         if top_k is not None:
             check_top_k(top_k)
+        if isinstance(documents, str):
+            raise TypeError("documents must be a list of str, not a str")
+        documents = list(documents)
         pairs = [(query, document) for document in documents]
         scores, lost = self.predict(pairs, batch_size, return_lost=True, **options)
         results = []
