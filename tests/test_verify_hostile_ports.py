@@ -116,6 +116,17 @@ class Telling:
         return [self.run(request) for request in requests]
 
 
+@pytest.mark.parametrize("value", [1e300, -np.inf, np.nan, 0.0])
+def test_any_number_is_judged_and_none_warns(value):
+    def change(request):
+        taps = dict(ReferencePort().run(request).taps)
+        taps["layers.1.k"] = np.full(taps["layers.1.k"].shape, value)
+        return {"taps": taps}
+
+    report = verify(Telling(change), CASES, suspects=False)
+    assert report.verdict == "fail" and report.culprit == (CASES[0].name, "layers.1.k")
+
+
 def rounded_wrong(request):
     weights = dict(request.params)
     weights["final_norm.weight"] = np.nextafter(weights["final_norm.weight"], 9).astype(np.float32)

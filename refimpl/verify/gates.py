@@ -33,6 +33,7 @@ Array = np.ndarray
 HEAD_STEPS = ("pooled", "head.", "logits", "start_logits", "end_logits")
 
 
+@np.errstate(all="ignore")  # a port may give any number; what is not finite is a finding
 def verify(
     port: Port,
     cases: Sequence[Case] = CASES,
