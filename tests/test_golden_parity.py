@@ -78,7 +78,7 @@ def test_golden_parity_float64(case: Case) -> None:
 @every_case
 def test_float32_stays_within_its_budget(case: Case, record_property) -> None:
     worst = 0.0
-    for i, batch in enumerate(case.batches):
+    for batch in case.batches:
         inputs = case.inputs(batch)
         truth, found = parity.run(case, inputs), parity.run(case, inputs, np.float32)
         assert all(x.dtype == np.float32 and np.isfinite(x).all() for x in found.values())

@@ -1,4 +1,7 @@
-"""Mistakes of heads, readout and weight mapping (H)."""
+"""Mistakes of heads, readout and weight mapping (H).
+
+Long because a row of the zoo and its one-line change stand together, mistake by mistake.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Mistakes of mask and window (W): who sees whom."""
+"""Mistakes of mask and window (W): who sees whom.
+
+Long because a row of the zoo and its one-line change stand together, mistake by mistake.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Mistakes of the MLP (F) and of the norms (N)."""
+"""Mistakes of the MLP (F) and of the norms (N).
+
+Long because a row of the zoo and its one-line change stand together, mistake by mistake.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Mistakes of the rotary positions (R): tables, positions, rotation."""
+"""Mistakes of the rotary positions (R): tables, positions, rotation.
+
+Long because a row of the zoo and its one-line change stand together, mistake by mistake.
+"""
 
 from __future__ import annotations
 
