@@ -216,6 +216,14 @@ def test_bad_lines_are_told_and_the_others_go_on(run):
     assert "not UTF-8 at byte 10" in told[8] and "lone surrogate" in told[10]
 
 
+def test_byte_order_mark_is_no_part_of_the_first_line(run):
+    mark = b"\xef\xbb\xbf"
+    for line in (b'{"text": "a"}', b"a"):
+        assert run("tokenize", stdin=mark + line) == run("tokenize", stdin=line)
+    inside, _ = run("tokenize", stdin=b"a\n" + mark + b"a")
+    assert inside[0]["ids"] != inside[1]["ids"]  # further on it is text
+
+
 def test_input_kind_can_be_said(run):
     records, _ = run("tokenize", "--input", "text", stdin=b'{"text": "a"}')
     assert "".join(records[0]["tokens"][1:-1]).replace("Ġ", " ") == '{"text": "a"}'
@@ -307,8 +315,12 @@ def test_npy_has_a_row_per_line_and_nan_for_a_bad_one(folders):
     assert np.isnan(table[1]).all()
     expected = refimpl.SentenceEncoder(folders["embed"]).encode(["a", "b c"])
     assert np.array_equal(table[[0, 2]], expected)
-    empty, done = npy("--model", folders["embed"], "-", "--truncate-dim", 7, stdin=b"")
-    assert (empty.shape, done.returncode) == ((0, 7), 0)
+    for asked, width in ((7, 7), (1000, 32)):
+        options = ["--model", folders["embed"], "-", "--truncate-dim", asked, "--dtype", "float64"]
+        empty, done = npy(*options, stdin=b"")
+        assert (empty.shape, empty.dtype, done.returncode) == ((0, width), np.float64, 0)
+        table, done = npy(*options, stdin=lines)
+        assert (table.shape, table.dtype, done.returncode) == ((3, width), np.float64, 3)
 
 
 # -- usage and endings ----------------------------------------------------------------------------
@@ -384,6 +396,26 @@ def test_closed_pipe_ends_quietly():
         process.stdin.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a stream by its number")
+@pytest.mark.parametrize(
+    ("closed", "argv", "code", "said"),
+    [
+        (0, ["tokenize", "-"], 2, "give a text: standard input is closed"),
+        (0, ["tokenize"], 2, "give a text: standard input is closed"),
+        (1, ["tokenize", "a"], 1, "modernbert tokenize: standard output is closed"),
+        (2, ["tokenize", "--input", "jsonl"], 3, ""),
+    ],
+)
+def test_closed_stream_is_one_line_and_no_traceback(closed, argv, code, said):
+    done = subprocess.run(
+        ["sh", "-c", f'exec {closed}>&-; exec "$@"', "sh", *COMMAND, *argv],
+        input='{bad\n{"text": "a"}\n', env=ENV, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert [json.loads(line)["index"] for line in done.stdout.splitlines()] == [1] * (closed == 2)
 
 
 def test_interrupt_ends_quietly():

@@ -44,10 +44,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (argparse exits by itself with 2)."""
+    if sys.stderr is None:  # closed by whoever started the command: print would take stdout instead
+        sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     args = build_parser().parse_args(argv)
+    if sys.stdout is None:
+        print(f"modernbert {args.verb}: standard output is closed", file=sys.stderr)
+        return 1
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:

@@ -55,18 +55,19 @@ def run(args: argparse.Namespace) -> int:
     writer = Writer(args, ("text", "width", "embedding"), rows)
     if args.format != "npy":
         return run_blocks(args, writer, answer, record)
-    width = encoder.dimension if args.truncate_dim is None else args.truncate_dim
+    empty = encoder.encode([], truncate_dim=args.truncate_dim)
     collected: list[Any] = []
 
     def collect(lines: list[Line], answers: list[Any]) -> None:
         for found in answers:
             # A bad line keeps its place, so that row i stays line i.
-            vector, lost = (np.full(width, np.nan, np.float32), 0) if found is None else found
+            bad = np.full(empty.shape[1:], np.nan, empty.dtype)
+            vector, lost = (bad, 0) if found is None else found
             collected.append(vector)
             writer.count(lost)
 
     code = run_blocks(args, writer, answer, record, emit=collect)
-    table = np.stack(collected) if collected else np.empty((0, width), np.float32)
+    table = np.stack(collected) if collected else empty
     np.lib.format.write_array(sys.stdout.buffer, table)
     return code
 

@@ -7,6 +7,7 @@ line that cannot be read is a Line with an error. Nothing is read ahead beyond t
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import sys
 from collections.abc import Iterator
@@ -38,10 +39,14 @@ def read_lines(args: argparse.Namespace, texts: list[str], key: str = "text") ->
     if texts and texts != ["-"]:
         yield from (Line(i, {key: text}) for i, text in enumerate(texts))
         return
+    if sys.stdin is None:  # closed by whoever started the command
+        args.usage_error(f"give a {key}: standard input is closed")
     if not texts and sys.stdin.isatty():
         args.usage_error(f"give a {key}, or - to read lines from stdin")
     is_json = {"text": False, "jsonl": True}.get(args.input)
     for index, raw in enumerate(sys.stdin.buffer):
+        if index == 0:
+            raw = raw.removeprefix(codecs.BOM_UTF8)  # a mark of the file, not of its first text
         if is_json is None:
             is_json = raw.lstrip().startswith(b"{")
         yield _parsed(index, raw.rstrip(b"\r\n"), key, is_json)
