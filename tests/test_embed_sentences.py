@@ -1,6 +1,8 @@
 """SentenceEncoder: vectors are the model's, order and batches do not matter, prompts, refusals."""
 
+import copy
 import json
+import pickle
 import warnings
 
 import numpy as np
@@ -116,8 +118,9 @@ def test_prompt_tokens_are_left_out_of_the_pooling_when_the_folder_says_so(tmp_p
 @pytest.mark.parametrize("kind", [None, "masked_lm"])
 def test_folder_without_modules_gets_mean_pooling_and_a_warning(tmp_path, kind):
     folder = model_folder(tmp_path, kind)
-    with pytest.warns(UserWarning, match=r"no modules.json \(.*\): mean pooling is used"):
+    with pytest.warns(UserWarning, match=r"no modules.json \(.*\): mean pooling is used") as told:
         encoder = refimpl.SentenceEncoder(folder)
+    assert [w.filename for w in told] == [__file__]  # the line that asked for it
     inputs = encoder.tokenizer.pad(encoder.tokenizer.encode_batch(TEXTS))
     hidden = refimpl.ModernBERT.from_pretrained(folder)(inputs)["last_hidden_state"]
     assert near(encoder.encode(TEXTS), pool(hidden, inputs["attention_mask"], "mean"))
@@ -176,11 +179,31 @@ def test_wrong_settings_are_a_format_error(tmp_path, file, content, key):
         (["a"], {"prompt_name": "x"}, ValueError, "prompt_name 'x' is unknown"),
         (["a"], {"batch_size": 0}, ValueError, "batch_size must be an int of at least 1"),
         (["a"], {"truncate_dim": 0}, ValueError, "truncate_dim must be at least 1"),
+        (["a"], {"truncate_dim": 1.5}, TypeError, "truncate_dim must be an int, not float"),
     ],
 )
 def test_bad_input_is_refused(encoder, texts, options, error, said):
     with pytest.raises(error, match=said):
         encoder.encode(texts, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"truncate_dim": 0}, ValueError, "truncate_dim must be at least 1, not 0"),
+        ({"truncate_dim": -5}, ValueError, "truncate_dim must be at least 1, not -5"),
+        ({"truncate_dim": 1.5}, TypeError, "truncate_dim must be an int, not float"),
+        ({"default_prompt_name": "x"}, ValueError, "prompt_name 'x' is unknown; known: "),
+    ],
+)
+def test_bad_defaults_are_refused_at_once(encoder, options, error, said):
+    with pytest.raises(error, match=said):
+        refimpl.SentenceEncoder(encoder.model, **options)
+
+
+@pytest.mark.parametrize("of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_encoder_can_be_copied_and_pickled(encoder, of):
+    assert np.array_equal(of(encoder).encode(TEXTS), encoder.encode(TEXTS))
 
 
 # -- similarity -----------------------------------------------------------------------------------
@@ -202,6 +225,14 @@ def test_similarity_is_the_folders_and_takes_single_vectors(encoder):
     assert encoder.similarity(np.stack([one, two]), one).shape == (2, 1)
     with pytest.raises(ValueError, match="a is 12 wide and b 5"):
         encoder.similarity(one, two[:5])
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_similarity_of_no_texts_is_empty(name):
+    some = np.ones((2, 3), np.float32)
+    assert SIMILARITIES[name](some[:0], some).shape == (0, 2)
+    assert SIMILARITIES[name](some, some[:0]).shape == (2, 0)
+    assert SIMILARITIES[name](some, some).dtype == np.float32
 
 
 def test_model_that_scores_pairs_is_refused(tmp_path):

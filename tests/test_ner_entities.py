@@ -170,6 +170,11 @@ def test_bad_options_are_refused(tag, options, said):
         tag(TEXT, **options)
 
 
+def test_one_str_is_no_list_of_labels(tag):
+    with pytest.raises(TypeError, match="ignore_labels must be a list of labels, not 'LOC'"):
+        tag(TEXT, ignore_labels="LOC")  # "O" is a part of it
+
+
 def test_no_input_is_refused(tag):
     with pytest.raises(ValueError, match="inputs is empty"):
         tag([])

@@ -4,13 +4,13 @@
             -> first truncate_dim values -> length 1 if asked
 
 A folder without modules.json gets mean pooling, and a warning. Texts are batched by length and come
-back in their order.
+back in their order. Long because each option of the one class has its refusal here.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,13 @@ class SentenceEncoder:
         self.max_seq_length = limit or tokenizer.max_length
         self.prompts = {**dict.fromkeys(DEFAULT_PROMPTS, ""), **settings.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or settings.default_prompt_name
+        if self.default_prompt_name is not None:
+            self._prompt(None, self.default_prompt_name)
+        _check_width(truncate_dim)
         self.truncate_dim = settings.truncate_dim if truncate_dim is None else truncate_dim
         self.similarity_fn_name = settings.similarity_fn_name or "cosine"
-        self._embed, self._full_dimension = _embedder(self.model)
+        self._head = _head_of(self.model)
+        self._full_dimension = _dimension(self._head)
 
     @property
     def dimension(self) -> int:
@@ -91,8 +95,7 @@ class SentenceEncoder:
         Tokenizer.encode_batch. return_lost: give (embeddings, tokens cut off each text, int64).
         No texts give shape [0, dimension]. Raises ValueError, TypeError.
         """
-        if truncate_dim is not None and truncate_dim < 1:
-            raise ValueError(f"truncate_dim must be at least 1, not {truncate_dim}")
+        _check_width(truncate_dim)
         width = self.truncate_dim if truncate_dim is None else truncate_dim
         before = self._prompt(prompt, prompt_name)
         items, single = as_list(texts, "texts")
@@ -136,6 +139,20 @@ class SentenceEncoder:
             raise ValueError(f"a is {a.shape[1]} wide and b {b.shape[1]}; they must agree")
         return SIMILARITIES[self.similarity_fn_name](a, b)
 
+    def _embed(self, inputs: Mapping[str, Array], prompt_length: int) -> Array:
+        """Model inputs, and how many tokens belong to the prompt -> vectors [batch, width]."""
+        if isinstance(self._head, NLPHead):
+            return self.model(inputs)["embeddings"]
+        model = self.model.encoder if isinstance(self.model, ModernBERTForTask) else self.model
+        out = self._head.forward(
+            self.model.params,
+            self.model.config,
+            model(inputs)["last_hidden_state"],
+            inputs["attention_mask"],
+            prompt_length=prompt_length,
+        )
+        return out["embeddings"]
+
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         """The text that goes before every text."""
         if prompt is not None:
@@ -160,31 +177,34 @@ def settings_of(model: ModernBERT) -> Settings:
     return Settings() if model.folder is None else read_settings(model.folder)
 
 
-def _embedder(model: ModernBERT) -> tuple[Callable[[Mapping[str, Array], int], Array], int]:
-    """(inputs, tokens of the prompt) -> vectors [batch, width], and their width."""
-    if isinstance(model, ModernBERTForTask) and isinstance(model.head, NLPHead):
-        if model.head.kind == "text_similarity":
-            return lambda inputs, _: model(inputs)["embeddings"], model.head.width_out
-    if isinstance(model, ModernBERTForTask) and isinstance(model.head, SentenceHead):
-        head = model.head
+def _head_of(model: ModernBERT) -> SentenceHead | NLPHead:
+    """What makes vectors: the model's own head, or mean pooling, with a warning, for others."""
+    head = model.head if isinstance(model, ModernBERTForTask) else None
+    if isinstance(head, NLPHead) and head.kind == "text_similarity":
+        return head
+    if isinstance(head, SentenceHead):
         if head.makes_scores:
             raise ValueError(f"{model.folder} scores pairs and gives no embeddings; see Reranker")
-    else:
-        found = described_head(model)
-        warnings.warn(
-            f"{model.folder or 'this model'} has no modules.json ({found}): mean pooling is used",
-            stacklevel=4,
-        )
-        head = SentenceHead((Pooling(model.config.hidden_size),))
-    encoder = model.encoder if isinstance(model, ModernBERTForTask) else model
-    params, config = model.params, model.config
+        return head
+    warnings.warn(
+        f"{model.folder or 'this model'} has no modules.json ({described_head(model)}): mean "
+        "pooling is used",
+        stacklevel=3,
+    )
+    return SentenceHead((Pooling(model.config.hidden_size),))
 
-    def embed(inputs: Mapping[str, Array], prompt_length: int) -> Array:
-        hidden, mask = encoder(inputs)["last_hidden_state"], inputs["attention_mask"]
-        out = head.forward(params, config, hidden, mask, prompt_length=prompt_length)
-        return out["embeddings"]
 
-    return embed, head.dimension
+def _dimension(head: SentenceHead | NLPHead) -> int:
+    return head.width_out if isinstance(head, NLPHead) else head.dimension
+
+
+def _check_width(truncate_dim: int | None) -> None:
+    if truncate_dim is None:
+        return
+    if isinstance(truncate_dim, bool) or not isinstance(truncate_dim, (int, np.integer)):
+        raise TypeError(f"truncate_dim must be an int, not {type(truncate_dim).__name__}")
+    if truncate_dim < 1:
+        raise ValueError(f"truncate_dim must be at least 1, not {truncate_dim}")
 
 
 def _check_texts(items: list[Any]) -> None:

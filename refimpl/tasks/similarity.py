@@ -26,12 +26,20 @@ def dot(a: Array, b: Array) -> Array:
 
 def euclidean(a: Array, b: Array) -> Array:
     """-|a - b|"""
-    return np.stack([-np.sqrt(np.square(row - b).sum(axis=1)) for row in a])
+    return _rows(a, b, lambda row: -np.sqrt(np.square(row - b).sum(axis=1)))
 
 
 def manhattan(a: Array, b: Array) -> Array:
     """-sum |a - b|"""
-    return np.stack([-np.abs(row - b).sum(axis=1) for row in a])
+    return _rows(a, b, lambda row: -np.abs(row - b).sum(axis=1))
+
+
+def _rows(a: Array, b: Array, one: Callable[[Array], Array]) -> Array:
+    """`one` of each row of a: one at a time, for all differences at once would fill the memory."""
+    out = np.empty((len(a), len(b)), np.result_type(a, b))
+    for i, row in enumerate(a):
+        out[i] = one(row)
+    return out
 
 
 SIMILARITIES: Mapping[str, Callable[[Array, Array], Array]] = {

@@ -44,13 +44,15 @@ class TokenClassification(TextTask):
         entity_group, score, word, start, end. ignore_labels is applied after grouping.
         stride: read the whole text in pieces of max_length that overlap by this many tokens,
         instead of cutting it. return_lost: give (results, tokens cut off each text).
-        Raises ValueError for an unknown strategy, or a stride with the strategy "none".
+        Raises ValueError for no text, an unknown strategy, or a stride with the strategy "none".
         """
         if aggregation_strategy not in entities.STRATEGIES:
             known = ", ".join(entities.STRATEGIES)
             raise ValueError(
                 f"aggregation_strategy must be one of {known}, not {aggregation_strategy!r}"
             )
+        if isinstance(ignore_labels, str):
+            raise TypeError(f"ignore_labels must be a list of labels, not {ignore_labels!r}")
         texts, single = as_list(inputs)
         if not texts:
             raise ValueError("inputs is empty; at least one text is needed")
