@@ -3,7 +3,7 @@
 `check_inputs` turns a dict or an array of ids into arrays of known shape and dtype, or raises a
 ValueError that names the argument, the offending value with its position, and what would be right.
 Nothing is repaired: a wrong mask is an error, not a guess. Long because every argument's refusals
-stand in one place. Long because each argument has its check.
+stand in one place.
 """
 
 from __future__ import annotations
@@ -129,14 +129,20 @@ def warn_if_long(seq: int, config: ModernBertConfig) -> None:
         )
 
 
-def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
-    """value as an array of len(axes) dimensions, none of them empty."""
+def _rectangular(name: str, value: Any, wanted: str) -> Array:
+    """value as an array. ValueError, naming the shape that is wanted, when its rows are ragged."""
     try:
         x = np.asarray(value)
     except ValueError:
         x = np.empty(0, object)
     if x.dtype == object:
-        raise ValueError(f"{name} is not rectangular or not numeric; pad it to [{', '.join(axes)}]")
+        raise ValueError(f"{name} is not rectangular or not numeric; pad it to {wanted}")
+    return x
+
+
+def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
+    """value as an array of len(axes) dimensions, none of them empty."""
+    x = _rectangular(name, value, f"[{', '.join(axes)}]")
     if x.ndim != len(axes):
         raise ValueError(f"{name} has shape {list(x.shape)}; it must be [{', '.join(axes)}]")
     if 0 in x.shape:
@@ -172,10 +178,10 @@ def _embeddings(value: Any, axes: tuple[str, ...], hidden: int, dtype: np.dtype)
 
 
 def _mask(value: Any, shape: tuple[int, ...]) -> Array:
-    x = np.asarray(value)
+    x = _rectangular("attention_mask", value, str(list(shape)))
     if x.shape != shape:
         raise ValueError(f"attention_mask has shape {list(x.shape)}; it must be {list(shape)}")
-    if x.dtype != bool and not np.issubdtype(x.dtype, np.number):
+    if x.dtype.kind not in "biuf":
         raise ValueError(f"attention_mask has dtype {x.dtype}; it must hold 0 and 1")
     bad = (x != 0) & (x != 1)
     if bad.any():
@@ -185,7 +191,7 @@ def _mask(value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _token_types(value: Any, shape: tuple[int, ...], config: ModernBertConfig) -> Array:
-    x = np.asarray(value)
+    x = _rectangular("token_type_ids", value, str(list(shape)))
     if x.shape != shape:
         raise ValueError(f"token_type_ids has shape {list(x.shape)}; it must be {list(shape)}")
     x = _integers("token_type_ids", x, tuple(map(str, shape)))
@@ -194,7 +200,7 @@ def _token_types(value: Any, shape: tuple[int, ...], config: ModernBertConfig) -
 
 
 def _positions(value: Any, shape: tuple[int, ...]) -> Array:
-    x = np.asarray(value)
+    x = _rectangular("position_ids", value, str(list(shape)))
     if x.ndim == 0 or x.ndim > len(shape) or shape[-1] != x.shape[-1]:
         raise ValueError(f"position_ids has shape {list(x.shape)}; it must be {list(shape)}")
     try:
