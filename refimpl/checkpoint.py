@@ -264,7 +264,7 @@ def write_checkpoint(
     dtype: float64, float32, float16 or bfloat16 on disk, None that of the parameters. source: the
     folder that the model came from, whose tokenizer goes along.
     max_shard_size: bytes of tensors per file, None for one file. ValueError: parameters that are
-    not the model's, an unknown dtype, a value too large for it.
+    not the model's or not finite, an unknown dtype, a value too large for it.
     """
     folder = Path(folder)
     expected = encoder_shapes(config) | (head.shapes(config) if head is not None else {})
@@ -275,6 +275,10 @@ def write_checkpoint(
             f"params do not fit the config: {wrong!r} has shape "
             f"{params[wrong].shape if wrong in params else None}, not {expected.get(wrong)}"
         )
+    for name, x in params.items():
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            at = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+            raise ValueError(f"params[{name!r}] holds {x[at]} at {at}; weights must be finite")
     parts = _parts(params, head)
     shards = {
         place + name: tensors

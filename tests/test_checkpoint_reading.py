@@ -11,9 +11,10 @@ import pytest
 from folders import Params, change_json, change_tensors, make_folder, snapshot
 
 from refimpl.bfloat16 import to_bits, widen
-from refimpl.checkpoint import read_checkpoint, write_checkpoint
+from refimpl.checkpoint import read_checkpoint
 from refimpl.errors import ModelFormatError
 from refimpl.heads import HEADS
+from refimpl.safetensors import write_safetensors
 
 MLM = HEADS["masked_lm"]
 EMBEDDING = "embeddings.tok_embeddings.weight"
@@ -285,10 +286,10 @@ def test_checkpoint_misshapen_tensor_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_checkpoint_non_finite_tensor_is_refused(tmp_path: Path, value: float, dtype: str) -> None:
-    config, params = make_folder(tmp_path)
+    _, params = make_folder(tmp_path)
     params["layers.1.mlp.Wo.weight"] = params["layers.1.mlp.Wo.weight"].copy()
     params["layers.1.mlp.Wo.weight"][7, 5] = value
-    write_checkpoint(tmp_path, config, params, None, dtype=dtype)
+    write_safetensors(tmp_path / "model.safetensors", params, dtype=dtype)
     message = refusal(tmp_path, "model.safetensors", "layers.1.mlp.Wo.weight")
     assert "at (7, 5)" in message and str(value) in message
 

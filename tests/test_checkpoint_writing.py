@@ -103,7 +103,14 @@ def overflowing(config: Any, params: dict) -> dict:
     return {**params, "final_norm.weight": params["final_norm.weight"] * 1e5}
 
 
+def diverged(config: Any, params: dict) -> dict:
+    values = params["final_norm.weight"].copy()
+    values[1] = np.nan
+    return {**params, "final_norm.weight": values}
+
+
 REFUSED = [
+    ("not finite", diverged, {}, r"params\['final_norm.weight'\] holds nan at \(1,\)"),
     ("overflow", overflowing, dict(dtype="float16"), "'model.final_norm.weight' holds"),
     ("unknown dtype", lambda c, p: p, dict(dtype="int8"), "dtype 'int8' is unknown"),
     ("a tensor too few", lambda c, p: {k: p[k] for k in list(p)[1:]}, {}, "do not fit"),
