@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as dataclass_replace
+from types import MappingProxyType
 from typing import Any
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -23,18 +24,18 @@ ACTIVATION_NAMES = (
     "sigmoid", "linear",
 )  # fmt: skip
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "tiny": dict(
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
+    "tiny": MappingProxyType(dict(
         vocab_size=8192, hidden_size=256, intermediate_size=384, num_hidden_layers=4,
         num_attention_heads=4, local_attention=64, bos_token_id=1, cls_token_id=1, eos_token_id=2,
         sep_token_id=2, pad_token_id=3, classifier_pooling="mean",
-    ),
-    "base": dict(classifier_pooling="mean"),
-    "large": dict(
+    )),
+    "base": MappingProxyType(dict(classifier_pooling="mean")),
+    "large": MappingProxyType(dict(
         hidden_size=1024, intermediate_size=2624, num_hidden_layers=28, num_attention_heads=16,
         classifier_pooling="mean",
-    ),
-}  # fmt: skip
+    )),
+})  # fmt: skip
 
 # Constructor names of the Keras system (left), and the fields that they set here.
 KERAS_NAMES: dict[str, tuple[str, ...]] = {
@@ -173,6 +174,8 @@ class ModernBertConfig:
         for k in ("classifier_pooling", "architectures", "tie_word_embeddings"):
             if own.get(k, "") is None:
                 del own[k]
+        if not isinstance(own.get("architectures", ()), (list, tuple)):
+            raise ValueError(f"architectures is {own['architectures']!r}; it must be a list")
         return cls(**own, extra={**v.pop("extra", {}), **v})
 
     def replace(self, **overrides: Any) -> ModernBertConfig:
@@ -263,6 +266,8 @@ def _interval(layer_types: tuple[str, ...]) -> int | None:
 def _read_layer_types(v: dict[str, Any]) -> None:
     every = v.pop("global_attn_every_n_layers", None)
     if v.get("layer_types") is not None:
+        if not isinstance(v["layer_types"], (list, tuple)):
+            raise ValueError(f"layer_types is {v['layer_types']!r}; it must be a list")
         v["layer_types"] = tuple(v["layer_types"])
         if not v["layer_types"]:
             raise ValueError("layer_types is empty; leave it out for the default schedule")

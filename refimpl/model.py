@@ -189,8 +189,11 @@ class ModernBERT:
     ) -> dict[str, Array]:
         """`model(inputs)` in steps of batch_size rows, the outputs joined along the batch.
 
-        verbose: a progress bar on stderr; None shows one on a terminal only. Raises ValueError.
+        verbose: a progress bar on stderr; None shows one on a terminal only. Raises ValueError,
+        TypeError.
         """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+            raise TypeError(f"batch_size is {batch_size!r}; it must be an integer")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         from .progress import progress

@@ -136,6 +136,8 @@ def test_model_predict_checks_every_row_first_and_the_batch_size(model):
         model.predict(late, batch_size=1)
     with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
         model.predict(IDS, batch_size=0)
+    with pytest.raises(TypeError, match="batch_size is 1.5; it must be an integer"):
+        model.predict(IDS, batch_size=1.5)
 
 
 def test_model_predict_shows_progress_when_asked(model, capsys):
@@ -254,6 +256,10 @@ def test_model_variant_is_the_same_for_a_seed_and_another_for_another():
 
 def test_model_variants_are_listed_and_others_refused():
     assert list(ModernBERT.MODEL_VARIANTS) == ["tiny", "base", "large"]
+    with pytest.raises(TypeError):
+        ModernBERT.MODEL_VARIANTS["tiny"]["hidden_size"] = 3  # a table, not a setting
+    with pytest.raises(TypeError):
+        ModernBERT.MODEL_VARIANTS["mine"] = {}
     with pytest.raises(ValueError, match="variant 'huge' is unknown; known: tiny, base, large"):
         ModernBERT.from_variant("huge")
     with pytest.raises(TypeError, match="unknown config override 'depth'"):
