@@ -57,7 +57,7 @@ def test_selftest_sees_a_false_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Budgets of float64 for a float32 port: everything is an alarm."""
     found = selftest.compare
     monkeypatch.setattr(selftest, "compare", lambda p, dump, dtype: found(p, dump, "float64"))
-    assert selftest.false_alarm(("eight-tokens", None)) is not None
+    assert selftest.false_alarm(("eight-tokens", 0)) is not None
     assert selftest.false_alarm(("eight-tokens", 3)) is not None
 
 

@@ -155,7 +155,7 @@ def with_pair(
 
     The pair comes first when it explains clearly more than its better half does.
     """
-    short = [min(first, key=lambda one: one.tokens)]
+    short = [telling(more, best[0])]
     # Step by step, each mistake is seen by itself, and the best one is one of the two.
     firsts = FIRSTS if min(len(one.port) for one in first) == 1 else 2
     pairs = []
@@ -168,7 +168,7 @@ def with_pair(
     cost, a, b = again[0]
     if cost > LEFT_OVER * nobody.cost:
         a = best[0]
-        for c in parameters(first, (a,)):
+        for c in parameters([telling(more, a)], (a,)):
             other = both_cost(more, a, c)
             if other < cost:
                 cost, b = other, c
@@ -177,6 +177,13 @@ def with_pair(
     pair = tuple(ordered(more, [a, b]))
     rest = [one for one in best if one.id not in (a.id, b.id)]
     return [*pair, *rest], pair
+
+
+def telling(evidence: Sequence[Evidence], known: _Candidate) -> Evidence:
+    """The shortest case among those that say much about what `known` leaves unexplained."""
+    left = [score([one], known.change, known.noise).cost for one in evidence]
+    much = [one for one, cost in zip(evidence, left, strict=True) if cost >= max(left) / 2.0]
+    return min(much, key=lambda one: one.tokens)
 
 
 def both_cost(evidence: Sequence[Evidence], a: _Candidate, b: _Candidate) -> float:
