@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .config import ModernBertConfig
+from .config import ModernBertConfig, default_labels
 from .model import ModernBERT, ModernBERTForTask
 from .nlp import MultiTaskHead, NLPHead, NLPTaskConfig, config_with_head
 from .nlp.head import nlp_head
@@ -19,6 +19,8 @@ from .nlp.multi_task import multi_task_head, task_list
 from .params import encoder_shapes, initialise
 
 Folder = str | os.PathLike[str]
+# Overrides of the encoder's config that name the classes of the new head.
+LABELS = {"num_labels", "id2label", "label2id"}
 Tasks = NLPTaskConfig | Mapping[str, NLPTaskConfig] | Iterable[NLPTaskConfig]
 
 
@@ -62,7 +64,10 @@ def create_modern_bert_with_head(
         **overrides,
     )
     head = head_for(encoder.config, tasks, several, options)
-    config = config_with_head(encoder.config, head)
+    bare = encoder.config
+    if not LABELS & set(overrides):  # a checkpoint's labels name the classes of another head
+        bare = bare.replace(id2label=default_labels(bare.num_labels), problem_type=None)
+    config = config_with_head(bare, head)
     drawn = initialise(
         head.shapes(config), config, seed, encoder.dtype, len(encoder_shapes(encoder.config))
     )

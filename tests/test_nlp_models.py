@@ -249,6 +249,22 @@ def test_nlp_model_starts_from_a_saved_encoder_and_leaves_its_head_behind(tmp_pa
     assert model(IDS)["logits"].shape == (3, 3)
 
 
+def test_nlp_model_has_no_labels_of_the_head_that_its_encoder_had(tmp_path):
+    first = create(task("names"), dtype="float32", id2label=dict(enumerate("ABCDE")))
+    assert list(first.config.id2label.values()) == list("ABCDE")
+    first.save_pretrained(tmp_path)
+
+    def labels(**overrides):
+        new = NLPTaskConfig("new", "topic_classification", num_classes=5)
+        model = create_modern_bert_with_head(
+            "tiny", new, pretrained=tmp_path, bert_config_overrides=overrides
+        )
+        return list(model.config.id2label.values())
+
+    assert labels() == [f"LABEL_{i}" for i in range(5)]
+    assert labels(id2label=dict(enumerate("VWXYZ"))) == list("VWXYZ")
+
+
 def test_nlp_model_encoder_saves_without_the_head(tmp_path):
     model = create(task("names"), dtype="float32")
     model.encoder.save_pretrained(tmp_path)
