@@ -224,6 +224,13 @@ def test_byte_order_mark_is_no_part_of_the_first_line(run):
     assert inside[0]["ids"] != inside[1]["ids"]  # further on it is text
 
 
+def test_blank_line_does_not_hide_that_jsonl_follows(run):
+    records, _ = run("tokenize", stdin=b'\n{"text": "a"}\n')
+    assert [record["ids"] for record in records] == [
+        run("tokenize", text)[0][0]["ids"] for text in ("", "a")
+    ]
+
+
 def test_input_kind_can_be_said(run):
     records, _ = run("tokenize", "--input", "text", stdin=b'{"text": "a"}')
     assert "".join(records[0]["tokens"][1:-1]).replace("Ġ", " ") == '{"text": "a"}'

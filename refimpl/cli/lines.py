@@ -47,9 +47,9 @@ def read_lines(args: argparse.Namespace, texts: list[str], key: str = "text") ->
     for index, raw in enumerate(sys.stdin.buffer):
         if index == 0:
             raw = raw.removeprefix(codecs.BOM_UTF8)  # a mark of the file, not of its first text
-        if is_json is None:
+        if is_json is None and raw.strip():  # a blank line is an empty text and decides nothing
             is_json = raw.lstrip().startswith(b"{")
-        yield _parsed(index, raw.rstrip(b"\r\n"), key, is_json)
+        yield _parsed(index, raw.rstrip(b"\r\n"), key, bool(is_json))
 
 
 def from_command_line(texts: list[str]) -> bool:

@@ -42,7 +42,7 @@ def add_streams(parser: argparse.ArgumentParser, *formats: str, batch_size: int 
         "--input",
         choices=("auto", "text", "jsonl"),
         default="auto",
-        help="what a line of stdin is; auto: JSONL if the first one starts with { (default: auto)",
+        help="what a line of stdin is; auto: JSONL if the first that is not blank starts with {",
     )
     add_format(group, *formats)
     group.add_argument(
