@@ -77,7 +77,7 @@ def test_fill_mask_gives_the_pipelines_results(run):
     (record,), err = run("fill-mask", text, "--top-k", 3)
     assert record == {"index": 0, "results": refimpl.pipeline("fill-mask")(text, top_k=3)}
     assert err == ""
-    (record,), _ = run("fill-mask", text, "--targets", "Ġrange", "Ġlist")
+    (record,), _ = run("fill-mask", "--targets", "Ġrange", "--targets", "Ġlist", text)
     assert [r["token_str"] for r in record["results"]] == [" range", " list"]
 
 
@@ -102,7 +102,7 @@ def test_classify_gives_the_pipelines_results(run, folders):
 def test_ner_gives_the_pipelines_results(run, folders):
     text = "Ada lived in London"
     tag = refimpl.pipeline("ner", folders["ner"])
-    (record,), _ = run("ner", "--model", folders["ner"], text, "--ignore-labels")
+    (record,), _ = run("ner", "--model", folders["ner"], "--ignore-labels", "", text)
     assert record["results"] == tag(text, aggregation_strategy="simple", ignore_labels=[])
     (record,), _ = run("ner", "--model", folders["ner"], text, "--aggregation", "none")
     assert record["results"] == tag(text)
@@ -296,7 +296,7 @@ def test_table_of_every_verb(run, folders):
     for verb, *argv in (
         ("fill-mask", "[MASK] [MASK]"),
         ("classify", "--model", folders["classify"], "a"),
-        ("ner", "--model", folders["ner"], "a b c d e", "--ignore-labels"),
+        ("ner", "--model", folders["ner"], "a b c d e", "--ignore-labels", ""),
         ("answer", "--model", folders["answer"], "q", "--context", "c", "--impossible"),
         ("embed", "--model", folders["embed"], "a"),
         ("rerank", "--model", folders["rerank"], "q", "d"),

@@ -19,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-k", type=positive, default=5, metavar="N", help="how many candidates"
     )
-    parser.add_argument("--targets", nargs="+", metavar="WORD", help="choose from these words only")
+    parser.add_argument(
+        "--targets",
+        action="append",  # one word each: a list would swallow the texts that follow
+        metavar="WORD",
+        help="choose from this word, and those of further --targets, only",
+    )
     add_model(parser)
     add_length(parser)
     add_streams(parser)

@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--aggregation", choices=STRATEGIES, default="simple", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--ignore-labels", nargs="*", default=["O"], metavar="LABEL", help="(default: O)"
+        "--ignore-labels",
+        action="append",  # one label each: a list would swallow the texts that follow
+        metavar="LABEL",
+        help='leave this label out; may be given again; "" leaves none out (default: O)',
     )
     parser.add_argument(
         "--stride", type=int, metavar="N", help="read long texts in pieces that overlap by N tokens"
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     tag = pipeline(
         "token-classification",
         aggregation_strategy=args.aggregation,
-        ignore_labels=args.ignore_labels,
+        ignore_labels=args.ignore_labels or ["O"],
         stride=args.stride,
         batch_size=args.batch_size,
         return_lost=True,
