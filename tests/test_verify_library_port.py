@@ -95,6 +95,12 @@ def test_a_stale_buffer_is_found_by_the_order_of_calls(build):
     assert {f.gate for f in report.findings if f.level == "fail"} == {"runtime"}
 
 
+def test_a_model_stays_loaded_from_call_to_call(build):
+    port, r = LibraryPort(build("BUG_STALE")), request("eight-tokens")
+    first, again = (port.run(r).taps["logits"] for _ in range(2))
+    assert not np.array_equal(first, again)
+
+
 def test_injected_steps_are_what_the_port_goes_on_with(build):
     r, p = request("eight-tokens"), case("eight-tokens").model()
     changed = trace(p)["layers.1.residual_1"][..., ::-1].astype(np.float32)
