@@ -66,9 +66,8 @@ class Evidence:
         for seed in range(NOISE_SEEDS):
             made = forced(noisy(self.p, self.dtype, seed), self.port)
             for name, x in self.right.items():
-                size = K * rms(token_errors(name, made[name], x, self.real))
-                if math.isfinite(size):
-                    out[name] = max(out[name], size)
+                e = token_errors(name, made[name], x, self.real)
+                out[name] = max(out[name], K * rms(e[np.isfinite(e)]))
         return out
 
     @cached_property
