@@ -1,12 +1,24 @@
 """Where the computation runs: which backends there are, which is taken, and what `info()` tells.
 
-Today there is one, numpy. `REFIMPL_BACKEND` sets the default that "auto" means.
+numpy is the reference, in float32 and float64. native is the CPU engine, float32, where the
+extension `_native` was built; "auto" then means native for float32 and numpy for the rest. The
+environment decides what the caller leaves open:
+
+    REFIMPL_BACKEND         numpy or native in place of "auto"; float64 stays numpy's
+    REFIMPL_ISA             the highest tier of instructions that the engine may use
+    REFIMPL_THREADS         the engine's threads, else OMP_NUM_THREADS, else the usable cores
+    REFIMPL_REQUIRE_NATIVE  1: a missing engine is an error, where "auto" would fall back to numpy
+
+The only module that imports `_native`.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,31 +26,98 @@ import numpy as np
 from ._version import __version__
 
 # Backend -> the dtypes that it computes in.
-BACKENDS: dict[str, tuple[str, ...]] = {"numpy": ("float32", "float64")}
+BACKENDS: dict[str, tuple[str, ...]] = {"native": ("float32",), "numpy": ("float32", "float64")}
+
+# Written by setup.py where it could not build the extension: one line that says why.
+NOT_BUILT = Path(__file__).with_name("native_not_built.txt")
 
 
 def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[str, np.dtype]:
     """The backend and dtype to compute with. Raises ValueError that says what there is."""
-    if backend == "auto":
-        backend = os.environ.get("REFIMPL_BACKEND", "auto")
-        if backend == "auto":
-            backend = "numpy"
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is not available; available: {', '.join(BACKENDS)}")
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if backend == "auto":
+        backend = _automatic(name)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is not available; available: {', '.join(present())}")
+    if backend == "native":
+        native()
     if name not in BACKENDS[backend]:
         options = ", ".join(BACKENDS[backend])
         raise ValueError(f"dtype {name!r} is not available on backend {backend}: {options}")
-    if num_threads is not None:
+    if num_threads is not None and backend == "numpy":
         raise ValueError(
             f"num_threads is {num_threads!r}, but the numpy backend has the threads of its BLAS; "
             "set OMP_NUM_THREADS before Python starts"
         )
+    if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
+        raise ValueError(f"num_threads is {num_threads!r}; it must be an int of at least 1")
     return backend, np.dtype(name)
 
 
+def _automatic(dtype: str) -> str:
+    """What "auto" means for a dtype."""
+    wanted = os.environ.get("REFIMPL_BACKEND") or "auto"
+    if wanted not in ("auto", "native"):
+        return wanted
+    if dtype not in BACKENDS["native"]:
+        return "numpy"
+    if wanted == "native" or os.environ.get("REFIMPL_REQUIRE_NATIVE") == "1":
+        return "native"
+    return present()[0]
+
+
+def present() -> list[str]:
+    """Names of the backends that can be used here, the preferred one first."""
+    return [name for name in BACKENDS if name != "native" or why_not_native() is None]
+
+
+# -- the extension --------------------------------------------------------------------------------
+
+
+@cache
+def _import_native() -> tuple[ModuleType | None, str | None]:
+    """The extension, or why there is none."""
+    try:
+        from . import _native
+    except ImportError as error:
+        if error.name != __package__:  # found, and not loadable
+            return None, f"the extension does not load: {error}"
+        reason = NOT_BUILT.read_text().strip() if NOT_BUILT.exists() else "no extension beside it"
+        return None, f"the extension was not built: {reason}"
+    return _native, None
+
+
+def why_not_native() -> str | None:
+    """Why the CPU engine is not there; None where it is."""
+    return _import_native()[1]
+
+
+def native() -> Any:
+    """The extension. Raises ValueError that says why there is none."""
+    module, why = _import_native()
+    if module is None:
+        raise ValueError(f"backend 'native' is not available: {why}; available: numpy")
+    return module
+
+
+def chosen_tier() -> str:
+    """The tier that a new engine takes. Raises ValueError for an unknown REFIMPL_ISA."""
+    cap = os.environ.get("REFIMPL_ISA", "")
+    try:
+        return native().best_tier(cap)
+    except ValueError as error:
+        raise ValueError(f"REFIMPL_ISA is {cap!r}: {error}") from None
+
+
+# -- facts ----------------------------------------------------------------------------------------
+
+
 def info() -> dict[str, Any]:
-    """Version, numpy and its BLAS, backends with their dtypes, cores that this process may use."""
+    """Version, numpy and its BLAS, backends with their dtypes, cores that this process may use.
+
+    `native`: the engine's tier and why others are left out, its threads, its compiler; or, where it
+    is missing, why.
+    """
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     affinity = getattr(os, "sched_getaffinity", None)
     return {
@@ -49,5 +128,24 @@ def info() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "backend": resolve("auto", "float32")[0],
-        "backends": {name: list(dtypes) for name, dtypes in BACKENDS.items()},
+        "backends": {name: list(BACKENDS[name]) for name in present()},
+        "native": _native_facts(),
+    }
+
+
+def _native_facts() -> dict[str, Any]:
+    why = why_not_native()
+    if why is not None:
+        return {"available": False, "why": f"{why}; numpy computes"}
+    module, tier = native(), chosen_tier()
+    left_out = dict(module.missing_tiers())
+    above = module.tiers()[: module.tiers().index(tier)]
+    left_out |= {name: f"REFIMPL_ISA is {os.environ['REFIMPL_ISA']}" for name in above}
+    return {
+        "available": True,
+        "tier": tier,
+        "tiers": module.tiers(),
+        "left_out": left_out,
+        "threads": module.default_threads(),
+        "compiler": module.compiler,
     }

@@ -23,6 +23,7 @@ from . import ops
 from .checkpoint import read_checkpoint, write_checkpoint
 from .config import VARIANTS, ModernBertConfig
 from .encoder import Tap, encode
+from .engine import LazyEngine
 from .heads import Head
 from .hub import resolve
 from .inputs import Inputs, check_inputs, check_packed
@@ -48,7 +49,9 @@ class ModernBERT:
     """The encoder.
 
     config: ModernBertConfig; params: dict name -> array (params.py), all of one float dtype, which
-    is the dtype that everything is computed in; folder: where they came from, or None.
+    is the dtype that everything is computed in; folder: where they came from, or None. On backend
+    native the engine packs its own copy of the matrices at the first call, and sees no change of
+    `params` after that.
     """
 
     MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
@@ -69,6 +72,8 @@ class ModernBERT:
         check_params(self.params, self.shapes())
         dtype = self.params["final_norm.weight"].dtype
         self.backend, self.dtype = backends.resolve(backend, dtype.name, num_threads)
+        native = self.backend == "native"
+        self._engine = LazyEngine(config, self.params, num_threads) if native else None
 
     # -- construction -----------------------------------------------------------------------------
 
@@ -155,6 +160,10 @@ class ModernBERT:
         (transformers 4's convention; its version 5 puts `last_hidden_state` in the last place), and
         `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
         `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError.
+
+        On backend native the engine computes unless hidden states, attentions or taps are asked
+        for: those are the reference's, numpy then computes. The engine gives zeros after the last
+        real token of a row.
         """
         checked = check_inputs(
             self.config, inputs, attention_mask, position_ids, dtype=self.dtype, axes=self.axes
@@ -162,7 +171,11 @@ class ModernBERT:
         wanted = Recorder(
             hidden_states=output_hidden_states, attentions=output_attentions, then=tap
         )
-        hidden = encode(self.params, self.config, **checked.rows(), ops=ops, tap=wanted)
+        looked_at = output_hidden_states or output_attentions or tap is not None
+        if self._engine is None or looked_at:
+            hidden = encode(self.params, self.config, **checked.rows(), ops=ops, tap=wanted)
+        else:
+            hidden = self._engine.get().padded(**checked.rows())
         out: dict[str, Any] = self._outputs(hidden, checked, wanted)
         if output_hidden_states:
             out["hidden_states"] = wanted.hidden_states
@@ -182,6 +195,8 @@ class ModernBERT:
         hidden]. No sequence sees another, positions restart in each. Raises ValueError.
         """
         ids, cu = check_packed(self.config, input_ids, cu_seqlens)
+        if self._engine is not None:
+            return self._engine.get().packed(ids, cu)
         return encode(self.params, self.config, ids, cu_seqlens=cu)
 
     def predict(
@@ -258,7 +273,9 @@ class ModernBERTForTask(ModernBERT):
     def encoder(self) -> ModernBERT:
         """The encoder alone, over the same parameters."""
         own = {name: self.params[name] for name in encoder_shapes(self.config)}
-        return ModernBERT(self.config, own, backend=self.backend, folder=self.folder)
+        found = ModernBERT(self.config, own, backend=self.backend, folder=self.folder)
+        found._engine = self._engine
+        return found
 
     def shapes(self) -> Shapes:
         return encoder_shapes(self.config) | self.head.shapes(self.config)

@@ -1,0 +1,105 @@
+#include "base/cpu.h"
+
+#include <cstdint>
+#include <stdexcept>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace refimpl {
+namespace {
+
+std::string why_not_scalar() { return ""; }
+
+#if defined(__x86_64__)
+
+// XCR0: the register states that the operating system saves on a context switch.
+std::uint64_t saved_states() {
+  std::uint32_t low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (std::uint64_t{high} << 32) | low;
+}
+
+constexpr std::uint64_t kStateAvx = 0x6;      // XMM and YMM
+constexpr std::uint64_t kStateAvx512 = 0xe6;  // also opmask, the high halves of ZMM, ZMM 16 - 31
+
+std::string why_not_avx2() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return "CPUID is not available";
+  if (!(c & bit_OSXSAVE)) return "the operating system does not use XSAVE";
+  const bool fma = c & bit_FMA;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return "CPUID has no leaf 7";
+  if (!fma || !(b & bit_AVX2)) return "the processor has no AVX2 with FMA";
+  if ((saved_states() & kStateAvx) != kStateAvx) return "the operating system does not save AVX registers";
+  return "";
+}
+
+std::string why_not_avx512() {
+  if (const std::string why = why_not_avx2(); !why.empty()) return why;
+  unsigned a, b, c, d;
+  __get_cpuid_count(7, 0, &a, &b, &c, &d);
+  constexpr unsigned kNeeded = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+  if ((b & kNeeded) != kNeeded) return "the processor has no AVX-512 F, DQ, BW and VL";
+  if ((saved_states() & kStateAvx512) != kStateAvx512) return "the operating system does not save AVX-512 registers";
+  return "";
+}
+
+#endif
+
+// The tier of that name, whether it can run here or not.
+Tier known_tier(const std::string& name) {
+  std::string known;
+  for (Tier tier : built_tiers()) {
+    if (name == tier_name(tier)) return tier;
+    known += (known.empty() ? "" : ", ") + std::string(tier_name(tier));
+  }
+  throw std::invalid_argument("tier '" + name + "' is unknown; this build has " + known);
+}
+
+}  // namespace
+
+const std::vector<Tier>& built_tiers() {
+  static const std::vector<Tier> tiers = {
+#define REFIMPL_TIER(name) Tier::name,
+#include "base/tiers.inc"
+  };
+  return tiers;
+}
+
+const char* tier_name(Tier tier) {
+  switch (tier) {
+#define REFIMPL_TIER(name) \
+  case Tier::name: return #name;
+#include "base/tiers.inc"
+  }
+  return "";
+}
+
+std::string why_unavailable(Tier tier) {
+  switch (tier) {
+#define REFIMPL_TIER(name) \
+  case Tier::name: return why_not_##name();
+#include "base/tiers.inc"
+  }
+  return "";
+}
+
+Tier named_tier(const std::string& name) {
+  const Tier tier = known_tier(name);
+  if (const std::string why = why_unavailable(tier); !why.empty())
+    throw std::invalid_argument("tier '" + name + "' cannot run here: " + why);
+  return tier;
+}
+
+Tier best_tier(const std::string& cap) {
+  const Tier top = cap.empty() ? built_tiers().front() : known_tier(cap);
+  bool below = false;
+  for (Tier tier : built_tiers()) {
+    below = below || tier == top;
+    if (below && why_unavailable(tier).empty()) return tier;
+  }
+  return Tier::scalar;
+}
+
+}  // namespace refimpl

@@ -1,0 +1,98 @@
+// The whole encoder on packed tokens: weights packed once, one workspace, the steps of MODEL.md.
+//
+// float32. Sequences of any lengths stand one after the other, [total, hidden]; none sees another.
+// A sequence's result has the same bits whatever stands beside it and however many threads work:
+// work is split over rows, columns, heads and blocks of queries, never over a sum.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace refimpl {
+
+using Floats = std::vector<float>;
+
+struct LayerPlan {
+  std::ptrdiff_t window;  // visible iff |i - j| <= window; negative: all
+  double theta;
+};
+
+struct Plan {
+  std::size_t vocab, hidden, inter, heads;
+  float norm_eps;
+  Activation activation;
+  std::vector<LayerPlan> layers;
+};
+
+// Pointers to float32 tensors of a checkpoint, [out, in]; biases may be null. Read during
+// construction only, but for the embedding, which must outlive the engine.
+struct LayerWeights {
+  const float *attn_norm, *attn_norm_bias;  // null in layer 0
+  const float *wqkv, *wqkv_bias, *wo, *wo_bias;
+  const float *mlp_norm, *mlp_norm_bias;
+  const float *wi, *wi_bias, *mlp_wo, *mlp_wo_bias;
+};
+
+struct Weights {
+  const float* embedding;  // [vocab, hidden]
+  const float *embedding_norm, *embedding_norm_bias;
+  const float *final_norm, *final_norm_bias;
+  std::vector<LayerWeights> layers;
+};
+
+// What to run on; total = cu_seqlens.back(). Exactly one of ids and embeddings.
+struct Batch {
+  const std::int64_t* ids;              // [total], each below vocab, or null
+  const float* embeddings;              // [total, hidden], before their norm, or null
+  const std::int64_t* positions;        // [total] or null: 0, 1, .. in each sequence
+  const unsigned char* visible;         // [total], 0 = masked as a key, or null: all visible
+  std::vector<std::size_t> cu_seqlens;  // [batch + 1], from 0, never falling
+};
+
+// Weights as the kernels take them; empty floats stand for a bias or norm that is not there.
+struct Linear {
+  std::size_t n = 0, k = 0;
+  Floats packed, bias;
+};
+
+struct Norm {
+  Floats weight, bias;
+};
+
+struct Layer {
+  Norm attn_norm, mlp_norm;
+  Linear wqkv, wo, wi, mlp_wo;
+};
+
+class Engine {
+ public:
+  // Packs the weights. Throws std::invalid_argument for sizes that do not fit, std::bad_alloc.
+  Engine(const Kernels& kernels, Plan plan, const Weights& weights);
+
+  // out [total, hidden]: the last hidden state. `stop` is asked before each layer; when it says yes,
+  // out is left unfinished and the result is false. Throws std::bad_alloc. May be called from several
+  // threads at once.
+  bool forward(const Batch& batch, float* out, int threads, bool (*stop)()) const;
+
+  // Bytes of the packed matrices, which the engine holds beside the embedding.
+  std::size_t packed_bytes() const;
+  // Bytes that forward allocates, and frees, for so many tokens in so many sequences; the index
+  // arrays and rotary tables come on top.
+  std::size_t workspace_bytes(std::size_t total, std::size_t batch, int threads) const;
+
+  std::size_t head_dim() const { return plan.hidden / plan.heads; }
+
+  const Kernels& kernels;
+  const Plan plan;
+
+ private:
+  friend class Forward;
+  const float* embedding_;
+  Norm embedding_norm_, final_norm_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace refimpl

@@ -1,0 +1,62 @@
+// The verbs on 4 float lanes in plain C++: the ABI floor, and every machine without a tier of its own.
+// fma() is a product and a sum, two roundings: portable hardware has no fused one.
+namespace refimpl::scalar {
+
+struct f32 {
+  static constexpr int lanes = 4;
+  float v[4];
+};
+
+#define REFIMPL_EACH(expression)                          \
+  f32 r;                                                  \
+  for (int i = 0; i < f32::lanes; ++i) r.v[i] = expression; \
+  return r
+
+REFIMPL_INLINE f32 set1(float x) { REFIMPL_EACH(x); }
+REFIMPL_INLINE f32 load(const float* p) { REFIMPL_EACH(p[i]); }
+REFIMPL_INLINE void store(float* p, f32 a) {
+  for (int i = 0; i < f32::lanes; ++i) p[i] = a.v[i];
+}
+// The first n lanes (0 <= n <= lanes); the others read as 0, and are not written.
+REFIMPL_INLINE f32 load_first(const float* p, int n) { REFIMPL_EACH(i < n ? p[i] : 0.0f); }
+REFIMPL_INLINE void store_first(float* p, f32 a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = a.v[i];
+}
+REFIMPL_INLINE f32 add(f32 a, f32 b) { REFIMPL_EACH(a.v[i] + b.v[i]); }
+REFIMPL_INLINE f32 sub(f32 a, f32 b) { REFIMPL_EACH(a.v[i] - b.v[i]); }
+REFIMPL_INLINE f32 mul(f32 a, f32 b) { REFIMPL_EACH(a.v[i] * b.v[i]); }
+REFIMPL_INLINE f32 div(f32 a, f32 b) { REFIMPL_EACH(a.v[i] / b.v[i]); }
+REFIMPL_INLINE f32 fma(f32 a, f32 b, f32 c) { REFIMPL_EACH(a.v[i] * b.v[i] + c.v[i]); }
+// The second operand when either is NaN.
+REFIMPL_INLINE f32 max(f32 a, f32 b) { REFIMPL_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+REFIMPL_INLINE f32 min(f32 a, f32 b) { REFIMPL_EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+REFIMPL_INLINE f32 abs(f32 a) { REFIMPL_EACH(__builtin_fabsf(a.v[i])); }
+// |a| with the sign of s.
+REFIMPL_INLINE f32 copysign(f32 a, f32 s) { REFIMPL_EACH(__builtin_copysignf(a.v[i], s.v[i])); }
+// Nearest integer, ties to even, for |a| < 2^22: adding and taking away 1.5 * 2^23 leaves no fraction.
+REFIMPL_INLINE f32 round(f32 a) { REFIMPL_EACH((a.v[i] + 12582912.0f) - 12582912.0f); }
+// 2^n for integral n in [-127, 127]; -127 gives 0.
+REFIMPL_INLINE f32 exp2_int(f32 n) {
+  f32 r;
+  for (int i = 0; i < f32::lanes; ++i) {
+    // 2^23 + e has e in its low bits.
+    const float shifted = n.v[i] + (8388608.0f + 127.0f);
+    std::uint32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits <<= 23;
+    std::memcpy(&r.v[i], &bits, sizeof bits);
+  }
+  return r;
+}
+// b where x < y, else a.
+REFIMPL_INLINE f32 where_less(f32 x, f32 y, f32 b, f32 a) { REFIMPL_EACH(x.v[i] < y.v[i] ? b.v[i] : a.v[i]); }
+// Sums and maxima over lanes; halves first, an order that never changes.
+REFIMPL_INLINE float sum(f32 a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+REFIMPL_INLINE float max(f32 a) {
+  const float x = a.v[0] > a.v[2] ? a.v[0] : a.v[2], y = a.v[1] > a.v[3] ? a.v[1] : a.v[3];
+  return x > y ? x : y;
+}
+
+#undef REFIMPL_EACH
+
+}  // namespace refimpl::scalar

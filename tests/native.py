@@ -1,0 +1,55 @@
+"""The CPU engine for the tests: the extension, or a skip with its reason; the tiers that run here.
+
+REFIMPL_REQUIRE_NATIVE=1 turns the skip into a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import Case
+
+from refimpl import backend
+from refimpl.config import ModernBertConfig
+from refimpl.engine import Engine
+
+# Sizes around the vector (4, 8, 16 lanes), the panel (8, 16, 32) and the tile heights (4, 6, 14).
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 24, 31, 32, 33, 47, 64, 65)
+
+
+def extension() -> Any:
+    """`refimpl._native`. Called at the top of a test module."""
+    why = backend.why_not_native()
+    if why is None:
+        return backend.native()
+    if os.environ.get("REFIMPL_REQUIRE_NATIVE") == "1":
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why, allow_module_level=True)
+
+
+def tiers() -> list[str]:
+    return extension().tiers()
+
+
+def engine_of(case: Case, tier: str, num_threads: int = 1, **params: np.ndarray) -> Engine:
+    """The engine of a generated case's encoder, on one tier."""
+    config = ModernBertConfig.from_dict(case.config())
+    return Engine(config, case.params(dtype=np.float32) | params, num_threads, tier)
+
+
+def misplaced(x: np.ndarray) -> dict[str, np.ndarray]:
+    """The same values in memory as nobody wants them: misaligned, strided, transposed, reversed."""
+    raw = np.zeros(x.nbytes + 1, np.uint8)
+    odd = raw[1:].view(x.dtype).reshape(x.shape)
+    odd[...] = x
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
+    wide[..., ::2] = x
+    return {
+        "misaligned": odd,
+        "strided": wide[..., ::2],
+        "transposed": np.asfortranarray(x),
+        "reversed": x[::-1].copy()[::-1],
+    }

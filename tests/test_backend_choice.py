@@ -1,0 +1,217 @@
+"""Which backend and tier are taken, what the environment may say, and what is told about it."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from native import extension, tiers
+
+import refimpl
+from refimpl import backend
+from refimpl.config import ModernBertConfig
+from refimpl.engine import Engine
+from refimpl.params import encoder_shapes, initialise
+from refimpl.taps import record
+
+WHY = "the extension was not built: no compiler"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("REFIMPL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """No extension here."""
+    monkeypatch.setattr(backend, "_import_native", lambda: (None, WHY))
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """An extension that says it has three tiers, one of them out of reach."""
+
+    def best_tier(cap):
+        if cap not in ("", "big", "middle", "small"):
+            raise ValueError(f"tier '{cap}' is unknown")
+        return "small" if cap == "small" else "middle"
+
+    module = SimpleNamespace(
+        best_tier=best_tier,
+        tiers=lambda: ["middle", "small"],
+        missing_tiers=lambda: {"big": "the processor is small"},
+        default_threads=lambda: 3,
+        compiler="cc 1",
+    )
+    monkeypatch.setattr(backend, "_import_native", lambda: (module, None))
+
+
+# -- which backend --------------------------------------------------------------------------------
+
+
+def test_auto_is_native_for_float32_and_numpy_for_the_rest(pretended, monkeypatch):
+    assert backend.resolve("auto", "float32") == ("native", np.dtype("float32"))
+    assert backend.resolve("auto", "float64") == ("numpy", np.dtype("float64"))
+    assert backend.resolve("numpy", "float32")[0] == "numpy"
+    monkeypatch.setenv("REFIMPL_BACKEND", "numpy")
+    assert backend.resolve("auto", "float32")[0] == "numpy"
+    assert backend.resolve("native", "float32")[0] == "native"
+    monkeypatch.setenv("REFIMPL_BACKEND", "native")
+    assert backend.resolve("auto", "float32")[0] == "native"
+    assert backend.resolve("auto", "float64")[0] == "numpy"
+    monkeypatch.setenv("REFIMPL_BACKEND", "tpu")
+    with pytest.raises(ValueError, match="'tpu' is not available; available: native, numpy"):
+        backend.resolve("auto", "float32")
+
+
+def test_without_the_extension_auto_is_numpy_unless_it_is_required(without, monkeypatch):
+    assert backend.resolve("auto", "float32")[0] == "numpy"
+    for name, value in (("REFIMPL_REQUIRE_NATIVE", "1"), ("REFIMPL_BACKEND", "native")):
+        with monkeypatch.context() as m:
+            m.setenv(name, value)
+            with pytest.raises(ValueError, match=WHY):
+                backend.resolve("auto", "float32")
+            assert backend.resolve("auto", "float64")[0] == "numpy"
+            assert backend.resolve("numpy", "float32")[0] == "numpy"
+    with pytest.raises(ValueError, match=f"'native' is not available: {WHY}; available: numpy"):
+        backend.resolve("native", "float32")
+    with pytest.raises(ValueError, match="available: numpy$"):
+        backend.resolve("tpu", "float32")
+
+
+def test_dtype_that_native_lacks_is_refused(pretended):
+    with pytest.raises(ValueError, match="'float64' is not available on backend native: float32"):
+        backend.resolve("native", "float64")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_number_of_threads_is_checked(pretended, threads):
+    assert backend.resolve("native", "float32", 2)[0] == "native"
+    with pytest.raises(ValueError, match="num_threads is"):
+        backend.resolve("native", "float32", threads)
+    with pytest.raises(ValueError, match="threads of its BLAS"):
+        backend.resolve("numpy", "float32", 2)
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+
+def test_info_tells_the_tier_and_why_others_are_left_out(pretended, monkeypatch):
+    facts = backend.info()
+    assert facts["backend"] == "native"
+    assert facts["native"] == {
+        "available": True,
+        "tier": "middle",
+        "tiers": ["middle", "small"],
+        "left_out": {"big": "the processor is small"},
+        "threads": 3,
+        "compiler": "cc 1",
+    }
+    monkeypatch.setenv("REFIMPL_ISA", "small")
+    capped = backend.info()["native"]
+    assert capped["tier"] == "small"
+    assert capped["left_out"]["middle"] == "REFIMPL_ISA is small"
+    monkeypatch.setenv("REFIMPL_ISA", "sse")
+    with pytest.raises(ValueError, match="REFIMPL_ISA is 'sse': tier 'sse' is unknown"):
+        backend.info()
+
+
+def test_info_tells_why_there_is_no_engine(without):
+    facts = backend.info()
+    assert facts["backend"] == "numpy" and list(facts["backends"]) == ["numpy"]
+    assert facts["native"] == {"available": False, "why": f"{WHY}; numpy computes"}
+
+
+def test_reason_that_the_build_left_is_told(tmp_path):
+    package = Path(refimpl.__file__).parent
+    leave_out = shutil.ignore_patterns("*.so", "bundled", "__pycache__", "native_not_built.txt")
+    shutil.copytree(package, tmp_path / "refimpl", ignore=leave_out)
+
+    def told() -> str:
+        code = "from refimpl import info; print(info()['native']['why'])"
+        env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=env, check=True,
+            capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    assert told().startswith("the extension was not built: ")
+    (tmp_path / "refimpl" / "native_not_built.txt").write_text("command 'g++' failed\n")
+    assert told() == "the extension was not built: command 'g++' failed; numpy computes\n"
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    (tmp_path / "refimpl" / f"_native{suffix}").write_text("no library")
+    assert told().startswith("the extension does not load: ")
+
+
+# -- with the engine ------------------------------------------------------------------------------
+
+
+def tiny(**options):
+    return refimpl.ModernBERT.from_variant("tiny", pretrained=True, **options)
+
+
+@pytest.fixture
+def native():
+    return extension()
+
+
+IDS = [[1, 17, 42, 2], [1, 17, 2, 3]]
+
+
+def test_cap_is_obeyed(native, monkeypatch):
+    config = ModernBertConfig.from_variant("tiny", num_hidden_layers=1)
+    params = initialise(encoder_shapes(config), config, 0, np.dtype("float32"))
+    for tier in tiers():
+        monkeypatch.setenv("REFIMPL_ISA", tier)
+        assert Engine(config, params).tier == tier == backend.info()["native"]["tier"]
+        model = tiny()
+        model(IDS)
+        assert model._engine.get().tier == tier
+    # a cap above the machine's best is the machine's best
+    for tier in native.missing_tiers():
+        assert native.best_tier(tier) == next(t for t in native.tiers())
+    with pytest.raises(ValueError, match="tier 'sse' is unknown; this build has .*scalar"):
+        native.best_tier("sse")
+
+
+def test_steps_states_and_maps_are_the_references(native):
+    model, plain = tiny(), tiny(backend="numpy")
+    steps, same = {}, {}
+    ours = model(IDS, output_hidden_states=True, output_attentions=True, tap=record(steps))
+    theirs = plain(IDS, output_hidden_states=True, output_attentions=True, tap=record(same))
+    assert model._engine._engine is None, "it was packed, and nobody needed it"
+    assert steps.keys() == same.keys()
+    for name in same:
+        np.testing.assert_array_equal(steps[name], same[name])
+    for a, b in zip(ours["attentions"] + ours["hidden_states"],
+                    theirs["attentions"] + theirs["hidden_states"], strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+
+
+def test_encoder_of_a_task_shares_its_engine(native):
+    model = refimpl.load(refimpl.model.BUNDLED)
+    expected = model(IDS)["logits"]
+    assert model.encoder._engine is model._engine
+    assert expected.shape == (2, 4, model.config.vocab_size)
+    model.encoder(IDS)
+    assert model.encoder._engine.get() is model._engine.get()
+
+
+def test_predict_and_packing_run_on_the_engine(native):
+    model = tiny(num_threads=2)
+    whole = model({"input_ids": IDS})["last_hidden_state"]
+    steps = model.predict({"input_ids": IDS}, batch_size=1)["last_hidden_state"]
+    np.testing.assert_array_equal(steps, whole)
+    packed = model.encode_packed([*IDS[0], *IDS[1]], [0, 4, 8])
+    np.testing.assert_array_equal(packed, whole.reshape(8, -1))
+    assert model._engine.get().num_threads == 2
