@@ -1,0 +1,188 @@
+"""The engine among threads, forks and signals: what one process expects of another's guest.
+
+No test asserts on time; those that wait for something to happen wait without end.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from cases import Case, integers
+from native import engine_of, extension, tiers
+
+import refimpl
+
+native = extension()
+
+CASE = Case("process", "v5", "fsfs", 64, 4, 96, 61, 16, 1e4, 1e3)
+IDS = integers((400,), CASE.vocab, 1, "ids")
+WHOLE = np.array([0, 400])
+FORKS = 50
+
+
+def tiny(**options) -> refimpl.ModernBERT:
+    return refimpl.ModernBERT.from_variant("tiny", pretrained=True, backend="native", **options)
+
+
+def in_child(function) -> int:
+    """Exit status of a fork that runs it: 0 when it returned true."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if function() else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_fork_after_use_answers():
+    engine = engine_of(CASE, tiers()[0], num_threads=4)
+    expected = engine.packed(IDS, WHOLE)
+    for _ in range(FORKS):
+        assert in_child(lambda: np.array_equal(engine.packed(IDS, WHOLE), expected)) == 0
+    # the parent's helpers are still there, and a child's child gets its own
+    assert np.array_equal(engine.packed(IDS, WHOLE), expected)
+    assert in_child(lambda: in_child(lambda: engine.packed(IDS, WHOLE).any()) == 0) == 0
+
+
+def test_a_fork_while_others_compute_answers():
+    engine = engine_of(CASE, tiers()[0], num_threads=2)
+    expected, done = engine.packed(IDS, WHOLE), threading.Event()
+
+    def busy():
+        while not done.is_set():
+            engine.packed(IDS, WHOLE)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        for _ in range(10):
+            assert in_child(lambda: np.array_equal(engine.packed(IDS, WHOLE), expected)) == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_several_threads_share_a_model_and_pack_it_once(monkeypatch):
+    made = []
+    plain = refimpl.engine.Engine.__init__
+
+    def counted(self, *args, **kwargs):
+        made.append(self)
+        plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(refimpl.engine.Engine, "__init__", counted)
+    model, ids = tiny(num_threads=2), IDS[None] % 50
+    results = [None] * 6
+    start = threading.Barrier(len(results))
+
+    def run(i):
+        start.wait()
+        results[i] = model(ids[:, : 50 * (i + 1)])["last_hidden_state"]
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(results))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(made) == 1
+    for i, found in enumerate(results):
+        np.testing.assert_array_equal(found, model(ids[:, : 50 * (i + 1)])["last_hidden_state"])
+
+
+def test_copies_of_a_used_model_answer_the_same():
+    model, ids = tiny(), IDS[None, :20] % 50
+    expected = model(ids)["last_hidden_state"]
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+        assert other.backend == "native"
+        np.testing.assert_array_equal(other(ids)["last_hidden_state"], expected)
+
+
+def test_other_python_threads_run_during_a_forward_pass():
+    engine, ids = engine_of(CASE, tiers()[0]), np.tile(IDS, 20)
+    started, done, turns = threading.Event(), threading.Event(), 0
+
+    def compute():
+        started.set()
+        engine.packed(ids, np.array([0, len(ids)]))
+        done.set()
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e6)  # whoever has the GIL gives it away by itself, or not at all
+    try:
+        thread = threading.Thread(target=compute)
+        thread.start()
+        started.wait()
+        while not done.is_set():
+            turns += 1
+            time.sleep(0)
+        thread.join()
+    finally:
+        sys.setswitchinterval(usual)
+    assert turns > 1
+
+
+def test_signals_are_handled_during_a_forward_pass():
+    """Handlers run between layers: had they waited for its end, many signals would be one call."""
+    deep = Case("deep", "v5", "fs" * 30, 64, 4, 96, 61, 16, 1e4, 1e3)
+    engine, calls = engine_of(deep, tiers()[0]), []
+    before = signal.signal(signal.SIGALRM, lambda *_: calls.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        expected = engine.packed(IDS, WHOLE)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(calls) > 2
+    np.testing.assert_array_equal(engine.packed(IDS, WHOLE), expected)
+
+
+def test_ctrl_c_ends_a_forward_pass_and_leaves_the_engine_whole():
+    engine = engine_of(CASE, tiers()[0], num_threads=2)
+    expected = engine.packed(IDS, WHOLE)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            while True:
+                engine.packed(IDS, WHOLE)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(engine.packed(IDS, WHOLE), expected)
+
+
+@pytest.mark.parametrize(
+    ("variables", "cpus", "expected"),
+    [
+        ({}, 1, 1),
+        ({"REFIMPL_THREADS": "5"}, 1, 5),
+        ({"OMP_NUM_THREADS": "3"}, 1, 3),
+        ({"REFIMPL_THREADS": "2", "OMP_NUM_THREADS": "7"}, 1, 2),
+        ({"REFIMPL_THREADS": "x", "OMP_NUM_THREADS": "-1"}, 1, 1),
+        ({"REFIMPL_THREADS": "99999999999"}, 1, 256),
+    ],
+)
+def test_threads_follow_the_environment_else_the_affinity(variables, cpus, expected):
+    code = (
+        "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:%d])\n"
+        "from refimpl import info; print(info()['native']['threads'])"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS")} | variables
+    out = subprocess.run(
+        [sys.executable, "-c", code % cpus], env=env, check=True, capture_output=True, text=True
+    ).stdout
+    assert int(out) == expected
