@@ -1,22 +1,31 @@
-"""What a wheel must and must not hold: `wheel_contents.py FILE.whl`. Exits 1 on a breach."""
+"""What a wheel must and must not hold: `wheel_contents.py FILE.whl`. Exits 1 on a breach.
+
+The wheel is one that was built with the CPU engine.
+"""
 
 import sys
 import zipfile
 from pathlib import Path
 
-# The bundled model is 8.8 MB in bfloat16; twice that would be a second copy.
-LARGEST_WHEEL = 16e6
+# The bundled model is 8.8 MB in bfloat16; the rest is the engine, stripped, and Python.
+LARGEST_WHEEL, LARGEST_ENGINE = 12e6, 5e6
 
 wheel = Path(sys.argv[1])
-names = zipfile.ZipFile(wheel).namelist()
+sizes = {entry.filename: entry.file_size for entry in zipfile.ZipFile(wheel).infolist()}
+names = list(sizes)
 tops = {name.split("/")[0] for name in names}
 models = [name for name in names if name.endswith(".safetensors")]
+engines = [name for name in names if name.startswith("refimpl/_native.") and name.endswith(".so")]
 size = wheel.stat().st_size
 print(f"{wheel.name}: {len(names)} files, {size / 1e6:.1f} MB, models: {', '.join(models)}")
 
 faults = []
 if models != ["refimpl/bundled/tiny/model.safetensors"]:
     faults.append("it must hold the bundled model, once")
+if len(engines) != 1:
+    faults.append(f"it must hold the engine, once, and holds {engines}")
+elif sizes[engines[0]] > LARGEST_ENGINE:
+    faults.append(f"the engine has {sizes[engines[0]] / 1e6:.1f} MB; is it stripped?")
 for name in ("refimpl/py.typed", "refimpl/bundled/tiny/tokenizer.json"):
     if name not in names:
         faults.append(f"{name} is missing")
