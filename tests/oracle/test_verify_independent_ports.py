@@ -11,14 +11,15 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from independent_ports import PAIRS, PORTS, Wrong, steps
 
 from refimpl.verify.cases import case
 from refimpl.verify.compare import compare
 from refimpl.verify.evidence import Evidence
 from refimpl.verify.rank import Suspect, rank_cases
 from refimpl.verify.zoo import CLASSES, ZOO
+
+torch = pytest.importorskip("torch")
+from independent_ports import PAIRS, PORTS, Wrong, steps  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 

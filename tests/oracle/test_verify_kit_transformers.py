@@ -8,12 +8,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from test_verify_export import read_safetensors, verdict
 
 from refimpl.verify.cases import case
 from refimpl.verify.export import export
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.oracle
 NAMES = (

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import onnxruntime  # noqa: F401  (an oracle, like torch)
 import pytest
-import torch
 
 from refimpl.cli import main
 from refimpl.verify.cases import CASES, case
@@ -13,6 +11,10 @@ from refimpl.verify.gates import verify
 from refimpl.verify.onnx_port import OnnxPort
 from refimpl.verify.port import Request
 from refimpl.verify.transformers_port import TransformersPort
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("onnxruntime")
 
 pytestmark = [
     pytest.mark.oracle,
