@@ -14,23 +14,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from . import backend as backends
 from . import ops
-from .checkpoint import read_checkpoint, write_checkpoint
+from .checkpoint import CONFIG, read_checkpoint, write_checkpoint
 from .config import VARIANTS, ModernBertConfig
 from .encoder import Tap, encode
 from .engine import LazyEngine
-from .heads import Head
+from .errors import ModelFormatError
+from .heads import HEADS, Head
 from .hub import resolve
 from .inputs import Inputs, check_inputs, check_packed
 from .nlp import MultiTaskHead, NLPHead
 from .pairs import SUFFIX, second_text, split_pair
 from .params import Shapes, encoder_shapes, initialise
 from .sentence import SentenceHead
+from .sentence_files import transformer_folder
 from .summary import parameter_table
 from .taps import Recorder, attention_maps
 
@@ -268,6 +270,43 @@ class ModernBERTForTask(ModernBERT):
         if head.kind == "multiple_choice":
             self.axes = ("batch", "choices", "seq")
         super().__init__(config, params, backend=backend, num_threads=num_threads, folder=folder)
+
+    @classmethod
+    def from_variant(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """TypeError: a variant is an encoder, and names no head."""
+        raise TypeError(
+            "a variant has no head: create_modern_bert_with_head puts one on it, load and "
+            "ModernBERTForTask.from_pretrained read one from a folder"
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: Folder,
+        *,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        revision: str | None = None,
+    ) -> ModernBERTForTask:
+        """`load` of a folder that names a head; ModelFormatError where it names none."""
+        model = load(
+            folder_or_hub_id,
+            backend=backend,
+            dtype=dtype,
+            num_threads=num_threads,
+            revision=revision,
+        )
+        if isinstance(model, ModernBERTForTask):
+            return model
+        assert model.folder is not None
+        raise ModelFormatError(
+            f"{list(model.config.architectures)} names no head; those with one: "
+            f"{', '.join(head.architecture for head in HEADS.values())} (load and "
+            "ModernBERT.from_pretrained take the encoder alone)",
+            file=transformer_folder(model.folder) / CONFIG,
+            key="architectures",
+        )
 
     @property
     def encoder(self) -> ModernBERT:

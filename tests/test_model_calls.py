@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refimpl import ModernBERT, ModernBERTForTask
+from refimpl import ModelFormatError, ModernBERT, ModernBERTForTask
 from refimpl.heads import HEADS
 from refimpl.params import initialise
 
@@ -242,6 +242,17 @@ def test_model_wants_exactly_its_tensors_in_one_dtype(model):
 def test_model_option_that_is_not_there_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ModernBERT.from_variant("tiny", **SIZES, **options)
+
+
+def test_model_for_a_task_comes_with_its_head_or_not_at_all(model, tmp_path):
+    with_head(model, "token_classification").save_pretrained(tmp_path / "head")
+    read = ModernBERTForTask.from_pretrained(tmp_path / "head", dtype="float64")
+    assert type(read) is ModernBERTForTask and read.head == HEADS["token_classification"]
+    model.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ModelFormatError, match=r"\['ModernBertModel'\] names no head; .*ForMask"):
+        ModernBERTForTask.from_pretrained(tmp_path / "bare")
+    with pytest.raises(TypeError, match="create_modern_bert_with_head .*from_pretrained"):
+        ModernBERTForTask.from_variant("tiny")
 
 
 def test_model_variant_is_the_same_for_a_seed_and_another_for_another():
