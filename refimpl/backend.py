@@ -34,6 +34,8 @@ NOT_BUILT = Path(__file__).with_name("native_not_built.txt")
 
 def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[str, np.dtype]:
     """The backend and dtype to compute with. Raises ValueError that says what there is."""
+    if dtype is None:  # which numpy takes for float64
+        raise ValueError(f"dtype is None; available: {', '.join(BACKENDS['numpy'])}")
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if backend == "auto":
         backend = _automatic(name)

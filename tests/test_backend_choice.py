@@ -94,6 +94,12 @@ def test_dtype_that_native_lacks_is_refused(pretended):
         backend.resolve("native", "float64")
 
 
+@pytest.mark.parametrize("name", ["auto", "numpy"])
+def test_dtype_is_never_guessed(name):
+    with pytest.raises(ValueError, match="dtype is None; available: float32, float64"):
+        backend.resolve(name, None)
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
 def test_number_of_threads_is_checked(pretended, threads):
     assert backend.resolve("native", "float32", 2)[0] == "native"
