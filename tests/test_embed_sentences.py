@@ -126,6 +126,15 @@ def test_folder_without_modules_gets_mean_pooling_and_a_warning(tmp_path, kind):
     assert near(encoder.encode(TEXTS), pool(hidden, inputs["attention_mask"], "mean"))
 
 
+def test_warning_says_where_the_modules_are_missing(tmp_path_factory):
+    alone = folder_with(tmp_path_factory)
+    with pytest.warns(UserWarning, match="modules.json of .* lists the Transformer alone .*mean"):
+        refimpl.SentenceEncoder(alone)
+    bare = refimpl.ModernBERT.from_pretrained(folder_with(tmp_path_factory, MEAN, DENSE))
+    with pytest.warns(UserWarning, match="loaded without the modules in modules.json of .*mean"):
+        refimpl.SentenceEncoder(bare)
+
+
 def test_cut_texts_are_told_and_counted(encoder):
     with pytest.warns(TruncationWarning, match="1 of 2 texts cut to max_length 5: 3 tokens lost"):
         vectors, lost = encoder.encode(["a", "a b c d e f"], max_length=5, return_lost=True)

@@ -3,7 +3,7 @@
     encode: [prompt +] text -> encoder -> the folder's modules (pooling, dense, normalise)
             -> first truncate_dim values -> length 1 if asked
 
-A folder without modules.json gets mean pooling, and a warning. Texts are batched by length and come
+A model without such modules gets mean pooling, and a warning. Texts are batched by length and come
 back in their order. Long because each option of the one class has its refusal here.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from ..model import ModernBERT, ModernBERTForTask
 from ..nlp import NLPHead
 from ..sentence import Pooling, SentenceHead, Settings, normalize
-from ..sentence_files import DEFAULT_PROMPTS, read_settings
+from ..sentence_files import DEFAULT_PROMPTS, MODULES_FILE, module_folders, read_settings
 from ..tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .similarity import SIMILARITIES
@@ -187,11 +188,18 @@ def _head_of(model: ModernBERT) -> SentenceHead | NLPHead:
             raise ValueError(f"{model.folder} scores pairs and gives no embeddings; see Reranker")
         return head
     warnings.warn(
-        f"{model.folder or 'this model'} has no modules.json ({described_head(model)}): mean "
-        "pooling is used",
-        stacklevel=3,
+        f"{_lack(model.folder)} ({described_head(model)}): mean pooling is used", stacklevel=3
     )
     return SentenceHead((Pooling(model.config.hidden_size),))
+
+
+def _lack(folder: Path | None) -> str:
+    """Why a model that came from that folder has no modules."""
+    if folder is None or not (folder / MODULES_FILE).is_file():
+        return f"{folder or 'this model'} has no modules.json"
+    if module_folders(folder):
+        return f"the model was loaded without the modules in modules.json of {folder}"
+    return f"modules.json of {folder} lists the Transformer alone"
 
 
 def _dimension(head: SentenceHead | NLPHead) -> int:
