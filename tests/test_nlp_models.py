@@ -159,6 +159,14 @@ def test_nlp_model_of_several_tasks_answers_each():
     np.testing.assert_array_equal(both["classes"]["logits"], got["classes"]["logits"])
 
 
+@pytest.mark.parametrize("name", ["hidden_states", "attentions"])
+def test_nlp_model_of_several_tasks_has_none_named_like_an_output(name):
+    with pytest.raises(ValueError, match=f"a task is named '{name}'"):
+        create([task("classes"), NLPTaskConfig(name, "text_similarity")])
+    model = create(NLPTaskConfig("t", "text_similarity"))
+    assert name in model(IDS, **{f"output_{name}": True})
+
+
 def test_nlp_model_predict_joins_batches_at_every_level():
     model = create([task("classes"), task("names")])
     got = model.predict(inputs_for("classes"), batch_size=2)

@@ -23,6 +23,8 @@ from .task_config import NLPTaskConfig
 Array = np.ndarray
 # The key of config.json under which a head's description stands.
 CONFIG_KEY = "refimpl_head"
+# Keys that a call of the model adds on request; a task of that name would be overwritten.
+RESERVED = ("hidden_states", "attentions")
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ def multi_task_head(
     if not configs or len(set(names)) != len(names):
         raise ValueError(f"task_configs has the names {names}; it needs one or more, all different")
     for task in configs:
+        if task.name in RESERVED:
+            raise ValueError(
+                f"a task is named {task.name!r}; beside other tasks it cannot be "
+                f"{' or '.join(RESERVED)}, which are outputs of the encoder"
+            )
         if task.family == "multiple_choice":
             raise ValueError(
                 f"task {task.name!r} is multiple_choice, whose input is [batch, choices, seq]; it "
