@@ -42,9 +42,16 @@ def resolve(
     name: a folder, or a hub id, which may carry `@revision` (branch, tag or commit; default main).
     cache_dir: a hub cache other than the standard one. download: fetch it when it is not there.
     HubError: not there (says where it was looked for), or not to be had. MissingExtraError:
-    a download without huggingface_hub. ValueError: two different revisions.
+    a download without huggingface_hub. ValueError: two different revisions, or one of a folder.
+    TypeError: a name that is neither text nor a path.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"folder_or_hub_id is {name!r}; it must be a folder or a hub id (org/name)")
     if os.fspath(name) and Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"revision is {revision!r}, but {os.fspath(name)!r} is a folder, which has none"
+            )
         return Path(name)
     hub_id, _, asked = os.fspath(name).partition("@")
     if asked and revision is not None and asked != revision:

@@ -46,6 +46,17 @@ def test_hub_existing_folder_wins(cache: Path, tmp_path: Path) -> None:
     assert resolve(tmp_path / "org") == tmp_path / "org"
 
 
+def test_hub_folder_has_no_revisions(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="revision is 'v1', but .* is a folder"):
+        resolve(tmp_path, revision="v1")
+
+
+@pytest.mark.parametrize("name", [None, 3, b"org/name"])
+def test_hub_name_is_text_or_a_path(name: Any) -> None:
+    with pytest.raises(TypeError, match=f"folder_or_hub_id is {name!r}; it must be a folder or"):
+        resolve(name)
+
+
 @pytest.mark.parametrize("name", ["org/name", "org-1/na.me_2", "name"])
 def test_hub_id_is_found_by_its_branch(cache: Path, name: str) -> None:
     snapshot = put(cache, name)
