@@ -184,9 +184,11 @@ class Tokenizer:
         names = _read_object(path.with_name("special_tokens_map.json")) | settings
         special_ids = {role: _special_id(backend, role, names, config, path) for role in ROLES}
         _check_vocabulary(backend, config.get("vocab_size"), path)
-        limits = (settings.get("model_max_length"), config.get("max_position_embeddings"))
-        # A folder without a limit spells it as 1e30.
-        known = [int(n) for n in limits if isinstance(n, (int, float)) and n < 2**31]
+        limits = [
+            _limit(settings, "model_max_length", path.with_name("tokenizer_config.json")),
+            _limit(config, "max_position_embeddings", path.with_name("config.json")),
+        ]
+        known = [n for n in limits if n is not None]
         return cls(backend, special_ids, min(known, default=None))
 
     # -- text -> ids --------------------------------------------------------------------------
@@ -384,6 +386,16 @@ def _described(value: object) -> str:
         kinds = ", ".join(type(part).__name__ for part in value[:3])
         return f"a {type(value).__name__} of {len(value)} ({kinds})"
     return type(value).__name__
+
+
+def _limit(values: dict[str, Any], key: str, file: Path) -> int | None:
+    """The number of tokens under that key; None where there is no limit, also spelled as 1e30."""
+    value = values.get(key)
+    if not isinstance(value, (int, float)) or not value < 2**31:
+        return None
+    if value < 1:
+        raise ModelFormatError(f"is {value}; it must be at least 1", file=file, key=key)
+    return int(value)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -191,6 +191,18 @@ def test_default_limit_is_the_smaller_of_tokenizer_and_model(
     assert Tokenizer.from_folder(folder).max_length == expected
 
 
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("tokenizer_config.json", "model_max_length"), ("config.json", "max_position_embeddings")],
+)
+@pytest.mark.parametrize("limit", [0, -512, 0.5])
+def test_limit_without_a_token_is_a_format_error(folder, file, key, limit):
+    edit(folder / file, **{key: limit})
+    with pytest.raises(ModelFormatError, match=f"is {limit}; it must be at least 1") as caught:
+        Tokenizer.from_folder(folder)
+    assert (caught.value.file, caught.value.key) == (str(folder / file), key)
+
+
 def test_default_limit_is_applied(folder):
     edit(folder / "tokenizer_config.json", model_max_length=4)
     tokenizer = Tokenizer.from_folder(folder)
