@@ -90,6 +90,8 @@ def verdict(folder, port, dtype, column):
             scale = np.linalg.norm(w) or 1.0
             if name.startswith("rope."):
                 scale = math.sqrt(w.size / 2)
+            if w.size == 1:
+                scale = math.sqrt(np.mean(want**2))
             errors.append(np.linalg.norm(g - w) / scale)
         budget = step["budget"][dtype][column]
         seen = {"mean": np.mean(errors), "p95": np.quantile(errors, 0.95), "max": np.max(errors)}

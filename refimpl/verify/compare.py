@@ -133,12 +133,15 @@ def real_rows(p: Pass) -> Array:
 def token_errors(name: str, got: Array, want: Array, real: Array) -> Array:
     """||got - want|| / ||want|| of each real token (or sequence, for pooled steps) -> [n].
 
-    Rotary tables are measured against the norm of a unit rotation, not against a sine of zero.
+    Rotary tables are measured against the norm of a unit rotation, not against a sine of zero, and
+    span scores, one number per token, against their RMS over the tokens.
     """
     got, want = (_real(name, x, real).reshape(-1, _width(name, x)) for x in (got, want))
     scale = np.linalg.norm(want, axis=-1)
     if name.startswith("rope."):
         scale = np.full(len(want), (want.shape[-1] / 2.0) ** 0.5)
+    if want.shape[-1] == 1:
+        scale = np.full(len(want), np.linalg.norm(want) / max(len(want), 1) ** 0.5)
     with np.errstate(all="ignore"):
         return np.linalg.norm(got - want, axis=-1) / np.where(scale == 0.0, 1.0, scale)
 

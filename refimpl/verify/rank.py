@@ -7,6 +7,8 @@ suspect that explains the culprit and breaks a step that the port has right come
 evidence first: all suspects on a few short cases, the best of them on more. If no single suspect
 explains the port down to rounding, parameters are fitted (fit.py: "window is 5 per side") and
 pairs are tried.
+
+Long because the rounds, the fits and the pairs of one ranking stand in their order.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 `noisy(p, dtype, seed)` computes in float64 and adds to every operation's result a random error of
 the size that the operation has in that dtype: u M xi, with u the unit roundoff, M the operation's
-own condition (MODEL.md names the operations; the sizes are derived beside each), xi standard
-normal. Runs with different seeds are a family; how far its members stray from the truth is the
-budget of a port. It does not model mistakes, nor precision below what the dtype's name promises.
+own condition (MODEL.md names the operations; the sizes are derived beside each), xi +1 or
+-1 by chance (not normal: a family of few members should agree on the size of what few draws make,
+such as a table's inverse frequencies). Runs with different seeds are a family; how far its members
+stray from the truth is the budget of a port. It does not model mistakes, nor precision below what
+the dtype's name promises.
 
 Long because each operation's M is derived where it is used.
 """
@@ -87,11 +89,11 @@ class _Noise:
         self.mean_magnitude: Array | None = None
 
     def xi(self, shape: tuple[int, ...]) -> Array:
-        return self.rng.standard_normal(shape)
+        return self.rng.integers(0, 2, shape) * 2.0 - 1.0
 
     def stored(self, x: Array) -> Array:
-        """x rounded to the storage dtype: relative error u / sqrt(3) RMS, drawn uniformly."""
-        return x * (1.0 + self.u.store * self.rng.uniform(-1.0, 1.0, x.shape))
+        """x rounded to the storage dtype: relative error u / sqrt(3), the RMS of a uniform one."""
+        return x * (1.0 + self.u.store / math.sqrt(3.0) * self.xi(x.shape))
 
     def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         """M = |x| |W|^T (+ |b|): sums of mixed sign in any order."""

@@ -9,6 +9,8 @@ evaluations that are not in the budget's own family, must pass everywhere.
 
 is the last line. The matrix holds a mistake's dump against budgets taken at the reference's own
 steps; those cases that are ranked go through `compare` itself.
+
+Long because each part of the score and its line stand together.
 """
 
 from __future__ import annotations
