@@ -21,7 +21,7 @@ import numpy as np
 from . import backend as backends
 from . import ops
 from .checkpoint import CONFIG, read_checkpoint, write_checkpoint
-from .config import VARIANTS, ModernBertConfig
+from .config import VARIANTS, ModernBertConfig, canonical_names
 from .encoder import Tap, encode
 from .engine import LazyEngine
 from .errors import ModelFormatError
@@ -43,6 +43,11 @@ Folder = str | os.PathLike[str]
 OFFICIAL_CHECKPOINTS = {
     "base": "answerdotai/ModernBERT-base",
     "large": "answerdotai/ModernBERT-large",
+}
+# Config fields that decide which tensors the encoder has, and their shapes.
+SHAPING = {
+    *("vocab_size", "type_vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("norm_bias", "attention_bias", "mlp_bias"),
 }
 BUNDLED = Path(__file__).parent / "bundled" / "tiny"
 
@@ -114,6 +119,7 @@ class ModernBERT:
         folder = pretrained_folder(name, pretrained, cache_dir)
         found = read_checkpoint(folder, dtype=np_dtype, kind=None)
         config = found.config.replace(**overrides)
+        check_overrides(found.config, config, overrides, folder)
         return ModernBERT(
             config, found.params, backend=kind, num_threads=num_threads, folder=folder
         )
@@ -415,8 +421,24 @@ def check_params(params: Mapping[str, Array], shapes: Shapes) -> None:
         raise ValueError(f"params have the dtypes {sorted(dtypes)}; they must share one")
 
 
+def check_overrides(
+    found: ModernBertConfig, wanted: ModernBertConfig, overrides: Mapping[str, Any], folder: Path
+) -> None:
+    """ValueError that names the override which a checkpoint's tensors do not fit."""
+    for name, value in overrides.items():
+        for field in sorted(SHAPING & set(canonical_names({name: value}))):
+            own = getattr(found, field)
+            if own != getattr(wanted, field):
+                raise ValueError(
+                    f"{name} is {value!r}, but the checkpoint {folder} has {field} {own!r}; leave "
+                    "it out, or take random weights (pretrained=False)"
+                )
+
+
 def pretrained_folder(variant: str, pretrained: bool | Folder, cache_dir: Folder | None) -> Path:
     """The folder that `pretrained` means: True is the official checkpoint of the variant."""
+    if not isinstance(pretrained, (bool, str, os.PathLike)):
+        raise TypeError(f"pretrained is {pretrained!r}; it must be a bool, a folder or a hub id")
     if not isinstance(pretrained, bool):
         return resolve(pretrained, cache_dir=cache_dir)
     if variant in OFFICIAL_CHECKPOINTS:

@@ -65,7 +65,10 @@ def initialise(
     The cut is at +- `initializer_cutoff_factor` standard deviations. Every tensor draws from its
     own stream (seed, its place in `shapes`), so the same seed gives the same model in every dtype.
     A head's tensors alone come out as within a whole model when first_place counts those before.
+    Raises ValueError for a seed that is no int of at least 0.
     """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; it must be an int of at least 0")
     out: dict[str, np.ndarray] = {}
     for place, (name, shape) in enumerate(shapes.items(), first_place):
         if len(shape) == 1:

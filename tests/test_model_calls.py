@@ -236,6 +236,9 @@ def test_model_wants_exactly_its_tensors_in_one_dtype(model):
         (dict(backend="tpu"), "backend 'tpu' is not available; available: .*numpy"),
         (dict(dtype="float16"), "dtype 'float16' is not available on backend numpy"),
         (dict(weights_dataset="squad"), "weights_dataset is 'squad'"),
+        (dict(seed=-1), "seed is -1; it must be an int of at least 0"),
+        (dict(seed=True), "seed is True"),
+        (dict(seed=None), "seed is None"),
     ],
     ids=str,
 )
@@ -285,5 +288,32 @@ def test_model_pretrained_tiny_is_the_bundled_one_with_overrides_on_top():
         np.testing.assert_array_equal(moved.params[name], x)
     here, there = (m(IDS)["last_hidden_state"] for m in (plain, moved))
     assert not np.array_equal(here, there)
-    with pytest.raises(ValueError, match="shape"):
-        ModernBERT.from_variant("tiny", pretrained=True, vocab_size=99)
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        (dict(vocab_size=99), "vocab_size"),
+        (dict(num_layers=9), "num_hidden_layers"),
+        (dict(num_hidden_layers=1), "num_hidden_layers"),
+        (dict(hidden_size=8, num_heads=2), "hidden_size"),
+        (dict(intermediate_size=3), "intermediate_size"),
+        (dict(type_vocab_size=2), "type_vocab_size"),
+        (dict(attention_bias=True), "attention_bias"),
+        (dict(mlp_bias=True), "mlp_bias"),
+        (dict(norm_bias=True), "norm_bias"),
+    ],
+    ids=str,
+)
+def test_model_override_that_the_checkpoint_does_not_fit_is_named(override, field):
+    (name, value), *_ = override.items()
+    own = getattr(ModernBERT.from_variant("tiny", pretrained=True).config, field)
+    message = f"{name} is {value}, but the checkpoint .* has {field} {own};"
+    with pytest.raises(ValueError, match=message):
+        ModernBERT.from_variant("tiny", pretrained=True, **override)
+
+
+@pytest.mark.parametrize("pretrained", [None, 1, b"folder"])
+def test_model_pretrained_is_a_bool_or_a_place(pretrained):
+    with pytest.raises(TypeError, match=f"pretrained is {pretrained!r}; it must be a bool"):
+        ModernBERT.from_variant("tiny", pretrained=pretrained)
