@@ -163,6 +163,19 @@ def test_info_names_version_backend_and_head(run, folders):
     assert record["model"]["labels"] == list(NER_LABELS.values())
 
 
+def test_info_names_the_tasks_of_a_configurable_head(run, tmp_path):
+    names = refimpl.NLPTaskConfig("names", "named_entity_recognition", num_classes=3)
+    value = refimpl.NLPTaskConfig("value", "text_regression")
+    for folder, tasks, head in (
+        ("one", names, "a configurable token_classification head (named_entity_recognition)"),
+        ("two", [names, value], "a configurable multi_task head "
+         "(names: named_entity_recognition, value: text_regression)"),
+    ):  # fmt: skip
+        refimpl.create_modern_bert_with_head("tiny", tasks).save_pretrained(tmp_path / folder)
+        (record,), _ = run("info", "--model", tmp_path / folder)
+        assert record["model"]["head"] == head
+
+
 def test_download_without_a_network_is_an_error(run, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     _, err = run("download", "nobody/nothing", code=1)

@@ -18,7 +18,7 @@ import numpy as np
 from ..heads import HEADS
 from ..hub import resolve
 from ..model import BUNDLED, ModernBERT, ModernBERTForTask, load
-from ..nlp import NLPHead
+from ..nlp import MultiTaskHead, NLPHead
 from ..sentence_files import transformer_folder
 from ..tokenizer import Encoded, Text, Tokenizer
 
@@ -128,8 +128,13 @@ def described_head(model: ModernBERT) -> str:
     """What a model has on top of its encoder, in words."""
     if not isinstance(model, ModernBERTForTask):
         return "no head, only an encoder"
-    kind = model.head.kind
-    return f"a {kind} head" + (f" ({HEADS[kind].architecture})" if kind in HEADS else "")
+    head = model.head
+    if isinstance(head, NLPHead):
+        return f"a configurable {head.kind} head ({head.task.task_type})"
+    if isinstance(head, MultiTaskHead):
+        tasks = ", ".join(f"{one.task.name}: {one.task.task_type}" for one in head.heads)
+        return f"a configurable {head.kind} head ({tasks})"
+    return f"a {head.kind} head" + (f" ({head.architecture})" if head.kind in HEADS else "")
 
 
 def as_list(inputs: Any, what: str = "inputs") -> tuple[list[Any], bool]:
