@@ -16,11 +16,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="model folder, or cached hub id[@revision] (default: the bundled tiny model)",
     )
-    group.add_argument("--backend", default="auto", help="auto, numpy, ... (default: %(default)s)")
+    group.add_argument("--backend", default="auto", help="auto, native or numpy (default: auto)")
     group.add_argument(
         "--dtype", default="float32", help="what to compute in (default: %(default)s)"
     )
-    group.add_argument("--threads", type=positive, metavar="N", help="number of threads")
+    group.add_argument("--threads", type=positive, metavar="N", help="threads of backend native")
 
 
 def add_length(parser: argparse.ArgumentParser) -> None:
