@@ -254,6 +254,10 @@ def test_input_kind_can_be_said(run):
 def test_bad_text_of_the_command_line_ends_with_one_line(run):
     _, err = run("fill-mask", "no gap", code=1)
     assert err == "modernbert fill-mask: texts[0] holds no [MASK]\n"
+    texts = ["a [MASK]"] * 3 + ["no gap"]
+    for size in (1, 2, 8):
+        records, err = run("fill-mask", *texts, "--batch-size", size, code=1)
+        assert (records, err) == ([], "modernbert fill-mask: texts[3] holds no [MASK]\n")
 
 
 # -- long texts -----------------------------------------------------------------------------------

@@ -33,7 +33,6 @@ class Writer:
         self.format = args.format or ("table" if sys.stdout.isatty() else "jsonl")
         self.columns, self.rows = columns, rows
         self.policy = getattr(args, "truncate", None)
-        self.strict = False
         self.bad = self.cut = self.tokens_lost = 0
         self._header_done = False
 
@@ -54,9 +53,7 @@ class Writer:
         self.tokens_lost += lost
 
     def refuse(self, line: Line, error: str) -> None:
-        """Tell that a line is bad. Raises ValueError instead for a text of the command line."""
-        if self.strict:
-            raise ValueError(error)
+        """Tell that a line is bad."""
         self.bad += 1
         record = line.head | {"error": " ".join(error.split())}
         print(json.dumps(record, ensure_ascii=False, default=str), file=sys.stderr)
@@ -95,13 +92,14 @@ def run_blocks(
     """Read all input in blocks, answer and write them; the exit code.
 
     answer: one answer per line, or ValueError / TypeError, on which the lines are tried one by one.
+    Texts of the command line are one block; a bad one ends the command, its place in the error.
     emit: instead of writing records, takes the lines of a block with their answers (None: failed).
     """
-    writer.strict = from_command_line(args.texts)
+    strict = from_command_line(args.texts)
     show = sys.stderr.isatty() and not sys.stdout.isatty()
     lines = progress(read_lines(args, args.texts, key), args.verb, show)
-    for block in blocks(lines, args.batch_size):
-        answers = list(_answers(block, answer, writer))
+    for block in blocks(lines, len(args.texts) if strict else args.batch_size):
+        answers = answer(block) if strict else list(_answers(block, answer, writer))
         if emit is not None:
             emit(block, answers)
             continue

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .lines import Line, from_command_line, needed, read_lines
+from .lines import Line, needed, read_lines
 from .options import add_length, add_model, add_streams, length_options, model_options, positive
 from .records import Record, Writer, run_blocks
 
@@ -55,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
         if args.texts:
             args.usage_error("with - as the query, each line brings its documents")
         return run_blocks(args, writer, answer, record, key="query")
-    writer.strict = from_command_line(args.texts)
     documents = list(_documents(args, writer))
     line = Line(0, {"query": args.query})
     writer.write([record(line, rank(args.query, documents))])
