@@ -364,6 +364,22 @@ def test_wrong_usage_exits_with_2(argv, capsys):
     assert out == "" and "usage: modernbert" in err
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [(["answer", "q"], "needs --context or --context-file"),
+     (["answer", "q", "--context", "c", "--stride", "-1"], "must be at least 0, not -1"),
+     (["ner", "a", "--stride", "-1"], "must be at least 0, not -1"),
+     (["rerank", "-", "d"], "each line brings its documents"),
+     (["rerank", "q"], "give a text, or - to read lines from stdin")],
+)  # fmt: skip
+def test_wrong_usage_is_told_before_the_model_is_looked_for(argv, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Stdin(b"", terminal=True))
+    with pytest.raises(SystemExit) as ended:
+        main([*argv, "--model", "no/such-model"])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_no_text_on_a_terminal_is_wrong_usage(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Stdin(b"", terminal=True))
     with pytest.raises(SystemExit) as ended:

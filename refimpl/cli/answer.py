@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .lines import Line, needed
-from .options import add_model, add_streams, model_options, positive
+from .lines import Line, from_command_line, needed
+from .options import add_model, add_streams, count, model_options, positive
 from .records import Record, Writer, run_blocks
 
 HELP = "answer questions about a text with a span from it"
@@ -36,12 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--impossible", action="store_true", help='"no answer" (an empty one) competes too'
     )
     parser.add_argument("--max-length", type=positive, metavar="N", help="tokens read in one piece")
-    parser.add_argument("--stride", type=int, metavar="N", help="overlap of pieces, in tokens")
+    parser.add_argument("--stride", type=count, metavar="N", help="overlap of pieces, in tokens")
     add_model(parser)
     add_streams(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if from_command_line(args.texts) and args.context is args.context_file is None:
+        args.usage_error("a question on the command line needs --context or --context-file")
     from ..tasks import pipeline
 
     context = args.context

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .lines import Line, needed
-from .options import add_length, add_model, add_streams, length_options, model_options
+from .options import add_length, add_model, add_streams, count, length_options, model_options
 from .records import Record, Writer, run_blocks
 
 HELP = "find entities, or label each token, with a token classifier"
@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='leave this label out; may be given again; "" leaves none out (default: O)',
     )
     parser.add_argument(
-        "--stride", type=int, metavar="N", help="read long texts in pieces that overlap by N tokens"
+        "--stride",
+        type=count,
+        metavar="N",
+        help="read long texts in pieces that overlap by N tokens",
     )
     add_model(parser)
     add_length(parser)

@@ -76,7 +76,16 @@ def length_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def positive(text: str) -> int:
     """An argparse type: an int of at least 1."""
+    return _at_least(1, text)
+
+
+def count(text: str) -> int:
+    """An argparse type: an int of at least 0."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
     return value

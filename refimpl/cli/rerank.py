@@ -33,10 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.query == "-" and args.texts:
+        args.usage_error("with - as the query, each line brings its documents")
+    writer = Writer(args, ("query", "document", "score", "text"), rows)
+    documents = [] if args.query == "-" else list(_documents(args, writer))
     from ..tasks import Reranker
 
     reranker = Reranker(**model_options(args))
-    writer = Writer(args, ("query", "document", "score", "text"), rows)
 
     def rank(query: str, documents: list[str]) -> list[dict[str, Any]]:
         return reranker.rank(
@@ -52,10 +55,7 @@ def run(args: argparse.Namespace) -> int:
         return [rank(needed(line, "query")[0], documents_of(line)) for line in lines]
 
     if args.query == "-":
-        if args.texts:
-            args.usage_error("with - as the query, each line brings its documents")
         return run_blocks(args, writer, answer, record, key="query")
-    documents = list(_documents(args, writer))
     line = Line(0, {"query": args.query})
     writer.write([record(line, rank(args.query, documents))])
     return writer.finish()
