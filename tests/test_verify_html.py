@@ -10,12 +10,12 @@ import pytest
 
 from refimpl.verify.cases import case
 from refimpl.verify.compare import compare
-from refimpl.verify.findings import Finding
+from refimpl.verify.findings import Finding, Suspect
 from refimpl.verify.html import to_html
 from refimpl.verify.markup import VOID, element, link
 from refimpl.verify.passes import trace
 from refimpl.verify.plot import number, short
-from refimpl.verify.report import CaseReport, Report, Suspect, to_json
+from refimpl.verify.report import CaseReport, Report, to_json
 from refimpl.verify.slices import slices
 from refimpl.verify.threads import OWNERS
 from refimpl.verify.zoo import ZOO

@@ -11,9 +11,10 @@ import pytest
 from refimpl.verify.cases import case
 from refimpl.verify.compare import compare
 from refimpl.verify.evidence import Change, Evidence, combined
+from refimpl.verify.findings import Suspect
 from refimpl.verify.fit import golden
 from refimpl.verify.passes import Pass, trace
-from refimpl.verify.rank import Suspect, rank, rank_cases
+from refimpl.verify.rank import rank, rank_cases
 from refimpl.verify.rounding import noisy
 from refimpl.verify.zoo import ZOO
 from refimpl.verify.zoo.mistake import with_config, with_window

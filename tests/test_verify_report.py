@@ -5,8 +5,8 @@ import json
 import pytest
 
 from refimpl.verify.compare import Column, Comparison, Row
-from refimpl.verify.findings import Finding
-from refimpl.verify.report import CaseReport, Report, Suspect, render, to_json
+from refimpl.verify.findings import Finding, Suspect
+from refimpl.verify.report import CaseReport, Report, render, to_json
 
 
 def column(observed: float) -> Column:

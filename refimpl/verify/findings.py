@@ -1,4 +1,4 @@
-"""What the kit says: findings of the gates, in one plain form for terminal, JSON and HTML."""
+"""What the kit says: findings of the gates, and suspects, in one plain form for every report."""
 
 from __future__ import annotations
 
@@ -35,3 +35,23 @@ class Finding:
     case: str | None = None
     tap: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A known mistake that would explain the port.
+
+    id: a key of ZOO or FAULTY; title: what it is, with the fitted value if there is one;
+    explained: share of the squared error at the culprit (1: all of it; negative: it makes it
+    worse); citations: public threads on it; tied_with: ids of the same class, which give the same
+    numbers in every case; together_with: the id of a second mistake that is there as well;
+    residual: the distance that is left at the culprit, relative.
+    """
+
+    id: str
+    title: str
+    explained: float
+    citations: tuple[str, ...] = ()
+    tied_with: tuple[str, ...] = ()
+    together_with: str | None = None
+    residual: float | None = None

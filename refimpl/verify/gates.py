@@ -18,11 +18,11 @@ from . import exact
 from .cases import CASES, Case
 from .compare import Comparison, compare
 from .evidence import Evidence
-from .findings import Finding
+from .findings import Finding, Suspect
 from .passes import Pass
 from .port import Port, PortResult, Request
 from .rank import rank_cases
-from .report import CaseReport, Report, Suspect
+from .report import CaseReport, Report
 from .rope_gate import rope_gate
 from .runtime import base_case, runtime_findings
 from .runtime_suspects import ranked as runtime_suspects
@@ -191,7 +191,7 @@ def named(
     """The ranked suspects of all cases together; those of the runtime when only that is wrong."""
     ranked = rank_cases(evidence)
     if ranked:
-        return tuple(Suspect(s.id, s.title, s.explained, s.citations, s.tied_with) for s in ranked)
+        return tuple(ranked)
     if not any(f.gate == "runtime" and f.level == "fail" for f in findings):
         return ()
     return tuple(

@@ -94,7 +94,7 @@ def _suspect(s: Json) -> Safe:
         element("rect", x=0, y=0, width=round(100 * share, 2), height=8, class_="part"),
         viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true",
     )  # fmt: skip
-    tied = s["tied_with"]
+    tied, both = s["tied_with"], s["together_with"]
     threads = [[" " if i else "", link(c)] for i, c in enumerate(s["citations"])]
     return element(
         "li",
@@ -102,6 +102,7 @@ def _suspect(s: Json) -> Safe:
         element("div", bar, f"explains {100 * share:.4g} %" if share else "explains none of it",
                 class_="share"),
         element("div", "the same here: ", ", ".join(tied), class_="soft") if tied else None,
+        element("div", "together with ", both, class_="soft") if both else None,
         element("div", "others made it: ", threads, class_="soft") if threads else None,
     )  # fmt: skip
 

@@ -7,8 +7,6 @@ suspect that explains the culprit and breaks a step that the port has right come
 evidence first: all suspects on a few short cases, the best of them on more. If no single suspect
 explains the port down to rounding, parameters are fitted (fit.py: "window is 5 per side") and
 pairs are tried.
-
-Long because the rounds, the fits and the pairs of one ranking stand in their order.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .evidence import Change, Evidence, Score, combined, score
+from .findings import Suspect
 from .fit import fitted
 from .passes import Pass, Taps
 from .zoo import CLASSES, ZOO
@@ -28,25 +27,6 @@ MORE_TOKENS = 400
 SECOND_ROUND, THIRD_ROUND, FIRSTS, TOLD = 24, 8, 6, 8
 # A suspect that leaves less than this share of the cost has explained the port.
 LEFT_OVER = 0.1
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A mistake that would explain the port.
-
-    id: a key of ZOO; title: what it is, with the fitted value if there is one; explained: share of
-    the squared error at the culprit (1: all of it; negative: it makes it worse); residual: the
-    distance that is left there, relative; tied_with: ids of the same class, which give the same
-    numbers in every case; together_with: the id of a second mistake that is there as well.
-    """
-
-    id: str
-    title: str
-    explained: float
-    residual: float
-    tied_with: tuple[str, ...] = ()
-    together_with: str | None = None
-    citations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,8 +185,8 @@ def _suspect(one: _Candidate, nobody: Score, pair: tuple[_Candidate, ...]) -> Su
         one.id,
         one.title,
         1.0 - (one.score.distance / nobody.distance) ** 2 if nobody.distance else 0.0,
-        one.score.distance,
+        ZOO[one.id].citations,
         () if one.fitted else tuple(i for i in klass if i != one.id),
         other[0] if other else None,
-        ZOO[one.id].citations,
+        one.score.distance,
     )

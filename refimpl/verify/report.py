@@ -15,22 +15,11 @@ from typing import Any, Literal
 
 from .._version import __version__
 from .compare import Column, Comparison
-from .findings import GATES, Finding
+from .findings import GATES, Finding, Suspect
 from .slices import Slice
 
 Verdict = Literal["exact-spec", "declared deviation", "fail"]
 EXIT_CODES: dict[str, int] = {"exact-spec": 0, "fail": 1, "declared deviation": 3}
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A known mistake, and the share of the culprit's error that it explains (1 = all of it)."""
-
-    id: str
-    title: str
-    explained: float
-    citations: tuple[str, ...] = ()
-    tied_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +160,7 @@ def _suspects(suspects: Sequence[Suspect]) -> list[str]:
     lines = []
     for place, s in enumerate(suspects[:MAX_SUSPECTS], start=1):
         tied = f" (the same here: {', '.join(s.tied_with)})" if s.tied_with else ""
+        tied += f" (together with {s.together_with})" if s.together_with else ""
         lines.append(f"{place}. {s.id}  {s.title}: explains {_percent(s.explained)}{tied}")
         if s.citations:
             lines.append(f"      others made it: {', '.join(s.citations)}")

@@ -15,7 +15,8 @@ import pytest
 from refimpl.verify.cases import case
 from refimpl.verify.compare import compare
 from refimpl.verify.evidence import Evidence
-from refimpl.verify.rank import Suspect, rank_cases
+from refimpl.verify.findings import Suspect
+from refimpl.verify.rank import rank_cases
 from refimpl.verify.zoo import CLASSES, ZOO
 
 torch = pytest.importorskip("torch")
