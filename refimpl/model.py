@@ -387,7 +387,8 @@ def load(
     """The model that a folder holds, with the head that `architectures` or modules.json names.
 
     folder_or_hub_id: a Hugging Face or sentence-transformers folder, or a hub id in the local
-    cache. Returns ModernBERT or ModernBERTForTask. Raises ModelFormatError, HubError, ValueError.
+    cache. Returns ModernBERT or ModernBERTForTask. Raises ModelFormatError, HubError, ValueError,
+    TypeError.
     """
     kind, np_dtype = backends.resolve(backend, dtype, num_threads)
     folder = resolve(folder_or_hub_id, revision=revision)
