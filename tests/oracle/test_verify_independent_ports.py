@@ -2,7 +2,8 @@
 
 One mistake in float32 and in bfloat16, two at once, values unlike the zoo's; and dumps of the final
 hidden state alone. Prints the table (`pytest -s`). A mistake that bfloat16's own rounding hides is
-listed and not scored.
+listed and not scored, alone or in a pair. The default oracle run scores single mistakes in float32;
+`pytest -m "oracle and soak" -s` scores the rest, which takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def test_right_port_has_no_suspect(dtype: str) -> None:
         assert one.culprit is None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.soak)])
 def test_single_mistakes_ranked_first(dtype: str) -> None:
     first, seen, hidden = 0, 0, []
     for wrong in PORTS:
@@ -84,10 +85,14 @@ def test_single_mistakes_ranked_first(dtype: str) -> None:
     assert first >= FIRST * seen
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_two_mistakes_found(dtype: str) -> None:
     one_first, both, n = 0, 0, 0
     for pair in PAIRS:
+        if any(all(e.culprit is None for e in evidence((one,), dtype)) for one in pair):
+            print(f"  {' + '.join(map(str, pair))}: one of the two is hidden by {dtype}")
+            continue
         ranked = rank_cases(evidence(pair, dtype))
         wanted = [one.id for one in pair]
         top = [names(s) for s in ranked[:4]]
@@ -100,6 +105,7 @@ def test_two_mistakes_found(dtype: str) -> None:
     assert both >= BOTH_IN_FOUR * n
 
 
+@pytest.mark.soak
 def test_final_state_alone_gives_a_verdict_and_suspects() -> None:
     """One case, its last hidden state, float32: what somebody has who only ran the model."""
     told, first, seen = 0, 0, 0
