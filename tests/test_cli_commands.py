@@ -17,7 +17,8 @@ from refimpl.cli import VERBS, main
 
 pytest.importorskip("tokenizers")
 
-ROOT = Path(__file__).resolve().parents[1]
+# Where the package is that this process tests, which is not always the checkout.
+ROOT = Path(refimpl.__file__).resolve().parents[1]
 ENV = {k: v for k, v in os.environ.items() if not k.startswith("REFIMPL_")} | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 }
@@ -325,7 +326,7 @@ def test_table_of_every_verb(run, folders):
 
 def npy(*argv, stdin: bytes) -> tuple[np.ndarray, subprocess.CompletedProcess]:
     done = subprocess.run(
-        [*COMMAND, "embed", *map(str, argv), "--format", "npy"], input=stdin, env=ENV,
+        [*COMMAND, "embed", *map(str, argv), "--format", "npy"], input=stdin, cwd=ROOT, env=ENV,
         capture_output=True,
     )  # fmt: skip
     return np.load(io.BytesIO(done.stdout)), done

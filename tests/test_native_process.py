@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,7 +183,9 @@ def test_threads_follow_the_environment_else_the_affinity(variables, cpus, expec
         "from refimpl import info; print(info()['native']['threads'])"
     )
     env = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS")} | variables
+    installed = Path(refimpl.__file__).parents[1]  # where the tested package is, with its extension
     out = subprocess.run(
-        [sys.executable, "-c", code % cpus], env=env, check=True, capture_output=True, text=True
-    ).stdout
+        [sys.executable, "-c", code % cpus],
+        cwd=installed, env=env, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
     assert int(out) == expected
