@@ -19,7 +19,8 @@ pytest.importorskip("tokenizers")
 
 # Where the package is that this process tests, which is not always the checkout.
 ROOT = Path(refimpl.__file__).resolve().parents[1]
-ENV = {k: v for k, v in os.environ.items() if not k.startswith("REFIMPL_")} | {
+KEPT = "REFIMPL_BACKEND"  # the children compute as this process does
+ENV = {k: v for k, v in os.environ.items() if k == KEPT or not k.startswith("REFIMPL_")} | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 }
 COMMAND = [sys.executable, "-m", "refimpl"]
