@@ -1,8 +1,8 @@
 """`modernbert verify`: whether a port of ModernBERT is right, and if not, what is wrong.
 
-The port is handed in as a dump, a command, a shared library, or through transformers or ONNX
-Runtime; the report goes to stdout, and to JSON and HTML files. Exit codes: 0 exact-spec, 1 fail,
-3 declared deviations only, 2 wrong usage.
+The port is handed in as a dump, a command, a shared library, through transformers or ONNX Runtime,
+or is this package's engine; the report goes to stdout, and to JSON and HTML files. Exit codes: 0
+exact-spec, 1 fail, 3 declared deviations only, 2 wrong usage.
 
 Long because every way to hand in a port is an option of its own.
 """
@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     port.add_argument(
         "--transformers", nargs="?", const="sdpa", choices=("eager", "sdpa"),
         help="Hugging Face transformers (default: sdpa)",
+    )  # fmt: skip
+    port.add_argument(
+        "--engine", nargs="?", const="", metavar="TIER",
+        help="this package's CPU engine (default: the best tier here)",
     )  # fmt: skip
     port.add_argument("--onnx", metavar="FILE", help="an exported model; needs --case of its model")
     port.add_argument("--break", metavar="ID", dest="broken", help="the reference, with a mistake")
@@ -143,6 +147,10 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
         from ..verify.transformers_port import TransformersPort
 
         return TransformersPort(args.transformers, args.dtype or "float32")
+    if args.engine is not None:
+        from ..verify.engine_port import EnginePort
+
+        return EnginePort(args.engine or None)
     if args.onnx is not None:
         from ..verify.onnx_port import OnnxPort
 

@@ -1,0 +1,76 @@
+"""This project's CPU engine as a port, on any tier that the machine has.
+
+The engine gives its last hidden state; the head's steps are the reference's, in float32, on top of
+it. What lies between is not observable here: the engine fuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..backend import native
+from ..config import ModernBertConfig
+from ..engine import Engine
+from ..heads import HEADS
+from ..taps import record
+from .plan import plan_of
+from .port import PortResult, Request
+
+Array = np.ndarray
+
+
+class EnginePort:
+    """tier: one of `_native.tiers()`, None for the best. Raises ValueError for one that is not
+    there, or when the extension was not built."""
+
+    dtype = "float32"
+    abilities = frozenset({"inputs", "state", "threads", "packed", "positions"})
+
+    def __init__(self, tier: str | None = None, num_threads: int | None = None) -> None:
+        here = native().tiers()
+        self.tier, self.num_threads = tier or here[0], num_threads
+        if self.tier not in here:
+            raise ValueError(f"tier {tier!r} does not run here; these do: {', '.join(here)}")
+        self._loaded: tuple[Mapping[str, Array], Engine] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"engine, tier {self.tier}"
+
+    def run(self, request: Request) -> PortResult:
+        config = ModernBertConfig.from_dict(request.config)
+        params = {name: x.astype(np.float32) for name, x in request.params.items()}
+        hidden = self.forward(self.engine(config, request.params, params), request.inputs)
+        taps: dict[str, Array] = {"final_norm": hidden}
+        if request.head is not None:
+            mask = request.inputs.get("attention_mask")
+            HEADS[request.head].forward(params, config, hidden, mask, ops, record(taps))
+        if request.wanted is not None:
+            taps = {name: x for name, x in taps.items() if name in request.wanted}
+        return PortResult(taps, self.dtype, plan_of(config, request.head))
+
+    def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
+        with ThreadPoolExecutor(len(requests)) as pool:
+            return list(pool.map(self.run, requests))
+
+    def engine(
+        self, config: ModernBertConfig, key: Mapping[str, Array], params: Mapping[str, Array]
+    ) -> Engine:
+        """One engine for as long as requests carry the same parameters."""
+        loaded = self._loaded
+        if loaded is None or loaded[0] is not key:
+            loaded = self._loaded = key, Engine(config, params, self.num_threads, self.tier)
+        return loaded[1]
+
+    def forward(self, engine: Engine, inputs: Mapping[str, Array | None]) -> Array:
+        given: dict[str, Any] = {name: x for name, x in inputs.items() if x is not None}
+        if "cu_seqlens" in given:
+            return engine.packed(given.pop("input_ids"), given.pop("cu_seqlens"), **given)
+        defaults = dict.fromkeys(("attention_mask", "token_type_ids", "position_ids"))
+        ids, embeds = given.pop("input_ids", None), given.pop("inputs_embeds", None)
+        return engine.padded(ids, embeds, **{**defaults, **given})
