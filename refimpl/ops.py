@@ -1,4 +1,4 @@
-"""The equations of ModernBERT as pure functions, bottom-up (MODEL.md sections 2 - 6).
+"""The equations of ModernBERT as pure functions, bottom-up (MODEL.md sections 3 - 6).
 
 Each function keeps the dtype that it is given: float64 in, float64 throughout, and that run is the
 truth of this project. Shapes use one vocabulary: batch seq total heads head_dim hidden inter
