@@ -27,9 +27,9 @@ def test_engine_is_exact_spec_in_any_company(tier):
 
 def test_engine_with_a_wrong_window_is_told():
     class Wider(EnginePort):
-        def engine(self, config, key, params):
+        def load(self, config, params):
             wider = config.replace(local_attention=config.local_attention + 2)
-            return super().engine(wider, key, params)
+            return super().load(wider, params)
 
     report = verify(Wider("scalar"), [case("window-66")], runtime=False)
     assert report.verdict == "fail" and report.culprit == ("window-66", "final_norm")

@@ -36,7 +36,7 @@ class EnginePort:
         self.tier, self.num_threads = tier or here[0], num_threads
         if self.tier not in here:
             raise ValueError(f"tier {tier!r} does not run here; these do: {', '.join(here)}")
-        self._loaded: tuple[Mapping[str, Array], Engine] | None = None
+        self._loaded: tuple[Mapping[str, Array], dict[str, Array], Engine] | None = None
 
     @property
     def name(self) -> str:
@@ -44,8 +44,8 @@ class EnginePort:
 
     def run(self, request: Request) -> PortResult:
         config = ModernBertConfig.from_dict(request.config)
-        params = {name: x.astype(np.float32) for name, x in request.params.items()}
-        hidden = self.forward(self.engine(config, request.params, params), request.inputs)
+        params, engine = self.load(config, request.params)
+        hidden = self.forward(engine, request.inputs)
         taps: dict[str, Array] = {"final_norm": hidden}
         if request.head is not None:
             mask = request.inputs.get("attention_mask")
@@ -58,14 +58,16 @@ class EnginePort:
         with ThreadPoolExecutor(len(requests)) as pool:
             return list(pool.map(self.run, requests))
 
-    def engine(
-        self, config: ModernBertConfig, key: Mapping[str, Array], params: Mapping[str, Array]
-    ) -> Engine:
-        """One engine for as long as requests carry the same parameters."""
+    def load(
+        self, config: ModernBertConfig, params: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], Engine]:
+        """float32 parameters and their engine, for as long as requests carry the same `params`."""
         loaded = self._loaded
-        if loaded is None or loaded[0] is not key:
-            loaded = self._loaded = key, Engine(config, params, self.num_threads, self.tier)
-        return loaded[1]
+        if loaded is None or loaded[0] is not params:
+            single = {name: x.astype(np.float32) for name, x in params.items()}
+            engine = Engine(config, single, self.num_threads, self.tier)
+            loaded = self._loaded = params, single, engine
+        return loaded[1:]
 
     def forward(self, engine: Engine, inputs: Mapping[str, Array | None]) -> Array:
         given: dict[str, Any] = {name: x for name, x in inputs.items() if x is not None}
