@@ -5,116 +5,147 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
-#include <fstream>
+#include <exception>
 #include <mutex>
-#include <string>
-#include <system_error>
+#include <stdexcept>
 #include <thread>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
+#include "base/cpus.h"
 
 namespace refimpl {
 namespace {
 
-constexpr int kSpins = 4000;  // about 50 us: as long as the gap between two loops of one forward pass
+using Clock = std::chrono::steady_clock;
+
+// As long as the gap between two loops of one forward pass; waking a sleeper takes about as long.
+constexpr std::chrono::microseconds kSpin{50};
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Waits for ready() without sleeping, for kSpin at most. Whether it came.
+template <class F>
+bool spin_until(F ready) {
+  const Clock::time_point end = Clock::now() + kSpin;
+  do {
+    for (int i = 0; i < 16; ++i, pause())
+      if (ready()) return true;
+  } while (Clock::now() < end);
+  return false;
+}
 
 struct Loop {
-  const std::function<void(std::size_t, int)>* f;
-  std::size_t tasks;
+  const Body& body;
+  const std::size_t tasks;
   std::atomic<std::size_t> next{0};
+  std::atomic<int> helpers{0};  // that were asked, less those that are done or were too late
 };
 
-void work(Loop& loop, int thread) {
-  for (std::size_t task; (task = loop.next.fetch_add(1, std::memory_order_relaxed)) < loop.tasks;)
-    (*loop.f)(task, thread);
+void work(Loop& loop, int thread, Stop* stop) {
+  for (;;) {
+    if (stop && stop->poll()) loop.next.store(loop.tasks, std::memory_order_relaxed);
+    const std::size_t task = loop.next.fetch_add(1, std::memory_order_relaxed);
+    if (task >= loop.tasks) return;
+    loop.body.call(loop.body.f, task, thread);
+  }
 }
 
 class Pool {
  public:
-  // Whether this call had the pool to itself; if not, nothing was done.
-  bool run(int threads, Loop& loop) {
-    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn.owns_lock()) return false;
+  // Whether the loop was done here; if not, the pool is another loop's and nothing was done.
+  // `is_mine` tells whether this process still is the one that the helpers live in.
+  bool run(int threads, Loop& loop, Stop* stop, bool (*is_mine)(Pool*)) {
+    if (taken_.exchange(true, std::memory_order_acquire)) return false;
     grow(threads - 1);
-    const int helpers = std::min(threads - 1, workers_);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      loop_ = &loop;
-      invited_ = helpers;
-      busy_.store(helpers, std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
+    const int helpers = std::min(threads - 1, born_);
+    loop.helpers.store(helpers, std::memory_order_relaxed);
+    for (int i = 0; i < helpers; ++i) offer(slots_[i], &loop);
+    work(loop, 0, stop);
+    if (!is_mine(this)) throw std::runtime_error("forked in the middle of a parallel loop");
+    for (int i = 0; i < helpers; ++i)  // take back what nobody has begun
+      if (slots_[i].offered.exchange(nullptr, std::memory_order_relaxed))
+        loop.helpers.fetch_sub(1, std::memory_order_relaxed);
+    const auto done = [&] { return loop.helpers.load(std::memory_order_acquire) == 0; };
+    if (!spin_until(done)) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      done_.wait(lock, done);
     }
-    wake_.notify_all();
-    work(loop, 0);
-    while (busy_.load(std::memory_order_acquire) > 0) std::this_thread::yield();
+    taken_.store(false, std::memory_order_release);
     return true;
   }
 
  private:
-  // Workers take no signals: those are for the threads of the program.
+  struct alignas(64) Slot {
+    std::atomic<Loop*> offered{nullptr};
+    std::mutex mutex;
+    std::condition_variable wake;
+  };
+
+  static void offer(Slot& slot, Loop* loop) {
+    {
+      std::lock_guard<std::mutex> lock(slot.mutex);
+      slot.offered.store(loop, std::memory_order_release);
+    }
+    slot.wake.notify_one();
+  }
+
+  // Helpers take no signals: those are for the threads of the program.
   void grow(int wanted) {
-    if (workers_ >= wanted) return;
+    if (born_ >= wanted) return;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-      for (; workers_ < wanted; ++workers_)
-        std::thread([this, index = workers_, seen = generation_.load()] { serve(index, seen); }).detach();
-    } catch (const std::system_error&) {
+      for (; born_ < wanted; ++born_) std::thread([this, index = born_] { serve(index); }).detach();
+    } catch (const std::exception&) {
       // As many as the system gives.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
-  void serve(int index, unsigned seen) {
+  void serve(int index) {
+    Slot& slot = slots_[index];
+    const auto offered = [&] { return slot.offered.load(std::memory_order_relaxed) != nullptr; };
     for (;;) {
-      for (int i = 0; i < kSpins && generation_.load(std::memory_order_acquire) == seen; ++i) pause();
-      Loop* loop;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
-        seen = generation_.load(std::memory_order_relaxed);
-        // run() waits for those that it invited, so that theirs is a loop which still exists.
-        loop = index < invited_ ? loop_ : nullptr;
+      if (!spin_until(offered)) {
+        std::unique_lock<std::mutex> lock(slot.mutex);
+        slot.wake.wait(lock, offered);
       }
-      if (!loop) continue;
-      work(*loop, index + 1);
-      busy_.fetch_sub(1, std::memory_order_release);
+      Loop* loop = slot.offered.exchange(nullptr, std::memory_order_acquire);
+      if (!loop) continue;  // taken back
+      work(*loop, index + 1, nullptr);
+      if (loop->helpers.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // from here on it may be gone
+        std::lock_guard<std::mutex> lock(mutex_);
+        done_.notify_one();
+      }
     }
   }
 
-  static void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    std::this_thread::yield();
-#endif
-  }
-
-  std::mutex turn_, mutex_;
-  std::condition_variable wake_;
-  std::atomic<unsigned> generation_{0};
-  std::atomic<int> busy_{0};
-  int workers_ = 0, invited_ = 0;
-  Loop* loop_ = nullptr;
+  std::atomic<bool> taken_{false};
+  int born_ = 0;  // used by the loop that has taken the pool
+  std::mutex mutex_;
+  std::condition_variable done_;
+  Slot slots_[kMaxThreads - 1];
 };
 
-// Never destroyed: workers may outlive main. A fork leaves the child a fresh one.
+// Never destroyed: helpers may outlive main. A fork leaves the child none, and the memory of its
+// parent's; registered when the library is loaded, so that no fork finds it half done.
 std::atomic<Pool*> the_pool{nullptr};
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { the_pool = nullptr; });
 
 Pool& pool() {
-  static const bool once = [] {
-    the_pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
-    return true;
-  }();
-  (void)once;
-  return *the_pool.load();
+  if (Pool* there = the_pool.load(std::memory_order_acquire)) return *there;
+  Pool *fresh = new Pool, *other = nullptr;
+  if (the_pool.compare_exchange_strong(other, fresh)) return *fresh;
+  delete fresh;
+  return *other;
 }
 
 // The value of an environment variable when it is a positive number, else 0.
@@ -123,49 +154,6 @@ int positive(const char* name) {
   const long n = text ? std::strtol(text, nullptr, 10) : 0;
   return static_cast<int>(std::clamp(n, 0L, static_cast<long>(kMaxThreads)));
 }
-
-#if defined(__linux__)
-
-// CPUs that the files of one cgroup grant (v2 or v1), 0 for no limit.
-int quota_of(const std::string& folder) {
-  double quota = 0, period = 0;
-  if (std::ifstream v2(folder + "/cpu.max"); v2) {
-    std::string first;
-    if (v2 >> first >> period && first != "max") quota = std::strtod(first.c_str(), nullptr);
-  } else {
-    std::ifstream q(folder + "/cpu/cpu.cfs_quota_us"), p(folder + "/cpu/cpu.cfs_period_us");
-    q >> quota, p >> period;
-  }
-  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(std::min(std::ceil(quota / period), 1e6))) : 0;
-}
-
-// The least that the process's own cgroup and those above it grant, 0 for no limit.
-int cgroup_cpus() {
-  std::string own, line;
-  std::ifstream self("/proc/self/cgroup");
-  while (std::getline(self, line))
-    if (line.rfind("0::", 0) == 0) own = line.substr(3);
-  int least = 0;
-  for (;;) {
-    if (const int n = quota_of("/sys/fs/cgroup" + own); n && (!least || n < least)) least = n;
-    if (own.empty()) return least;
-    own.erase(own.rfind('/') == std::string::npos ? 0 : own.rfind('/'));
-  }
-}
-
-int usable_cpus() {
-  cpu_set_t set;
-  const bool known = sched_getaffinity(0, sizeof set, &set) == 0;
-  const int n = known ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
-  const int granted = cgroup_cpus();
-  return granted ? std::min(n, granted) : n;
-}
-
-#else
-
-int usable_cpus() { return static_cast<int>(std::thread::hardware_concurrency()); }
-
-#endif
 
 }  // namespace
 
@@ -176,11 +164,22 @@ int default_threads() {
   return std::clamp(n, 1, kMaxThreads);
 }
 
-void parallel_for(int threads, std::size_t tasks, const std::function<void(std::size_t, int)>& f) {
-  Loop loop{&f, tasks};
-  threads = static_cast<int>(std::min<std::size_t>(std::clamp(threads, 1, kMaxThreads), tasks));
-  if (threads > 1 && pool().run(threads, loop)) return;
-  work(loop, 0);
+bool Stop::poll() {
+  if (said_ || !ask_) return said_;
+  if (const Clock::time_point now = Clock::now(); now - last_ >= kEvery) {
+    said_ = ask_();
+    last_ = Clock::now();  // waiting for the answer is not part of the interval
+  }
+  return said_;
+}
+
+bool run_loop(int threads, std::size_t tasks, const Body& body, Stop* stop) {
+  if (stop && stop->poll()) return false;
+  Loop loop{body, tasks};
+  threads = std::clamp(threads, 1, tasks < kMaxThreads ? std::max(static_cast<int>(tasks), 1) : kMaxThreads);
+  const auto is_mine = [](Pool* p) { return the_pool.load() == p; };
+  if (threads < 2 || !pool().run(threads, loop, stop, is_mine)) work(loop, 0, stop);
+  return !(stop && stop->said());
 }
 
 }  // namespace refimpl
