@@ -1,10 +1,11 @@
 """The extension as Python sees it; csrc/bindings.cpp. Only backend.py imports it.
 
-Arrays are float32 and integers as named; what is not contiguous or narrower is copied, a wider
-dtype is a TypeError, a shape or value that does not fit a ValueError.
+Arrays are float32 and integers as named, weights as files store them: float32, float16, or uint16
+with the bits of bfloat16. What is not contiguous or narrower is copied, a wider dtype is a
+TypeError, a shape or value that does not fit a ValueError.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ compiler: str
 def tiers() -> list[str]: ...
 def missing_tiers() -> dict[str, str]: ...
 def best_tier(cap: str = "") -> str: ...
+def dtypes(tier: str) -> list[str]: ...
 def default_threads() -> int: ...
 def linear(
     tier: str,
@@ -23,14 +25,30 @@ def linear(
     weight: Array,
     bias: Array | None = None,
     residual: Array | None = None,
-    row_split: int = 168,
+    row_split: int = 84,
     panel_split: int = 1,
+    dtype: str = "float32",
+) -> Array: ...
+def linear_glu(
+    tier: str,
+    x: Array,
+    weight: Array,
+    activation: str,
+    bias: Array | None = None,
+    row_split: int = 84,
+    panel_split: int = 1,
+    dtype: str = "float32",
 ) -> Array: ...
 def layer_norm(
-    tier: str, x: Array, weight: Array, bias: Array | None = None, eps: float = 1e-5
+    tier: str,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    dtype: str = "float32",
 ) -> Array: ...
-def glu(tier: str, u: Array, activation: str) -> Array: ...
-def rope(tier: str, x: Array, cos: Array, sin: Array) -> Array: ...
+def glu(tier: str, u: Array, activation: str, dtype: str = "float32") -> Array: ...
+def rope(tier: str, x: Array, cos: Array, sin: Array, dtype: str = "float32") -> Array: ...
 def attention(
     tier: str,
     q: Array,
@@ -38,10 +56,18 @@ def attention(
     v: Array,
     window: int | None = None,
     visible: Array | None = None,
+    dtype: str = "float32",
 ) -> Array: ...
 
 class Engine:
-    def __init__(self, plan: Mapping[str, Any], params: Mapping[str, Array], tier: str) -> None: ...
+    def __init__(
+        self,
+        plan: Mapping[str, Any],
+        params: Mapping[str, Array],
+        tier: str,
+        dtype: str = "float32",
+        packed: Callable[[int], Any] | None = None,
+    ) -> None: ...
     def forward(
         self,
         ids: Array | None,
@@ -51,7 +77,21 @@ class Engine:
         visible: Array | None = None,
         threads: int = 1,
     ) -> Array: ...
+    def trace(
+        self,
+        ids: Array | None,
+        embeds: Array | None,
+        cu_seqlens: Array,
+        positions: Array | None = None,
+        visible: Array | None = None,
+        threads: int = 1,
+        fused: bool = False,
+        *,
+        tap: Callable[[str, int | None, int, Array], Any],
+    ) -> Array: ...
     def packed_bytes(self) -> int: ...
     def workspace_bytes(self, total: int, batch: int, threads: int = 1) -> int: ...
     @property
     def tier(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...

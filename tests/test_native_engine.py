@@ -307,4 +307,17 @@ def test_sizes_in_bytes_are_those_of_the_formula():
     d, inter = SMALL.hidden, SMALL.inter
     assert engine.packed_bytes() == 4 * SMALL.layers * (4 * d * d + 3 * d * inter)
     one, two = (engine.workspace_bytes(n, 1) for n in (1000, 2000))
-    assert two - one == 4 * 1000 * (3 * d + max(3 * d, 2 * inter) + max(d, inter) + 2 * d)
+    assert two - one == 4 * 1000 * 3 * d  # q, k, v; what lies between matrices is of fixed size
+
+
+def test_layers_are_packed_in_order_and_told():
+    params = SMALL.params(dtype=np.float32)
+    told: list[int] = []
+    native.Engine(PLAN, params, "scalar", "float32", told.append)
+    assert told == list(range(SMALL.layers))
+
+    def refuse(layer):
+        raise KeyError(layer)
+
+    with pytest.raises(KeyError):
+        native.Engine(PLAN, params, "scalar", "float32", refuse)

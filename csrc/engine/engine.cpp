@@ -4,21 +4,33 @@
 #include <stdexcept>
 #include <utility>
 
+#include "base/pool.h"
+#include "engine/forward.h"
+
 namespace refimpl {
 namespace {
 
-Linear make_linear(const Kernels& kernels, std::size_t n, std::size_t k, const float* w, const float* bias) {
-  Linear l{n, k, Floats(kernels.packed_floats(n, k)), {}};
-  kernels.pack(n, k, w, l.packed.data());
-  if (bias) l.bias.assign(bias, bias + n);
+// Panels that one task packs.
+constexpr std::size_t kPanelsAtATime = 8;
+
+Floats make_floats(std::size_t n, const Tensor& x) {
+  Floats floats(x.data ? n : 0);
+  if (x.data) widen(x, 0, n, floats.data());
+  return floats;
+}
+
+Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, const Tensor& w, const Tensor& bias) {
+  Linear l{packing, Memory(kernels.packed_bytes(packing)), make_floats(packing.n, bias)};
+  const std::size_t panels = panels_of(packing, kernels.lanes);
+  parallel_for(threads, ceil_div(panels, kPanelsAtATime), [&](std::size_t task, int) {
+    const std::size_t first = task * kPanelsAtATime;
+    kernels.pack(packing, w, first, std::min(panels, first + kPanelsAtATime), l.packed.data());
+  });
   return l;
 }
 
-Norm make_norm(std::size_t n, const float* weight, const float* bias) {
-  Norm norm;
-  if (weight) norm.weight.assign(weight, weight + n);
-  if (bias) norm.bias.assign(bias, bias + n);
-  return norm;
+Norm make_norm(std::size_t n, const Tensor& weight, const Tensor& bias) {
+  return {make_floats(n, weight), make_floats(n, bias)};
 }
 
 const Plan& checked(const Plan& plan, const Weights& weights) {
@@ -33,7 +45,8 @@ const Plan& checked(const Plan& plan, const Weights& weights) {
 
 }  // namespace
 
-Engine::Engine(const Kernels& kernels, Plan given, const Weights& w)
+Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads,
+               const std::function<void(std::size_t layer)>& packed)
     : kernels(kernels),
       plan(checked(given, w)),
       embedding_(w.embedding),
@@ -41,28 +54,37 @@ Engine::Engine(const Kernels& kernels, Plan given, const Weights& w)
       final_norm_(make_norm(plan.hidden, w.final_norm, w.final_norm_bias)) {
   const std::size_t hidden = plan.hidden, inter = plan.inter;
   layers_.reserve(w.layers.size());
-  for (const LayerWeights& l : w.layers)
-    layers_.push_back({make_norm(hidden, l.attn_norm, l.attn_norm_bias), make_norm(hidden, l.mlp_norm, l.mlp_norm_bias),
-                       make_linear(kernels, 3 * hidden, hidden, l.wqkv, l.wqkv_bias),
-                       make_linear(kernels, hidden, hidden, l.wo, l.wo_bias),
-                       make_linear(kernels, 2 * inter, hidden, l.wi, l.wi_bias),
-                       make_linear(kernels, hidden, inter, l.mlp_wo, l.mlp_wo_bias)});
+  for (const LayerWeights& l : w.layers) {
+    layers_.push_back(
+        {make_norm(hidden, l.attn_norm, l.attn_norm_bias), make_norm(hidden, l.mlp_norm, l.mlp_norm_bias),
+         make_linear(kernels, threads, {3 * hidden, hidden, head_dim()}, l.wqkv, l.wqkv_bias),
+         make_linear(kernels, threads, {hidden, hidden, 0}, l.wo, l.wo_bias),
+         make_linear(kernels, threads, {2 * inter, hidden, 2 * inter}, l.wi, l.wi_bias),
+         make_linear(kernels, threads, {hidden, inter, 0}, l.mlp_wo, l.mlp_wo_bias)});
+    if (packed) packed(layers_.size() - 1);
+  }
 }
 
 std::size_t Engine::packed_bytes() const {
-  std::size_t floats = 0;
+  std::size_t bytes = 0;
   for (const Layer& l : layers_)
-    for (const Linear* m : {&l.wqkv, &l.wo, &l.wi, &l.mlp_wo}) floats += m->packed.size() + m->bias.size();
-  return floats * sizeof(float);
+    for (const Linear* m : {&l.wqkv, &l.wo, &l.wi, &l.mlp_wo})
+      bytes += m->packed.bytes() + m->bias.size() * sizeof(float);
+  return bytes;
 }
 
 std::size_t Engine::workspace_bytes(std::size_t total, std::size_t batch, int threads) const {
-  const std::size_t hidden = plan.hidden, inter = plan.inter;
-  const std::size_t wide = std::max(3 * hidden, 2 * inter), narrow = std::max(hidden, inter);
-  const std::size_t tokens = total + batch * (kernels.panel - 1);  // keys fill up a panel per sequence
-  const std::size_t key_value = head_dim() + padded_width(head_dim(), kernels.panel);
-  return sizeof(float) * (total * (3 * hidden + wide + narrow) + tokens * plan.heads * key_value +
-                          static_cast<std::size_t>(threads) * kernels.scratch_floats(head_dim()));
+  const std::size_t slots = round_up(total + batch * (kernels.slot_block - 1), kernels.slot_block);
+  const std::size_t chunk = std::min(total, kTokenChunk) + kernels.row_block - 1;
+  return (total + kernels.row_block - 1) * kernels.operand_bytes(plan.hidden) +
+         2 * plan.heads * kernels.kv_bytes(slots, head_dim()) +
+         chunk * (kernels.operand_bytes(plan.hidden) + kernels.operand_bytes(plan.inter)) +
+         static_cast<std::size_t>(threads) * kernels.scratch_bytes(std::max(plan.hidden, plan.inter), head_dim());
+}
+
+bool Engine::forward(const Batch& batch, float* out, int threads, bool (*stop)()) const {
+  if (batch.cu_seqlens.back() == 0) return true;
+  return Forward(*this, batch, out, threads, stop).run();
 }
 
 }  // namespace refimpl

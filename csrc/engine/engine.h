@@ -1,14 +1,17 @@
 // The whole encoder on packed tokens: weights packed once, one workspace, the steps of MODEL.md.
 //
-// float32. Sequences of any lengths stand one after the other, [total, hidden]; none sees another.
+// Sequences of any lengths stand one after the other, [total, hidden]; none sees another. Input and
+// output are float32, as are the residual stream and all statistics; the products are the dtype's.
 // A sequence's result has the same bits whatever stands beside it and however many threads work:
 // work is split over rows, columns, heads and blocks of queries, never over a sum.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
+#include "base/memory.h"
 #include "kernels/kernels.h"
 
 namespace refimpl {
@@ -27,21 +30,31 @@ struct Plan {
   std::vector<LayerPlan> layers;
 };
 
-// Pointers to float32 tensors of a checkpoint, [out, in]; biases may be null. Read during
-// construction only, but for the embedding, which must outlive the engine.
+// Tensors of a checkpoint, [out, in]; biases may be missing. Read during construction only, but for
+// the embedding, which must outlive the engine.
 struct LayerWeights {
-  const float *attn_norm, *attn_norm_bias;  // null in layer 0
-  const float *wqkv, *wqkv_bias, *wo, *wo_bias;
-  const float *mlp_norm, *mlp_norm_bias;
-  const float *wi, *wi_bias, *mlp_wo, *mlp_wo_bias;
+  Tensor attn_norm, attn_norm_bias;  // missing in layer 0
+  Tensor wqkv, wqkv_bias, wo, wo_bias;
+  Tensor mlp_norm, mlp_norm_bias;
+  Tensor wi, wi_bias, mlp_wo, mlp_wo_bias;
 };
 
 struct Weights {
-  const float* embedding;  // [vocab, hidden]
-  const float *embedding_norm, *embedding_norm_bias;
-  const float *final_norm, *final_norm_bias;
+  Tensor embedding;  // [vocab, hidden]
+  Tensor embedding_norm, embedding_norm_bias;
+  Tensor final_norm, final_norm_bias;
   std::vector<LayerWeights> layers;
 };
+
+// Rows [first_row, first_row + rows) of a step of MODEL.md, [rows, columns] float32. `layer` is -1
+// outside the layers. A step may come in several pieces.
+struct Tapped {
+  const char* step;
+  std::ptrdiff_t layer;
+  std::size_t first_row, rows, columns;
+  const float* data;
+};
+using Tap = std::function<void(const Tapped&)>;
 
 // What to run on; total = cu_seqlens.back(). Exactly one of ids and embeddings.
 struct Batch {
@@ -54,8 +67,9 @@ struct Batch {
 
 // Weights as the kernels take them; empty floats stand for a bias or norm that is not there.
 struct Linear {
-  std::size_t n = 0, k = 0;
-  Floats packed, bias;
+  Packing packing{};
+  Memory packed;
+  Floats bias;
 };
 
 struct Norm {
@@ -69,13 +83,19 @@ struct Layer {
 
 class Engine {
  public:
-  // Packs the weights. Throws std::invalid_argument for sizes that do not fit, std::bad_alloc.
-  Engine(const Kernels& kernels, Plan plan, const Weights& weights);
+  // Packs the weights, on `threads` threads; calls packed(i) after those of layer i, whose tensors
+  // are not read again. Throws std::invalid_argument for sizes that do not fit, std::bad_alloc.
+  Engine(const Kernels& kernels, Plan plan, const Weights& weights, int threads,
+         const std::function<void(std::size_t layer)>& packed);
 
-  // out [total, hidden]: the last hidden state. `stop` is asked before each layer; when it says yes,
-  // out is left unfinished and the result is false. Throws std::bad_alloc. May be called from several
+  // out [total, hidden]: the last hidden state. `stop` is asked now and then; when it says yes, out
+  // is left unfinished and the result is false. Throws std::bad_alloc. May be called from several
   // threads at once.
   bool forward(const Batch& batch, float* out, int threads, bool (*stop)()) const;
+
+  // The same with every step given to `tap`: unfused, all of MODEL.md; fused, those that forward
+  // brings into being, of the same bits. Throws what tap throws.
+  void trace(const Batch& batch, float* out, int threads, bool fused, const Tap& tap) const;
 
   // Bytes of the packed matrices, which the engine holds beside the embedding.
   std::size_t packed_bytes() const;
@@ -90,7 +110,7 @@ class Engine {
 
  private:
   friend class Forward;
-  const float* embedding_;
+  Tensor embedding_;
   Norm embedding_norm_, final_norm_;
   std::vector<Layer> layers_;
 };

@@ -1,230 +1,253 @@
-// One forward pass: buffers, where each sequence stands, and the steps in MODEL.md's order.
+#include "engine/forward.h"
+
 #include <algorithm>
 #include <cmath>
-
-#include "base/pool.h"
-#include "engine/engine.h"
 
 namespace refimpl {
 namespace {
 
 // Rows that one task of a matrix product takes: its slice of x stays in the L2 cache. A multiple of
-// every tier's tile height (4, 6, 14).
-constexpr std::size_t kRowChunk = 168;
+// every tier's tile height.
+constexpr std::size_t kRowChunk = 84;
 constexpr std::size_t kRowwiseChunk = 32;
 // Tasks per thread when a product is split over columns too, so that none waits long for the last.
 constexpr std::size_t kTasksPerThread = 4;
 
 const float* or_null(const Floats& x) { return x.empty() ? nullptr : x.data(); }
 
-// Rotary tables of one theta, [rows, head_dim / 2] each; computed in double and rounded once.
-struct Rotary {
-  Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions)
-      : theta(theta), cos(rows * (head_dim / 2)), sin(rows * (head_dim / 2)) {
-    const std::size_t half = head_dim / 2;
-    for (std::size_t i = 0; i < half; ++i) {
-      const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-      for (std::size_t p = 0; p < rows; ++p) {
-        const double angle = (positions ? static_cast<double>(positions[p]) : static_cast<double>(p)) * frequency;
-        cos[p * half + i] = static_cast<float>(std::cos(angle));
-        sin[p * half + i] = static_cast<float>(std::sin(angle));
-      }
-    }
-  }
-
-  double theta;
-  Floats cos, sin;
-};
-
-// A block of queries that `attention` takes at a time.
-struct QueryBlock {
-  std::size_t sequence, first;
-};
-
 }  // namespace
 
-class Forward {
- public:
-  Forward(const Engine& engine, const Batch& batch, int threads)
-      : e(engine),
-        k(engine.kernels),
-        b(batch),
-        threads(std::clamp(threads, 1, kMaxThreads)),
-        total(batch.cu_seqlens.back()),
-        hidden(engine.plan.hidden),
-        inter(engine.plan.inter),
-        heads(engine.plan.heads),
-        head_dim(engine.head_dim()),
-        value_width(padded_width(engine.head_dim(), engine.kernels.panel)),
-        scratch_floats(engine.kernels.scratch_floats(engine.head_dim())) {
-    place_sequences();
-    // One table per theta; a row per position, or per token when positions are given.
-    for (const LayerPlan& l : e.plan.layers)
-      if (std::none_of(tables.begin(), tables.end(), [&](const Rotary& t) { return t.theta == l.theta; }))
-        tables.emplace_back(l.theta, b.positions ? total : longest, head_dim, b.positions);
-    x.resize(total * hidden), next.resize(total * hidden), normed.resize(total * hidden);
-    wide.resize(total * std::max(3 * hidden, 2 * inter));
-    narrow.resize(total * std::max(hidden, inter));
-    keys.resize(panel_tokens * heads * head_dim), values.resize(panel_tokens * heads * value_width);
-    scratch.resize(static_cast<std::size_t>(this->threads) * scratch_floats);
-  }
-
-  bool run(float* out, bool (*stop)()) {
-    embedding();
-    for (std::size_t i = 0; i < e.layers_.size(); ++i) {
-      if (stop && stop()) return false;
-      attention_layer(e.layers_[i], e.plan.layers[i]);
-      mlp(e.layers_[i]);
-    }
-    norm(e.final_norm_, x.data(), out);
-    return true;
-  }
-
- private:
-  // Where each sequence's keys and values stand, and which blocks of queries there are.
-  void place_sequences() {
-    sequence_of.resize(total);
-    for (std::size_t s = 0; s + 1 < b.cu_seqlens.size(); ++s) {
-      const std::size_t length = b.cu_seqlens[s + 1] - b.cu_seqlens[s];
-      panels_at.push_back(panel_tokens);
-      panel_tokens += padded_width(length, k.panel);
-      longest = std::max(longest, length);
-      for (std::size_t first = 0; first < length; first += k.query_block) blocks.push_back({s, first});
-      std::fill_n(sequence_of.begin() + static_cast<std::ptrdiff_t>(b.cu_seqlens[s]), length, s);
+Rotary::Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions)
+    : theta(theta), cos(rows * (head_dim / 2)), sin(rows * (head_dim / 2)) {
+  const std::size_t half = head_dim / 2;
+  for (std::size_t i = 0; i < half; ++i) {
+    const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+    for (std::size_t p = 0; p < rows; ++p) {
+      const double angle = (positions ? static_cast<double>(positions[p]) : static_cast<double>(p)) * frequency;
+      cos[p * half + i] = static_cast<float>(std::cos(angle));
+      sin[p * half + i] = static_cast<float>(std::sin(angle));
     }
   }
+}
 
-  // -- steps --------------------------------------------------------------------------------------
+Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threads, bool (*stop)(), const Tap* tap,
+                 bool fused)
+    : e(engine),
+      k(engine.kernels),
+      b(batch),
+      x(out),
+      threads(std::clamp(threads, 1, kMaxThreads)),
+      total(batch.cu_seqlens.back()),
+      hidden(engine.plan.hidden),
+      inter(engine.plan.inter),
+      head_dim(engine.head_dim()),
+      stop_(stop),
+      tap_(tap),
+      fused_(fused),
+      ldq_(k.operand_bytes(hidden)),
+      ldgated_(k.operand_bytes(inter)),
+      scratch_bytes_(round_up(k.scratch_bytes(std::max(hidden, inter), head_dim), 64)) {
+  place_sequences();
+  // One table per theta; a row per position, or per token when positions are given.
+  for (const LayerPlan& l : e.plan.layers)
+    if (std::none_of(tables_.begin(), tables_.end(), [&](const Rotary& t) { return t.theta == l.theta; }))
+      tables_.emplace_back(l.theta, b.positions ? total : longest_, head_dim, b.positions);
+  const std::size_t spare = k.row_block - 1, chunk = std::min(total, kTokenChunk) + spare;
+  q_ = Memory((total + spare) * ldq_);
+  keys_ = Memory(e.plan.heads * k.kv_bytes(slots_, head_dim));
+  values_ = Memory(e.plan.heads * k.kv_bytes(slots_, head_dim));
+  normed_ = Memory(chunk * ldq_);
+  gated_ = Memory(chunk * ldgated_);
+  scratch_ = Memory(static_cast<std::size_t>(this->threads) * scratch_bytes_);
+}
 
-  // LN(E[ids])
-  void embedding() {
-    rowwise([&](std::size_t first, std::size_t count) {
-      for (std::size_t t = first; t < first + count; ++t) {
-        const float* row =
-            b.embeddings ? b.embeddings + t * hidden : e.embedding_ + static_cast<std::size_t>(b.ids[t]) * hidden;
-        norm_rows(e.embedding_norm_, 1, row, x.data() + t * hidden);
-      }
+bool Forward::run() {
+  if (tap_) tap_tables();
+  embedding();
+  for (std::size_t i = 0; i < e.layers_.size() && !stop_.said(); ++i) {
+    qkv(i);
+    attention(i);
+    each_chunk([&](Rows rows) {
+      attn_out(i, rows);
+      mlp(i, rows);
     });
   }
+  final_norm();
+  return !stop_.said();
+}
 
-  // attn_norm (none in layer 0), q k v, rope, attention, attn_out, residual_1
-  void attention_layer(const Layer& layer, const LayerPlan& plan) {
-    const bool has_norm = !layer.attn_norm.weight.empty();
-    if (has_norm) norm(layer.attn_norm, x.data(), normed.data());
-    linear(layer.wqkv, has_norm ? normed.data() : x.data(), nullptr, wide.data());
-    rotate(*std::find_if(tables.begin(), tables.end(), [&](const Rotary& t) { return t.theta == plan.theta; }));
-    attend(plan.window);
-    linear(layer.wo, narrow.data(), x.data(), next.data());
-    x.swap(next);
+// Slots, rotary rows and query blocks of each sequence.
+void Forward::place_sequences() {
+  slot_.resize(total), row_.resize(total);
+  for (std::size_t s = 0; s + 1 < b.cu_seqlens.size(); ++s) {
+    const std::size_t first = b.cu_seqlens[s], length = b.cu_seqlens[s + 1] - first;
+    if (length == 0) continue;
+    for (std::size_t j = 0; j < length; ++j) {
+      slot_[first + j] = slots_ + j;
+      row_[first + j] = b.positions ? first + j : j;
+    }
+    for (std::size_t q = 0; q < length; q += k.query_block) blocks_.push_back({sequences_.size(), q});
+    sequences_.push_back({first, length, 0});
+    slots_ += round_up(length, k.slot_block);
+    longest_ = std::max(longest_, length);
   }
+}
 
-  // mlp_norm, wi, glu, mlp_out, residual_2
-  void mlp(const Layer& layer) {
-    norm(layer.mlp_norm, x.data(), normed.data());
-    linear(layer.wi, normed.data(), nullptr, wide.data());
-    rowwise([&](std::size_t first, std::size_t count) {
-      k.glu(count, inter, e.plan.activation, wide.data() + first * 2 * inter, 2 * inter, narrow.data() + first * inter,
-            inter);
+// -- steps ----------------------------------------------------------------------------------------
+
+// LN(E[ids])
+void Forward::embedding() {
+  const Norm& norm = e.embedding_norm_;
+  rowwise({0, total}, [&](Rows rows) {
+    for (std::size_t t = rows.first; t < rows.first + rows.count; ++t) {
+      float* row = x + t * hidden;
+      if (b.embeddings)
+        std::copy_n(b.embeddings + t * hidden, hidden, row);
+      else
+        widen(e.embedding_, static_cast<std::size_t>(b.ids[t]) * hidden, hidden, row);
+      k.layer_norm(1, hidden, row, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, row, hidden);
+    }
+  });
+  if (tap_) tap_rows("embedding", kNoLayer, {0, total}, hidden, x);
+}
+
+// attn_norm (none in layer 0), q k v, their rotation, and all to where attention reads them
+void Forward::qkv(std::size_t layer) {
+  const Rotary& table = table_of(layer);
+  const Rotation rotation{table.cos.data(), table.sin.data(), row_.data(),
+                          1.0f / std::sqrt(static_cast<float>(head_dim))};
+  each_chunk([&](Rows rows) {
+    norm_to_operands(e.layers_[layer].attn_norm, rows);
+    if (tap_) tap_operands("attn_norm", layer, rows, hidden, normed_.data(), ldq_);
+    if (!fused_) return qkv_unfused(layer, rows, rotation);
+    // The epilogue counts tokens from the start: so does x.
+    const Gemm g = gemm_of(e.layers_[layer].wqkv, normed_.data(), ldq_);
+    const Heads here = heads(rows.first);
+    const Rotation turn{rotation.cos, rotation.sin, rotation.row + rows.first, rotation.scale};
+    tiles(e.layers_[layer].wqkv, rows.count,
+          [&](const Range& range, std::byte* scratch) { k.project_qkv(g, here, turn, range, scratch); });
+  });
+}
+
+// Every head of every block of queries; heads joined where q stood.
+void Forward::attention(std::size_t layer) {
+  const Heads all = heads(0);
+  parallel_for(threads, blocks_.size() * e.plan.heads, [&](std::size_t task, int thread) {
+    const QueryBlock& block = blocks_[task / e.plan.heads];
+    Sequence sequence = sequences_[block.sequence];
+    sequence.window = e.plan.layers[layer].window;
+    k.attention(all, sequence, task % e.plan.heads, block.first, scratch_of(thread));
+  }, &stop_);
+  if (tap_) tap_operands("attention", layer, {0, total}, hidden, q_.data(), ldq_);
+}
+
+// attn_out, residual_1
+void Forward::attn_out(std::size_t layer, Rows rows) {
+  add_projection(e.layers_[layer].wo, rows, q_of(rows.first), ldq_, "attn_out", layer);
+  if (tap_) tap_rows("residual_1", layer, rows, hidden, x + rows.first * hidden);
+}
+
+// mlp_norm, wi, glu, mlp_out, residual_2
+void Forward::mlp(std::size_t layer, Rows rows) {
+  const Linear& wi = e.layers_[layer].wi;
+  norm_to_operands(e.layers_[layer].mlp_norm, rows);
+  if (tap_) tap_operands("mlp_norm", layer, rows, hidden, normed_.data(), ldq_);
+  if (fused_) {
+    const Gemm g = gemm_of(wi, normed_.data(), ldq_);
+    tiles(wi, rows.count, [&](const Range& range, std::byte* scratch) {
+      k.project_glu(g, e.plan.activation, gated_.data(), ldgated_, range, scratch);
     });
-    linear(layer.mlp_wo, narrow.data(), x.data(), next.data());
-    x.swap(next);
+  } else {
+    glu_unfused(layer, rows);
   }
+  if (tap_) tap_operands("glu", layer, rows, inter, gated_.data(), ldgated_);
+  add_projection(e.layers_[layer].mlp_wo, rows, gated_.data(), ldgated_, "mlp_out", layer);
+  if (tap_) tap_rows("residual_2", layer, rows, hidden, x + rows.first * hidden);
+}
 
-  // q_rot in place, times the scale; k_rot and v to where attention reads them
-  void rotate(const Rotary& table) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-    rowwise([&](std::size_t first, std::size_t count) {
-      for (std::size_t t = first; t < first + count; ++t) {
-        const std::size_t s = sequence_of[t], j = t - b.cu_seqlens[s], row = b.positions ? t : j;
-        const float *cos = table.cos.data() + row * (head_dim / 2), *sin = table.sin.data() + row * (head_dim / 2);
-        for (std::size_t h = 0; h < heads; ++h) {
-          float* q = wide.data() + t * 3 * hidden + h * head_dim;
-          float *key = q + hidden, *value = key + hidden;
-          k.rope(head_dim, q, cos, sin, scale, q);
-          k.rope(head_dim, key, cos, sin, 1.0f, key);
-          place_key_value(k.panel, head_dim, j, key, value, !b.visible || b.visible[t], keys_of(s, h), values_of(s, h));
-        }
-      }
-    });
+void Forward::final_norm() {
+  const Norm& norm = e.final_norm_;
+  rowwise({0, total}, [&](Rows rows) {
+    float* at = x + rows.first * hidden;
+    k.layer_norm(rows.count, hidden, at, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, at, hidden);
+  });
+  if (tap_) tap_rows("final_norm", kNoLayer, {0, total}, hidden, x);
+}
+
+// -- what the steps are made of -------------------------------------------------------------------
+
+template <class F>
+void Forward::each_chunk(F f) {
+  for (std::size_t first = 0; first < total && !stop_.said(); first += kTokenChunk)
+    f(Rows{first, std::min(kTokenChunk, total - first)});
+}
+
+template <class F>
+void Forward::rowwise(Rows rows, F f) {
+  parallel_for(threads, ceil_div(rows.count, kRowwiseChunk), [&](std::size_t task, int) {
+    const std::size_t first = task * kRowwiseChunk;
+    f(Rows{rows.first + first, std::min(kRowwiseChunk, rows.count - first)});
+  }, &stop_);
+}
+
+// Rows are split when there are many, columns when there are few.
+template <class F>
+void Forward::tiles(const Linear& l, std::size_t rows, F f) {
+  const std::size_t panels = panels_of(l.packing, k.lanes), chunks = ceil_div(rows, kRowChunk);
+  const std::size_t splits = std::min(panels, ceil_div(static_cast<std::size_t>(threads) * kTasksPerThread, chunks));
+  parallel_for(threads, chunks * splits, [&](std::size_t task, int thread) {
+    const std::size_t row = task / splits * kRowChunk, split = task % splits;
+    f(Range{row, std::min(rows, row + kRowChunk), panels * split / splits, panels * (split + 1) / splits},
+      scratch_of(thread));
+  }, &stop_);
+}
+
+void Forward::norm_to_operands(const Norm& norm, Rows rows) {
+  rowwise(rows, [&](Rows part) {
+    const float* in = x + part.first * hidden;
+    std::byte* y = normed_.data() + (part.first - rows.first) * ldq_;
+    if (norm.weight.empty())
+      k.to_operand(part.count, hidden, in, hidden, y, ldq_);
+    else
+      k.norm_operand(part.count, hidden, in, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, y, ldq_);
+  });
+}
+
+void Forward::add_projection(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin, const char* step,
+                             std::size_t layer) {
+  float* y = x + rows.first * hidden;
+  if (!fused_) {
+    const Floats added = product(l, rows, in, ldin);
+    tap_rows(step, layer, rows, hidden, added.data());
+    for (std::size_t i = 0; i < added.size(); ++i) y[i] = added[i] + y[i];
+    return;
   }
+  const Gemm g = gemm_of(l, in, ldin);
+  tiles(l, rows.count,
+        [&](const Range& range, std::byte* scratch) { k.project(g, y, hidden, y, hidden, range, scratch); });
+}
 
-  // Every head of every block of queries; heads joined in `narrow`.
-  void attend(std::ptrdiff_t window) {
-    parallel_for(threads, blocks.size() * heads, [&](std::size_t task, int thread) {
-      const std::size_t h = task % heads, s = blocks[task / heads].sequence, start = b.cu_seqlens[s];
-      const Attention a{head_dim,
-                        b.cu_seqlens[s + 1] - start,
-                        window,
-                        wide.data() + start * 3 * hidden + h * head_dim,
-                        3 * hidden,
-                        keys_of(s, h),
-                        values_of(s, h),
-                        b.visible ? b.visible + start : nullptr,
-                        narrow.data() + start * hidden + h * head_dim,
-                        hidden};
-      k.attention(a, blocks[task / heads].first, scratch.data() + static_cast<std::size_t>(thread) * scratch_floats);
-    });
-  }
+Floats Forward::product(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin) {
+  const Gemm g = gemm_of(l, in, ldin);
+  const std::size_t n = l.packing.n;
+  Floats y(rows.count * n);
+  tiles(l, rows.count,
+        [&](const Range& range, std::byte* scratch) { k.project(g, nullptr, 0, y.data(), n, range, scratch); });
+  return y;
+}
 
-  // -- what the steps are made of -----------------------------------------------------------------
+Gemm Forward::gemm_of(const Linear& l, const std::byte* in, std::size_t ldin) const {
+  return {l.packing, l.packed.data(), or_null(l.bias), in, ldin};
+}
 
-  // y = x W^T + bias + residual: rows split when there are many, columns when there are few.
-  void linear(const Linear& l, const float* in, const float* residual, float* y) {
-    const Gemm g{l.n, l.k, l.packed.data(), or_null(l.bias), in, l.k, residual, l.n, y, l.n};
-    const std::size_t panels = ceil_div(l.n, k.panel), chunks = ceil_div(total, kRowChunk);
-    const std::size_t splits = std::min(panels, ceil_div(static_cast<std::size_t>(threads) * kTasksPerThread, chunks));
-    parallel_for(threads, chunks * splits, [&](std::size_t task, int) {
-      const std::size_t row = task / splits * kRowChunk, split = task % splits;
-      k.gemm(g, row, std::min(total, row + kRowChunk), panels * split / splits, panels * (split + 1) / splits);
-    });
-  }
+Heads Forward::heads(std::size_t first) {
+  return {e.plan.heads, head_dim,       q_of(first), ldq_, keys_.data(), values_.data(), slots_,
+          slot_.data() + first, b.visible ? b.visible + first : nullptr};
+}
 
-  template <class F>  // f(first row, rows)
-  void rowwise(F f) {
-    parallel_for(threads, ceil_div(total, kRowwiseChunk), [&](std::size_t task, int) {
-      const std::size_t first = task * kRowwiseChunk;
-      f(first, std::min(kRowwiseChunk, total - first));
-    });
-  }
-
-  void norm(const Norm& norm, const float* in, float* y) {
-    rowwise([&](std::size_t first, std::size_t count) {
-      norm_rows(norm, count, in + first * hidden, y + first * hidden);
-    });
-  }
-
-  void norm_rows(const Norm& norm, std::size_t rows, const float* in, float* y) {
-    k.layer_norm(rows, hidden, in, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, y, hidden);
-  }
-
-  float* keys_of(std::size_t s, std::size_t h) { return keys.data() + (h * panel_tokens + panels_at[s]) * head_dim; }
-  float* values_of(std::size_t s, std::size_t h) {
-    return values.data() + (h * panel_tokens + panels_at[s]) * value_width;
-  }
-
-  const Engine& e;
-  const Kernels& k;
-  const Batch& b;
-  const int threads;
-  const std::size_t total, hidden, inter, heads, head_dim, value_width, scratch_floats;
-
-  std::vector<std::size_t> sequence_of;  // [total]
-  std::vector<std::size_t> panels_at;    // [batch]: tokens before it in keys and values
-  std::size_t panel_tokens = 0;          // all sequences, each filled up to whole panels
-  std::size_t longest = 0;
-  std::vector<QueryBlock> blocks;
-  std::vector<Rotary> tables;
-
-  Floats x, next, normed;  // [total, hidden]
-  Floats wide;             // [total, max(3 hidden, 2 inter)]: q k v, then wi
-  Floats narrow;           // [total, max(hidden, inter)]: joined heads, then glu
-  Floats keys, values;     // [heads, panel_tokens, ..]
-  Floats scratch;          // [threads, scratch_floats]
-};
-
-bool Engine::forward(const Batch& batch, float* out, int threads, bool (*stop)()) const {
-  if (batch.cu_seqlens.back() == 0) return true;
-  return Forward(*this, batch, threads).run(out, stop);
+const Rotary& Forward::table_of(std::size_t layer) const {
+  const double theta = e.plan.layers[layer].theta;
+  return *std::find_if(tables_.begin(), tables_.end(), [&](const Rotary& t) { return t.theta == theta; });
 }
 
 }  // namespace refimpl

@@ -9,9 +9,14 @@
 constexpr std::size_t kQueries = 4 * kRows;
 constexpr std::size_t kKeys = 8 * kPanel;
 
-// Scores of a block, the output before its division, running maximum and sum of each row.
-inline std::size_t scratch_floats(std::size_t head_dim) {
-  return kQueries * (kKeys + padded_width(head_dim, kPanel) + 2);
+// Floats of scratch: scores of a block, the output before its division, running maximum and sum.
+inline std::size_t attention_floats(std::size_t head_dim) {
+  return kQueries * (kKeys + kv_width(head_dim) + 2);
+}
+
+// Products need none.
+inline std::size_t scratch_bytes(std::size_t, std::size_t head_dim) {
+  return attention_floats(head_dim) * sizeof(float);
 }
 
 // scores[r, key0 + c] = q[r] . k[c], one panel of keys.
@@ -50,15 +55,19 @@ inline void value_rows(int rows, std::size_t keys, const float* p, const float* 
   if constexpr (R > 1) value_rows<R - 1>(rows, keys, p, v, ldv, out, ldo);
 }
 
-inline void attention(const Attention& a, std::size_t first, float* scratch) {
-  const std::size_t last = a.length - first < kQueries ? a.length : first + kQueries;
-  const std::size_t rows = last - first, d = a.head_dim;
-  const std::size_t width = padded_width(d, kPanel);  // of the accumulated output
-  const std::size_t reach = a.window < 0 ? a.length : static_cast<std::size_t>(a.window);
+inline void attention(const Heads& h, const Sequence& sequence, std::size_t head, std::size_t first, void* memory) {
+  const std::size_t length = sequence.length, d = h.head_dim;
+  const std::size_t last = length - first < kQueries ? length : first + kQueries;
+  const std::size_t rows = last - first;
+  const std::size_t width = kv_width(d);  // of the accumulated output
+  const std::size_t reach = sequence.window < 0 ? length : static_cast<std::size_t>(sequence.window);
   const std::size_t from = (first > reach ? first - reach : 0) / kPanel * kPanel;
-  const std::size_t to = a.length - last < reach ? a.length : last + reach;
+  const std::size_t to = length - last < reach ? length : last + reach;
+  const std::size_t slot0 = h.slot[sequence.first], ldq = h.ldq / sizeof(float);
+  const unsigned char* visible = h.visible ? h.visible + sequence.first : nullptr;
+  float* q = operand(h.q, h.ldq, sequence.first + first) + head * d;  // and the output, once they are read
 
-  float* scores = scratch;
+  float* scores = static_cast<float*>(memory);
   float* out = scores + kQueries * kKeys;
   float* top = out + kQueries * width;
   float* total = top + kQueries;
@@ -67,23 +76,23 @@ inline void attention(const Attention& a, std::size_t first, float* scratch) {
 
   for (std::size_t key0 = from; key0 < to; key0 += kKeys) {
     const std::size_t keys = to - key0 < kKeys ? to - key0 : kKeys;
-    const std::size_t padded = padded_width(keys, kPanel);
+    const std::size_t padded = round_up(keys, kPanel);
     for (std::size_t c = 0; c < padded; c += kPanel)
       for (std::size_t r = 0; r < rows; r += kRows) {
-        const int n = rows - r < kRows ? static_cast<int>(rows - r) : kRows;
-        score_rows<kRows>(n, d, a.q + (first + r) * a.ldq, a.ldq, a.keys + (key0 + c) * d, scores + r * kKeys + c);
+        const int n = rows - r < kRows ? static_cast<int>(rows - r) : static_cast<int>(kRows);
+        score_rows<kRows>(n, d, q + r * ldq, ldq, keys_of(h, head, slot0 + key0 + c), scores + r * kKeys + c);
       }
     for (std::size_t r = 0; r < rows; ++r) {
       float* s = scores + r * kKeys;
       const std::size_t i = first + r;
       // Hide what the window, the end of the sequence or the padding mask hides from this row.
-      const std::size_t low = i > reach ? i - reach : 0, high = a.length - i > reach ? i + reach + 1 : a.length;
+      const std::size_t low = i > reach ? i - reach : 0, high = length - i > reach ? i + reach + 1 : length;
       const std::size_t end = key0 + padded;
       for (std::size_t j = key0; j < (low < end ? low : end); ++j) s[j - key0] = -__builtin_inff();
       for (std::size_t j = high > key0 ? high : key0; j < end; ++j) s[j - key0] = -__builtin_inff();
-      if (a.visible)
+      if (visible)
         for (std::size_t j = key0; j < key0 + keys; ++j)
-          if (!a.visible[j]) s[j - key0] = -__builtin_inff();
+          if (!visible[j]) s[j - key0] = -__builtin_inff();
       f32 best = set1(top[r]);
       for (std::size_t c = 0; c < padded; c += f32::lanes) best = max(best, load(s + c));
       const float peak = max(best);
@@ -110,14 +119,14 @@ inline void attention(const Attention& a, std::size_t first, float* scratch) {
     }
     for (std::size_t c = 0; c < d; c += kPanel)
       for (std::size_t r = 0; r < rows; r += kRows) {
-        const int n = rows - r < kRows ? static_cast<int>(rows - r) : kRows;
-        value_rows<kRows>(n, keys, scores + r * kKeys, a.values + key0 * width + c, width, out + r * width + c, width);
+        const int n = rows - r < kRows ? static_cast<int>(rows - r) : static_cast<int>(kRows);
+        value_rows<kRows>(n, keys, scores + r * kKeys, values_of(h, head, slot0 + key0) + c, width, out + r * width + c, width);
       }
   }
   for (std::size_t r = 0; r < rows; ++r) {
     const f32 by = set1(total[r] > 0.0f ? 1.0f / total[r] : 0.0f);
     for_lanes(d, [&](std::size_t c, int lanes) {
-      store_first(a.out + (first + r) * a.ldo + c, mul(load_first(out + r * width + c, lanes), by), lanes);
+      store_first(q + r * ldq + c, mul(load_first(out + r * width + c, lanes), by), lanes);
     });
   }
 }

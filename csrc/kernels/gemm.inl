@@ -2,29 +2,50 @@
 // Included inside a tier's namespace and target region, after its simd verbs and constants.
 //
 // Each element is one chain of fma over k in order, whatever the tile it is computed in: results do
-// not depend on rows, split or thread. A k block of a panel stays in L1 while the rows pass.
+// not depend on rows, split or thread. kChunk rows of x stay in the L2 cache while the panels pass,
+// a block of a panel in L1 while those rows pass. The sums of a chunk and a panel are complete before
+// an epilogue sees them, so each product ends as what the model needs next.
 
-constexpr std::size_t kPanel = 2 * f32::lanes;
 constexpr std::size_t kDepth = 256;
+constexpr std::size_t kChunk = 84 / kRows * kRows;
 
-inline std::size_t packed_floats(std::size_t n, std::size_t k) { return padded_width(n, kPanel) * k; }
+// -- weights --------------------------------------------------------------------------------------
 
-inline void pack(std::size_t n, std::size_t k, const float* w, float* packed) {
-  for (std::size_t first = 0; first < n; first += kPanel) {
-    const std::size_t columns = n - first < kPanel ? n - first : kPanel;
-    for (std::size_t p = 0; p < k; ++p, packed += kPanel) {
-      for (std::size_t c = 0; c < columns; ++c) packed[c] = w[(first + c) * k + p];
-      for (std::size_t c = columns; c < kPanel; ++c) packed[c] = 0.0f;
+template <class W>
+inline std::size_t packed_bytes(const Packing& p) {
+  return panels_of(p, kLanes) * p.k * kPanel * sizeof(W);
+}
+
+inline void narrow(float x, float* y) { *y = x; }
+inline void narrow(float x, bf16* y) { *y = to_bf16(x); }
+
+template <class W>
+inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::size_t panel1, void* packed) {
+  constexpr std::size_t kStep = 64;
+  float row[kStep];
+  for (std::size_t panel = panel0; panel < panel1; ++panel) {
+    const PanelColumns c = columns_of(p, panel, kLanes);
+    W* to = static_cast<W*>(packed) + panel * p.k * kPanel;
+    for (std::size_t k0 = 0; k0 < p.k; k0 += kStep) {
+      const std::size_t depth = p.k - k0 < kStep ? p.k - k0 : kStep;
+      for (std::size_t lane = 0; lane < kPanel; ++lane) {
+        const std::size_t i = lane % kLanes, column = (lane < kLanes ? c.first : c.second) + i;
+        const bool exists = static_cast<int>(i) < (lane < kLanes ? c.n_first : c.n_second);
+        if (exists) widen(w, column * p.k + k0, depth, row);
+        for (std::size_t j = 0; j < depth; ++j) narrow(exists ? row[j] : 0.0f, to + (k0 + j) * kPanel + lane);
+      }
     }
   }
 }
 
+// -- products -------------------------------------------------------------------------------------
+
 // acc[r] += sum_p x[r, p] b[p, 0:kPanel], b with row stride ldb.
-template <int R>
-REFIMPL_INLINE void multiply(std::size_t depth, const float* x, std::size_t ldx, const float* b, std::size_t ldb,
+template <int R, class W>
+REFIMPL_INLINE void multiply(std::size_t depth, const float* x, std::size_t ldx, const W* b, std::size_t ldb,
                              f32 (&acc)[R][2]) {
   for (std::size_t p = 0; p < depth; ++p) {
-    const f32 b0 = load(b + p * ldb), b1 = load(b + p * ldb + f32::lanes);
+    const f32 b0 = load(b + p * ldb), b1 = load(b + p * ldb + kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const f32 a = set1(x[r * ldx + p]);
@@ -34,52 +55,92 @@ REFIMPL_INLINE void multiply(std::size_t depth, const float* x, std::size_t ldx,
   }
 }
 
-// Lanes of column `c` that exist when `columns` of the panel do.
-REFIMPL_INLINE int lanes_left(std::size_t columns, int c) {
-  const int left = static_cast<int>(columns) - c * f32::lanes;
-  return left < 0 ? 0 : left > f32::lanes ? f32::lanes : left;
-}
-
-template <int R>
-inline void gemm_tile(const Gemm& g, std::size_t row, std::size_t column, std::size_t k0, std::size_t depth,
-                      const float* b) {
-  const std::size_t columns = g.n - column < kPanel ? g.n - column : kPanel;
-  float* y = g.y + row * g.ldy + column;
+// y[0:R, 0:kPanel] += x b, or = x b when it is the first block of k.
+template <int R, class W>
+inline void gemm_tile(bool first, std::size_t depth, const float* x, std::size_t ldx, const W* b, float* y) {
   f32 acc[R][2];
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 2; ++c)
-      acc[r][c] = k0 == 0 ? set1(0.0f) : load_first(y + r * g.ldy + c * f32::lanes, lanes_left(columns, c));
-  multiply<R>(depth, g.x + row * g.ldx + k0, g.ldx, b, kPanel, acc);
-  const bool last = k0 + depth == g.k;
-  for (int c = 0; c < 2; ++c) {
-    const int n = lanes_left(columns, c);
-    const f32 bias = last && g.bias ? load_first(g.bias + column + c * f32::lanes, n) : set1(0.0f);
-    for (int r = 0; r < R; ++r) {
-      f32 v = acc[r][c];
-      if (last && g.bias) v = add(v, bias);
-      if (last && g.residual) v = add(v, load_first(g.residual + (row + r) * g.ldr + column + c * f32::lanes, n));
-      store_first(y + r * g.ldy + c * f32::lanes, v, n);
-    }
-  }
+    for (int c = 0; c < 2; ++c) acc[r][c] = first ? set1(0.0f) : load(y + r * kPanel + c * kLanes);
+  multiply<R>(depth, x, ldx, b, kPanel, acc);
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < 2; ++c) store(y + r * kPanel + c * kLanes, acc[r][c]);
 }
 
 // The tile with as many rows as are left.
-template <int R>
-inline void gemm_rows(int rows, const Gemm& g, std::size_t row, std::size_t column, std::size_t k0, std::size_t depth,
-                      const float* b) {
-  if (rows == R) return gemm_tile<R>(g, row, column, k0, depth, b);
-  if constexpr (R > 1) gemm_rows<R - 1>(rows, g, row, column, k0, depth, b);
+template <int R, class W>
+inline void gemm_rows(int rows, bool first, std::size_t depth, const float* x, std::size_t ldx, const W* b, float* y) {
+  if (rows == R) return gemm_tile<R>(first, depth, x, ldx, b, y);
+  if constexpr (R > 1) gemm_rows<R - 1>(rows, first, depth, x, ldx, b, y);
 }
 
-inline void gemm(const Gemm& g, std::size_t row0, std::size_t row1, std::size_t panel0, std::size_t panel1) {
-  for (std::size_t k0 = 0; k0 < g.k; k0 += kDepth) {
-    const std::size_t depth = g.k - k0 < kDepth ? g.k - k0 : kDepth;
-    for (std::size_t panel = panel0; panel < panel1; ++panel) {
-      const float* b = g.packed + (panel * g.k + k0) * kPanel;
-      for (std::size_t row = row0; row < row1; row += kRows) {
-        const int rows = row1 - row < kRows ? static_cast<int>(row1 - row) : kRows;
-        gemm_rows<kRows>(rows, g, row, panel * kPanel, k0, depth, b);
+// finish(row, columns, v0, v1) gets both vectors of each row of each panel, bias added.
+template <class W, class Finish>
+inline void gemm(const Gemm& g, const Range& range, Finish finish) {
+  alignas(64) float sums[kChunk * kPanel];
+  const std::size_t k = g.packing.k, ldx = g.ldx / sizeof(float);
+  for (std::size_t row0 = range.row0; row0 < range.row1; row0 += kChunk) {
+    const std::size_t rows = range.row1 - row0 < kChunk ? range.row1 - row0 : kChunk;
+    for (std::size_t panel = range.panel0; panel < range.panel1; ++panel) {
+      const W* packed = static_cast<const W*>(g.packed) + panel * k * kPanel;
+      for (std::size_t k0 = 0; k0 < k; k0 += kDepth) {
+        const std::size_t depth = k - k0 < kDepth ? k - k0 : kDepth;
+        for (std::size_t r = 0; r < rows; r += kRows) {
+          const int n = rows - r < kRows ? static_cast<int>(rows - r) : static_cast<int>(kRows);
+          gemm_rows<kRows>(n, k0 == 0, depth, operand(g.x, g.ldx, row0 + r) + k0, ldx, packed + k0 * kPanel,
+                           sums + r * kPanel);
+        }
+      }
+      const PanelColumns c = columns_of(g.packing, panel, kLanes);
+      const f32 bias0 = g.bias ? load_first(g.bias + c.first, c.n_first) : set1(0.0f);
+      const f32 bias1 = g.bias ? load_first(g.bias + c.second, c.n_second) : set1(0.0f);
+      for (std::size_t r = 0; r < rows; ++r) {
+        const f32 v0 = load(sums + r * kPanel), v1 = load(sums + r * kPanel + kLanes);
+        if (g.bias)
+          finish(row0 + r, c, add(v0, bias0), add(v1, bias1));
+        else
+          finish(row0 + r, c, v0, v1);
       }
     }
   }
+}
+
+template <class W>
+inline void project(const Gemm& g, const float* residual, std::size_t ldr, float* y, std::size_t ldy,
+                    const Range& range, void*) {
+  gemm<W>(g, range, [=](std::size_t row, const PanelColumns& c, f32 v0, f32 v1) {
+    if (residual) {
+      v0 = add(v0, load_first(residual + row * ldr + c.first, c.n_first));
+      v1 = add(v1, load_first(residual + row * ldr + c.second, c.n_second));
+    }
+    store_first(y + row * ldy + c.first, v0, c.n_first);
+    store_first(y + row * ldy + c.second, v1, c.n_second);
+  });
+}
+
+template <class W, Activation A>
+inline void project_glu_by(const Gemm& g, void* y, std::size_t ldy, const Range& range) {
+  gemm<W>(g, range, [=](std::size_t row, const PanelColumns& c, f32 gate, f32 up) {
+    store_first(operand(y, ldy, row) + c.first, mul(activate<A>(gate), up), c.n_first);
+  });
+}
+
+template <class W>
+inline void project_glu(const Gemm& g, Activation activation, void* y, std::size_t ldy, const Range& range, void*) {
+  with_activation(activation, [&](auto a) { project_glu_by<W, decltype(a)::value>(g, y, ldy, range); });
+}
+
+template <class W>
+inline void project_qkv(const Gemm& g, const Heads& h, const Rotation& t, const Range& range, void*) {
+  const std::size_t hidden = h.heads * h.head_dim, half = h.head_dim / 2;
+  gemm<W>(g, range, [=](std::size_t row, const PanelColumns& c, f32 v0, f32 v1) {
+    const std::size_t at = c.first % hidden, head = at / h.head_dim, i = at % h.head_dim;
+    if (c.first >= 2 * hidden) return place_value(h, row, head, i, v0, v1, c.n_first);
+    const f32 cos = load_first(t.cos + t.row[row] * half + i, c.n_first);
+    const f32 sin = load_first(t.sin + t.row[row] * half + i, c.n_first);
+    const f32 scale = set1(c.first < hidden ? t.scale : 1.0f);
+    const f32 turned0 = rotate_first(v0, v1, cos, sin, scale), turned1 = rotate_second(v0, v1, cos, sin, scale);
+    if (c.first >= hidden) return place_key(h, row, head, i, turned0, turned1, c.n_first);
+    store_first(operand(h.q, h.ldq, row) + at, turned0, c.n_first);
+    store_first(operand(h.q, h.ldq, row) + at + half, turned1, c.n_first);
+  });
 }

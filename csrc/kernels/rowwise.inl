@@ -1,4 +1,4 @@
-// LayerNorm, activations with GLU, RoPE: one row at a time. Included like gemm.inl.
+// LayerNorm, activations with GLU, RoPE: one row at a time. Included before gemm.inl, like it.
 
 // -- elementary functions -------------------------------------------------------------------------
 
@@ -89,18 +89,29 @@ inline void glu_rows(std::size_t rows, std::size_t inter, const float* u, std::s
   }
 }
 
+template <Activation A>
+struct activation_constant {
+  static constexpr Activation value = A;
+};
+
+// f(activation_constant<A>) for the A that is asked for: chosen once, outside the loops.
+template <class F>
+inline void with_activation(Activation activation, F f) {
+  switch (activation) {
+    case Activation::gelu: return f(activation_constant<Activation::gelu>{});
+    case Activation::gelu_tanh: return f(activation_constant<Activation::gelu_tanh>{});
+    case Activation::quick_gelu: return f(activation_constant<Activation::quick_gelu>{});
+    case Activation::silu: return f(activation_constant<Activation::silu>{});
+    case Activation::relu: return f(activation_constant<Activation::relu>{});
+    case Activation::tanh: return f(activation_constant<Activation::tanh>{});
+    case Activation::sigmoid: return f(activation_constant<Activation::sigmoid>{});
+    case Activation::linear: return f(activation_constant<Activation::linear>{});
+  }
+}
+
 inline void glu(std::size_t rows, std::size_t inter, Activation activation, const float* u, std::size_t ldu, float* y,
                 std::size_t ldy) {
-  switch (activation) {
-    case Activation::gelu: return glu_rows<Activation::gelu>(rows, inter, u, ldu, y, ldy);
-    case Activation::gelu_tanh: return glu_rows<Activation::gelu_tanh>(rows, inter, u, ldu, y, ldy);
-    case Activation::quick_gelu: return glu_rows<Activation::quick_gelu>(rows, inter, u, ldu, y, ldy);
-    case Activation::silu: return glu_rows<Activation::silu>(rows, inter, u, ldu, y, ldy);
-    case Activation::relu: return glu_rows<Activation::relu>(rows, inter, u, ldu, y, ldy);
-    case Activation::tanh: return glu_rows<Activation::tanh>(rows, inter, u, ldu, y, ldy);
-    case Activation::sigmoid: return glu_rows<Activation::sigmoid>(rows, inter, u, ldu, y, ldy);
-    case Activation::linear: return glu_rows<Activation::linear>(rows, inter, u, ldu, y, ldy);
-  }
+  with_activation(activation, [&](auto a) { glu_rows<decltype(a)::value>(rows, inter, u, ldu, y, ldy); });
 }
 
 // Full vectors, then one partial one: f(i, lanes).
@@ -134,13 +145,20 @@ inline void layer_norm(std::size_t rows, std::size_t n, const float* x, std::siz
   }
 }
 
+// The two halves of a rotated pair (x1, x2), times scale.
+REFIMPL_INLINE f32 rotate_first(f32 x1, f32 x2, f32 cos, f32 sin, f32 scale) {
+  return mul(sub(mul(x1, cos), mul(x2, sin)), scale);
+}
+REFIMPL_INLINE f32 rotate_second(f32 x1, f32 x2, f32 cos, f32 sin, f32 scale) {
+  return mul(add(mul(x2, cos), mul(x1, sin)), scale);
+}
+
 inline void rope(std::size_t head_dim, const float* x, const float* cos, const float* sin, float scale, float* y) {
   const std::size_t half = head_dim / 2;
-  const f32 s = set1(scale);
   for_lanes(half, [&](std::size_t i, int lanes) {
     const f32 x1 = load_first(x + i, lanes), x2 = load_first(x + half + i, lanes);
     const f32 c = load_first(cos + i, lanes), d = load_first(sin + i, lanes);
-    store_first(y + i, mul(sub(mul(x1, c), mul(x2, d)), s), lanes);
-    store_first(y + half + i, mul(add(mul(x2, c), mul(x1, d)), s), lanes);
+    store_first(y + i, rotate_first(x1, x2, c, d, set1(scale)), lanes);
+    store_first(y + half + i, rotate_second(x1, x2, c, d, set1(scale)), lanes);
   });
 }

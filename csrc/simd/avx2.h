@@ -8,6 +8,10 @@ struct f32 {
 
 REFIMPL_INLINE f32 set1(float x) { return {_mm256_set1_ps(x)}; }
 REFIMPL_INLINE f32 load(const float* p) { return {_mm256_loadu_ps(p)}; }
+REFIMPL_INLINE f32 load(const bf16* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16))};
+}
 REFIMPL_INLINE void store(float* p, f32 a) { _mm256_storeu_ps(p, a.v); }
 REFIMPL_INLINE __m256i first_lanes(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

@@ -8,6 +8,10 @@ struct f32 {
 
 REFIMPL_INLINE f32 set1(float x) { return {_mm512_set1_ps(x)}; }
 REFIMPL_INLINE f32 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+REFIMPL_INLINE f32 load(const bf16* p) {
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16))};
+}
 REFIMPL_INLINE void store(float* p, f32 a) { _mm512_storeu_ps(p, a.v); }
 REFIMPL_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 // The first n lanes (0 <= n <= lanes); the others read as 0, and are not written. Masked stores are

@@ -14,6 +14,7 @@ struct f32 {
 
 REFIMPL_INLINE f32 set1(float x) { REFIMPL_EACH(x); }
 REFIMPL_INLINE f32 load(const float* p) { REFIMPL_EACH(p[i]); }
+REFIMPL_INLINE f32 load(const bf16* p) { REFIMPL_EACH(to_float(p[i])); }
 REFIMPL_INLINE void store(float* p, f32 a) {
   for (int i = 0; i < f32::lanes; ++i) p[i] = a.v[i];
 }

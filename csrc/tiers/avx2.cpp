@@ -12,15 +12,17 @@ REFIMPL_TARGET_BEGIN("avx2,fma")
 namespace refimpl::avx2 {
 namespace {
 constexpr std::size_t kRows = 6;  // 12 accumulators, 2 of b, 1 of a: 15 of 16 registers
-#include "kernels/gemm.inl"
 #include "kernels/rowwise.inl"
+#include "kernels/operand.inl"
+#include "kernels/heads.inl"
+#include "kernels/gemm.inl"
 #include "kernels/attention.inl"
+#include "kernels/table.inl"
 }  // namespace
 }  // namespace refimpl::avx2
 REFIMPL_TARGET_END
 
 namespace refimpl {
-const Kernels kernels_avx2 = {avx2::kPanel, avx2::kQueries, avx2::packed_floats, avx2::pack, avx2::gemm, avx2::layer_norm,
-                              avx2::glu, avx2::rope, avx2::scratch_floats, avx2::attention};
+const Kernels* kernels_avx2(Dtype dtype) { return avx2::table_of(dtype); }
 }  // namespace refimpl
 #endif

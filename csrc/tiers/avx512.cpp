@@ -17,15 +17,17 @@ REFIMPL_TARGET_BEGIN("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 namespace refimpl::avx512 {
 namespace {
 constexpr std::size_t kRows = 14;  // 28 accumulators, 2 of b, 1 of a: 31 of 32 registers
-#include "kernels/gemm.inl"
 #include "kernels/rowwise.inl"
+#include "kernels/operand.inl"
+#include "kernels/heads.inl"
+#include "kernels/gemm.inl"
 #include "kernels/attention.inl"
+#include "kernels/table.inl"
 }  // namespace
 }  // namespace refimpl::avx512
 REFIMPL_TARGET_END
 
 namespace refimpl {
-const Kernels kernels_avx512 = {avx512::kPanel, avx512::kQueries, avx512::packed_floats, avx512::pack, avx512::gemm, avx512::layer_norm,
-                                avx512::glu, avx512::rope, avx512::scratch_floats, avx512::attention};
+const Kernels* kernels_avx512(Dtype dtype) { return avx512::table_of(dtype); }
 }  // namespace refimpl
 #endif

@@ -10,13 +10,15 @@
 namespace refimpl::scalar {
 namespace {
 constexpr std::size_t kRows = 4;
-#include "kernels/gemm.inl"
 #include "kernels/rowwise.inl"
+#include "kernels/operand.inl"
+#include "kernels/heads.inl"
+#include "kernels/gemm.inl"
 #include "kernels/attention.inl"
+#include "kernels/table.inl"
 }  // namespace
 }  // namespace refimpl::scalar
 
 namespace refimpl {
-const Kernels kernels_scalar = {scalar::kPanel, scalar::kQueries, scalar::packed_floats, scalar::pack, scalar::gemm, scalar::layer_norm,
-                                scalar::glu, scalar::rope, scalar::scratch_floats, scalar::attention};
+const Kernels* kernels_scalar(Dtype dtype) { return scalar::table_of(dtype); }
 }  // namespace refimpl

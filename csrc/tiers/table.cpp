@@ -3,13 +3,13 @@
 
 namespace refimpl {
 
-const Kernels& kernels_of(Tier tier) {
+const Kernels* kernels_of(Tier tier, Dtype dtype) {
   switch (tier) {
 #define REFIMPL_TIER(name) \
-  case Tier::name: return kernels_##name;
+  case Tier::name: return kernels_##name(dtype);
 #include "base/tiers.inc"
   }
-  return kernels_scalar;
+  return nullptr;
 }
 
 }  // namespace refimpl
