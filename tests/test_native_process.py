@@ -133,19 +133,30 @@ def test_other_python_threads_run_during_a_forward_pass():
     assert turns > 1
 
 
-def test_signals_are_handled_during_a_forward_pass():
-    """Handlers run between layers: had they waited for its end, many signals would be one call."""
-    deep = Case("deep", "v5", "fs" * 30, 64, 4, 96, 61, 16, 1e4, 1e3)
-    engine, calls = engine_of(deep, tiers()[0]), []
-    before = signal.signal(signal.SIGALRM, lambda *_: calls.append(1))
+@pytest.mark.parametrize("threads", [1, 2])
+def test_signals_are_handled_within_a_layer(threads):
+    """The third call of the handler ends a pass of one layer: had they waited for the layer's end,
+    many signals would be one call."""
+    engine = engine_of(Case("wide", "v5", "f", 64, 4, 96, 61, 16, 1e4, 1e3), tiers()[0], threads)
+    ids, calls = np.tile(IDS, 60), []
+
+    def handler(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        expected = engine.packed(IDS, WHOLE)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        with pytest.raises(KeyboardInterrupt):
+            engine.packed(ids, np.array([0, len(ids)]))
+        during = len(calls)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert len(calls) > 2
-    np.testing.assert_array_equal(engine.packed(IDS, WHOLE), expected)
+    assert during == 3
+    assert engine.packed(IDS, WHOLE).any()
 
 
 def test_ctrl_c_ends_a_forward_pass_and_leaves_the_engine_whole():
@@ -166,6 +177,16 @@ def test_ctrl_c_ends_a_forward_pass_and_leaves_the_engine_whole():
     np.testing.assert_array_equal(engine.packed(IDS, WHOLE), expected)
 
 
+def child(code: str, variables: dict[str, str]) -> str:
+    """What another Python prints, without this one's choice of threads."""
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS")} | variables
+    installed = Path(refimpl.__file__).parents[1]  # where the tested package is, with its extension
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=installed, env=env, check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("variables", "cpus", "expected"),
     [
@@ -179,13 +200,21 @@ def test_ctrl_c_ends_a_forward_pass_and_leaves_the_engine_whole():
 )
 def test_threads_follow_the_environment_else_the_affinity(variables, cpus, expected):
     code = (
-        "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:%d])\n"
+        f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cpus}])\n"
         "from refimpl import info; print(info()['native']['threads'])"
     )
-    env = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS")} | variables
-    installed = Path(refimpl.__file__).parents[1]  # where the tested package is, with its extension
-    out = subprocess.run(
-        [sys.executable, "-c", code % cpus],
-        cwd=installed, env=env, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    assert int(out) == expected
+    assert int(child(code, variables)) == expected
+
+
+def test_one_cpu_of_affinity_uses_one_thread():
+    code = (
+        "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
+        "from refimpl import ModernBERT\n"
+        "def threads_born(**options):\n"
+        "    model = ModernBERT.from_variant('tiny', backend='native', **options)\n"
+        "    before = set(os.listdir('/proc/self/task'))\n"
+        "    model([list(range(5, 305))])\n"
+        "    return len(set(os.listdir('/proc/self/task')) - before)\n"
+        "print(threads_born(), threads_born(num_threads=3))"
+    )
+    assert child(code, {}) == "0 2"

@@ -37,7 +37,7 @@ std::string why_not_avx2() {
 
 std::string why_not_avx512() {
   if (const std::string why = why_not_avx2(); !why.empty()) return why;
-  unsigned a, b, c, d;
+  unsigned a, b = 0, c, d;
   __get_cpuid_count(7, 0, &a, &b, &c, &d);
   constexpr unsigned kNeeded = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
   if ((b & kNeeded) != kNeeded) return "the processor has no AVX-512 F, DQ, BW and VL";
