@@ -62,7 +62,7 @@ def test_algorithms_use_no_header_and_no_library(path):
 def test_tier_is_listed_and_includes_every_header_before_its_region(tier):
     assert f"REFIMPL_TIER({tier})" in (CSRC / "base" / "tiers.inc").read_text(encoding="utf-8")
     text = (CSRC / "tiers" / f"{tier}.cpp").read_text(encoding="utf-8")
-    if tier == "scalar":
+    if tier in ("scalar", "neon"):  # no wider than the ABI
         assert "REFIMPL_TARGET_BEGIN" not in text
         return
     region = text[text.index("REFIMPL_TARGET_BEGIN") : text.index("REFIMPL_TARGET_END")]

@@ -12,6 +12,10 @@ namespace {
 
 std::string why_not_scalar() { return ""; }
 
+#if defined(__aarch64__)
+std::string why_not_neon() { return ""; }  // part of the architecture's ABI
+#endif
+
 #if defined(__x86_64__)
 
 // XCR0: the register states that the operating system saves on a context switch.

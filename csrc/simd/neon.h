@@ -1,0 +1,63 @@
+// The verbs on 4 float lanes, for AArch64 with Advanced SIMD, which every AArch64 Linux has.
+namespace refimpl::neon {
+
+struct f32 {
+  static constexpr int lanes = 4;
+  float32x4_t v;
+};
+
+REFIMPL_INLINE f32 set1(float x) { return {vdupq_n_f32(x)}; }
+REFIMPL_INLINE f32 load(const float* p) { return {vld1q_f32(p)}; }
+REFIMPL_INLINE f32 load(const bf16* p) {
+  return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16))};
+}
+REFIMPL_INLINE void store(float* p, f32 a) { vst1q_f32(p, a.v); }
+// The first n lanes (0 <= n <= lanes); the others read as 0, and are not written.
+REFIMPL_INLINE f32 load_first(const float* p, int n) {
+  if (n == f32::lanes) return load(p);
+  float32x4_t v = vdupq_n_f32(0.0f);
+  if (n > 0) v = vld1q_lane_f32(p, v, 0);
+  if (n > 1) v = vld1q_lane_f32(p + 1, v, 1);
+  if (n > 2) v = vld1q_lane_f32(p + 2, v, 2);
+  return {v};
+}
+REFIMPL_INLINE void store_first(float* p, f32 a, int n) {
+  if (n == f32::lanes) return store(p, a);
+  if (n > 0) vst1q_lane_f32(p, a.v, 0);
+  if (n > 1) vst1q_lane_f32(p + 1, a.v, 1);
+  if (n > 2) vst1q_lane_f32(p + 2, a.v, 2);
+}
+REFIMPL_INLINE f32 add(f32 a, f32 b) { return {vaddq_f32(a.v, b.v)}; }
+REFIMPL_INLINE f32 sub(f32 a, f32 b) { return {vsubq_f32(a.v, b.v)}; }
+REFIMPL_INLINE f32 mul(f32 a, f32 b) { return {vmulq_f32(a.v, b.v)}; }
+REFIMPL_INLINE f32 div(f32 a, f32 b) { return {vdivq_f32(a.v, b.v)}; }
+// a b + c, rounded once.
+REFIMPL_INLINE f32 fma(f32 a, f32 b, f32 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+// a > b ? a : b and a < b ? a : b: the second operand when either is NaN, where vmaxq gives NaN.
+REFIMPL_INLINE f32 max(f32 a, f32 b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
+REFIMPL_INLINE f32 min(f32 a, f32 b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
+REFIMPL_INLINE f32 abs(f32 a) { return {vabsq_f32(a.v)}; }
+// |a| with the sign of s.
+REFIMPL_INLINE f32 copysign(f32 a, f32 s) { return {vbslq_f32(vdupq_n_u32(0x80000000u), s.v, a.v)}; }
+// Nearest integer, ties to even.
+REFIMPL_INLINE f32 round(f32 a) { return {vrndnq_f32(a.v)}; }
+// 2^n for integral n in [-127, 127]; -127 gives 0.
+REFIMPL_INLINE f32 exp2_int(f32 n) {
+  const int32x4_t e = vaddq_s32(vcvtq_s32_f32(n.v), vdupq_n_s32(127));
+  return {vreinterpretq_f32_s32(vshlq_n_s32(e, 23))};
+}
+// b where x < y, else a.
+REFIMPL_INLINE f32 where_less(f32 x, f32 y, f32 b, f32 a) { return {vbslq_f32(vcltq_f32(x.v, y.v), b.v, a.v)}; }
+// Sums and maxima over lanes; halves first, an order that never changes.
+REFIMPL_INLINE float sum(f32 a) {
+  const float32x2_t x = vadd_f32(vget_low_f32(a.v), vget_high_f32(a.v));
+  return vget_lane_f32(x, 0) + vget_lane_f32(x, 1);
+}
+REFIMPL_INLINE float max(f32 a) {
+  const float32x2_t low = vget_low_f32(a.v), high = vget_high_f32(a.v);
+  const float32x2_t x = vbsl_f32(vcgt_f32(low, high), low, high);
+  const float x0 = vget_lane_f32(x, 0), x1 = vget_lane_f32(x, 1);
+  return x0 > x1 ? x0 : x1;
+}
+
+}  // namespace refimpl::neon
