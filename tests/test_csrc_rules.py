@@ -70,16 +70,6 @@ def test_tier_is_listed_and_includes_every_header_before_its_region(tier):
     assert "immintrin.h" not in region
 
 
-def test_row_chunk_is_a_multiple_of_every_tile_height():
-    forward = (CSRC / "engine" / "forward.cpp").read_text(encoding="utf-8")
-    chunk = int(re.search(r"kRowChunk = (\d+)", forward).group(1))
-    heights = [
-        int(re.search(r"kRows = (\d+)", (CSRC / "tiers" / f"{t}.cpp").read_text()).group(1))
-        for t in TIERS
-    ]
-    assert len(heights) == len(TIERS) and all(chunk % rows == 0 for rows in heights)
-
-
 def test_build_is_for_the_plainest_processor_and_exact():
     flags = (ROOT / "setup.py").read_text(encoding="utf-8")
     assert "-march" not in flags and "-mtune" not in flags and "fast-math" not in flags

@@ -6,9 +6,6 @@
 namespace refimpl {
 namespace {
 
-// Rows that one task of a matrix product takes: its slice of x stays in the L2 cache. A multiple of
-// every tier's tile height.
-constexpr std::size_t kRowChunk = 84;
 constexpr std::size_t kRowwiseChunk = 32;
 // Tasks per thread when a product is split over columns too, so that none waits long for the last.
 constexpr std::size_t kTasksPerThread = 4;
@@ -193,11 +190,11 @@ void Forward::rowwise(Rows rows, F f) {
 // Rows are split when there are many, columns when there are few.
 template <class F>
 void Forward::tiles(const Linear& l, std::size_t rows, F f) {
-  const std::size_t panels = panels_of(l.packing, k.lanes), chunks = ceil_div(rows, kRowChunk);
+  const std::size_t panels = panels_of(l.packing, k.lanes), chunks = ceil_div(rows, k.row_chunk);
   const std::size_t splits = std::min(panels, ceil_div(static_cast<std::size_t>(threads) * kTasksPerThread, chunks));
   parallel_for(threads, chunks * splits, [&](std::size_t task, int thread) {
-    const std::size_t row = task / splits * kRowChunk, split = task % splits;
-    f(Range{row, std::min(rows, row + kRowChunk), panels * split / splits, panels * (split + 1) / splits},
+    const std::size_t row = task / splits * k.row_chunk, split = task % splits;
+    f(Range{row, std::min(rows, row + k.row_chunk), panels * split / splits, panels * (split + 1) / splits},
       scratch_of(thread));
   }, &stop_);
 }

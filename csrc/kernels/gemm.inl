@@ -4,10 +4,10 @@
 // Each element is one chain of fma over k in order, whatever the tile it is computed in: results do
 // not depend on rows, split or thread. kChunk rows of x stay in the L2 cache while the panels pass,
 // a block of a panel in L1 while those rows pass. The sums of a chunk and a panel are complete before
-// an epilogue sees them, so each product ends as what the model needs next.
+// an epilogue (project.inl) sees them.
 
 constexpr std::size_t kDepth = 256;
-constexpr std::size_t kChunk = 84 / kRows * kRows;
+constexpr std::size_t kChunk = 84 / kRows * kRows;  // whole tiles
 
 // -- weights --------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ inline void gemm_rows(int rows, bool first, std::size_t depth, const float* x, s
 
 // finish(row, columns, v0, v1) gets both vectors of each row of each panel, bias added.
 template <class W, class Finish>
-inline void gemm(const Gemm& g, const Range& range, Finish finish) {
+inline void gemm(const Gemm& g, const Range& range, void*, Finish finish) {
   alignas(64) float sums[kChunk * kPanel];
   const std::size_t k = g.packing.k, ldx = g.ldx / sizeof(float);
   for (std::size_t row0 = range.row0; row0 < range.row1; row0 += kChunk) {
@@ -102,45 +102,4 @@ inline void gemm(const Gemm& g, const Range& range, Finish finish) {
       }
     }
   }
-}
-
-template <class W>
-inline void project(const Gemm& g, const float* residual, std::size_t ldr, float* y, std::size_t ldy,
-                    const Range& range, void*) {
-  gemm<W>(g, range, [=](std::size_t row, const PanelColumns& c, f32 v0, f32 v1) {
-    if (residual) {
-      v0 = add(v0, load_first(residual + row * ldr + c.first, c.n_first));
-      v1 = add(v1, load_first(residual + row * ldr + c.second, c.n_second));
-    }
-    store_first(y + row * ldy + c.first, v0, c.n_first);
-    store_first(y + row * ldy + c.second, v1, c.n_second);
-  });
-}
-
-template <class W, Activation A>
-inline void project_glu_by(const Gemm& g, void* y, std::size_t ldy, const Range& range) {
-  gemm<W>(g, range, [=](std::size_t row, const PanelColumns& c, f32 gate, f32 up) {
-    store_first(operand(y, ldy, row) + c.first, mul(activate<A>(gate), up), c.n_first);
-  });
-}
-
-template <class W>
-inline void project_glu(const Gemm& g, Activation activation, void* y, std::size_t ldy, const Range& range, void*) {
-  with_activation(activation, [&](auto a) { project_glu_by<W, decltype(a)::value>(g, y, ldy, range); });
-}
-
-template <class W>
-inline void project_qkv(const Gemm& g, const Heads& h, const Rotation& t, const Range& range, void*) {
-  const std::size_t hidden = h.heads * h.head_dim, half = h.head_dim / 2;
-  gemm<W>(g, range, [=](std::size_t row, const PanelColumns& c, f32 v0, f32 v1) {
-    const std::size_t at = c.first % hidden, head = at / h.head_dim, i = at % h.head_dim;
-    if (c.first >= 2 * hidden) return place_value(h, row, head, i, v0, v1, c.n_first);
-    const f32 cos = load_first(t.cos + t.row[row] * half + i, c.n_first);
-    const f32 sin = load_first(t.sin + t.row[row] * half + i, c.n_first);
-    const f32 scale = set1(c.first < hidden ? t.scale : 1.0f);
-    const f32 turned0 = rotate_first(v0, v1, cos, sin, scale), turned1 = rotate_second(v0, v1, cos, sin, scale);
-    if (c.first >= hidden) return place_key(h, row, head, i, turned0, turned1, c.n_first);
-    store_first(operand(h.q, h.ldq, row) + at, turned0, c.n_first);
-    store_first(operand(h.q, h.ldq, row) + at + half, turned1, c.n_first);
-  });
 }

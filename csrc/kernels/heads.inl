@@ -36,13 +36,3 @@ REFIMPL_INLINE void place_value(const Heads& h, std::size_t token, std::size_t h
   store_first(row, hidden ? set1(0.0f) : v0, n);
   store_first(row + h.head_dim / 2, hidden ? set1(0.0f) : v1, n);
 }
-
-inline void place_qkv(const Heads& h, std::size_t token, const float* q, const float* k, const float* v) {
-  const std::size_t hidden = h.heads * h.head_dim, half = h.head_dim / 2;
-  to_operand(1, hidden, q, hidden, operand(h.q, h.ldq, token), h.ldq);
-  for (std::size_t head = 0; head < h.heads; ++head, k += h.head_dim, v += h.head_dim)
-    for_lanes(half, [&](std::size_t i, int n) {
-      place_key(h, token, head, i, load_first(k + i, n), load_first(k + half + i, n), n);
-      place_value(h, token, head, i, load_first(v + i, n), load_first(v + half + i, n), n);
-    });
-}

@@ -94,6 +94,7 @@ struct Sequence {
 struct Kernels {
   std::size_t lanes;        // columns of one vector of a panel
   std::size_t row_block;    // rows that `Gemm::x` may be read past its end, plus one
+  std::size_t row_chunk;    // rows that one call of a product should take, where there are as many
   std::size_t slot_block;   // where the slots of a sequence start
   std::size_t query_block;  // queries that `attention` takes at a time
 

@@ -13,6 +13,12 @@ REFIMPL_INLINE float* operand(void* x, std::size_t ld, std::size_t r) {
   return reinterpret_cast<float*>(static_cast<char*>(x) + r * ld);
 }
 
+// Columns [column, column + n) of row r of operands of so many columns.
+REFIMPL_INLINE void store_operand(void* y, std::size_t ld, std::size_t r, std::size_t, std::size_t column, f32 v,
+                                  int n) {
+  store_first(operand(y, ld, r) + column, v, n);
+}
+
 inline void norm_operand(std::size_t rows, std::size_t n, const float* x, std::size_t ldx, const float* weight,
                          const float* bias, float eps, void* y, std::size_t ldy) {
   layer_norm(rows, n, x, ldx, weight, bias, eps, static_cast<float*>(y), ldy / sizeof(float));

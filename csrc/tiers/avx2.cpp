@@ -16,6 +16,7 @@ constexpr std::size_t kRows = 6;  // 12 accumulators, 2 of b, 1 of a: 15 of 16 r
 #include "kernels/operand.inl"
 #include "kernels/heads.inl"
 #include "kernels/gemm.inl"
+#include "kernels/project.inl"
 #include "kernels/attention.inl"
 #include "kernels/table.inl"
 }  // namespace

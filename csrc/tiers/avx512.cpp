@@ -21,6 +21,7 @@ constexpr std::size_t kRows = 14;  // 28 accumulators, 2 of b, 1 of a: 31 of 32 
 #include "kernels/operand.inl"
 #include "kernels/heads.inl"
 #include "kernels/gemm.inl"
+#include "kernels/project.inl"
 #include "kernels/attention.inl"
 #include "kernels/table.inl"
 }  // namespace

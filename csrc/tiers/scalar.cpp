@@ -14,6 +14,7 @@ constexpr std::size_t kRows = 4;
 #include "kernels/operand.inl"
 #include "kernels/heads.inl"
 #include "kernels/gemm.inl"
+#include "kernels/project.inl"
 #include "kernels/attention.inl"
 #include "kernels/table.inl"
 }  // namespace
