@@ -15,6 +15,7 @@ constexpr std::size_t kRows = 12;  // 24 accumulators, 2 of b, 6 left of 32 regi
 #include "kernels/operand.inl"
 #include "kernels/heads.inl"
 #include "kernels/gemm.inl"
+#include "kernels/project.inl"
 #include "kernels/attention.inl"
 #include "kernels/table.inl"
 }  // namespace
