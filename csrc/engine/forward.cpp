@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace refimpl {
 namespace {
 
 constexpr std::size_t kRowwiseChunk = 32;
-// Tasks per thread when a product is split over columns too, so that none waits long for the last.
-constexpr std::size_t kTasksPerThread = 4;
+// Equal tasks of a product are a multiple of so many per thread: none waits long for the last.
+constexpr std::size_t kTasksPerThread = 2;
 
 const float* or_null(const Floats& x) { return x.empty() ? nullptr : x.data(); }
 
@@ -175,8 +176,9 @@ void Forward::final_norm() {
 
 template <class F>
 void Forward::each_chunk(F f) {
-  for (std::size_t first = 0; first < total && !stop_.said(); first += kTokenChunk)
-    f(Rows{first, std::min(kTokenChunk, total - first)});
+  const std::size_t chunks = ceil_div(total, kTokenChunk);
+  for (std::size_t i = 0; i < chunks && !stop_.said(); ++i)
+    f(Rows{total * i / chunks, total * (i + 1) / chunks - total * i / chunks});
 }
 
 template <class F>
@@ -187,14 +189,16 @@ void Forward::rowwise(Rows rows, F f) {
   }, &stop_);
 }
 
-// Rows are split when there are many, columns when there are few.
+// Rows are split when there are many, columns when there are few; in equal parts.
 template <class F>
 void Forward::tiles(const Linear& l, std::size_t rows, F f) {
   const std::size_t panels = panels_of(l.packing, k.lanes), chunks = ceil_div(rows, k.row_chunk);
-  const std::size_t splits = std::min(panels, ceil_div(static_cast<std::size_t>(threads) * kTasksPerThread, chunks));
+  const std::size_t height = round_up(ceil_div(rows, chunks), k.row_block);
+  const std::size_t wanted = static_cast<std::size_t>(threads) * kTasksPerThread;
+  const std::size_t splits = std::min(panels, wanted / std::gcd(wanted, chunks));
   parallel_for(threads, chunks * splits, [&](std::size_t task, int thread) {
-    const std::size_t row = task / splits * k.row_chunk, split = task % splits;
-    f(Range{row, std::min(rows, row + k.row_chunk), panels * split / splits, panels * (split + 1) / splits},
+    const std::size_t chunk = task / splits, split = task % splits;
+    f(Range{std::min(rows, chunk * height), std::min(rows, (chunk + 1) * height), panels * split / splits, panels * (split + 1) / splits},
       scratch_of(thread));
   }, &stop_);
 }

@@ -24,7 +24,7 @@ template <int R>
 inline void score_tile(std::size_t head_dim, const float* q, std::size_t ldq, const float* keys, float* scores) {
   f32 acc[R][2];
   for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set1(0.0f);
-  multiply<R>(head_dim, q, ldq, keys, kPanel, acc);
+  multiply<R>(0, head_dim, q, ldq, keys, kPanel, acc);
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2; ++c) store(scores + r * kKeys + c * f32::lanes, acc[r][c]);
 }
@@ -43,7 +43,7 @@ inline void value_tile(std::size_t keys, const float* p, const float* v, std::si
   f32 acc[R][2];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2; ++c) acc[r][c] = load(out + r * ldo + c * f32::lanes);
-  multiply<R>(keys, p, kKeys, v, ldv, acc);
+  multiply<R>(0, keys, p, kKeys, v, ldv, acc);
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2; ++c) store(out + r * ldo + c * f32::lanes, acc[r][c]);
 }
@@ -78,9 +78,9 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
     const std::size_t keys = to - key0 < kKeys ? to - key0 : kKeys;
     const std::size_t padded = round_up(keys, kPanel);
     for (std::size_t c = 0; c < padded; c += kPanel)
-      for (std::size_t r = 0; r < rows; r += kRows) {
-        const int n = rows - r < kRows ? static_cast<int>(rows - r) : static_cast<int>(kRows);
-        score_rows<kRows>(n, d, q + r * ldq, ldq, keys_of(h, head, slot0 + key0 + c), scores + r * kKeys + c);
+      for (std::size_t r = 0, n; r < rows; r += n) {
+        n = tile_rows(rows - r);
+        score_rows<kRows>(static_cast<int>(n), d, q + r * ldq, ldq, keys_of(h, head, slot0 + key0 + c), scores + r * kKeys + c);
       }
     for (std::size_t r = 0; r < rows; ++r) {
       float* s = scores + r * kKeys;
@@ -118,9 +118,9 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
       total[r] += sum(sums);
     }
     for (std::size_t c = 0; c < d; c += kPanel)
-      for (std::size_t r = 0; r < rows; r += kRows) {
-        const int n = rows - r < kRows ? static_cast<int>(rows - r) : static_cast<int>(kRows);
-        value_rows<kRows>(n, keys, scores + r * kKeys, values_of(h, head, slot0 + key0) + c, width, out + r * width + c, width);
+      for (std::size_t r = 0, n; r < rows; r += n) {
+        n = tile_rows(rows - r);
+        value_rows<kRows>(static_cast<int>(n), keys, scores + r * kKeys, values_of(h, head, slot0 + key0) + c, width, out + r * width + c, width);
       }
   }
   for (std::size_t r = 0; r < rows; ++r) {

@@ -8,9 +8,12 @@ struct f32 {
 
 REFIMPL_INLINE f32 set1(float x) { return {_mm256_set1_ps(x)}; }
 REFIMPL_INLINE f32 load(const float* p) { return {_mm256_loadu_ps(p)}; }
-REFIMPL_INLINE f32 load(const bf16* p) {
-  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16))};
+// Both vectors of a row of a panel: floats one after the other, bfloat16 lane by lane in pairs.
+REFIMPL_INLINE void load2(const float* p, f32 (&v)[2]) { v[0] = load(p), v[1] = load(p + f32::lanes); }
+REFIMPL_INLINE void load2(const bf16* p, f32 (&v)[2]) {
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  v[0].v = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+  v[1].v = _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(-65536)));
 }
 REFIMPL_INLINE void store(float* p, f32 a) { _mm256_storeu_ps(p, a.v); }
 REFIMPL_INLINE __m256i first_lanes(int n) {

@@ -8,9 +8,12 @@ struct f32 {
 
 REFIMPL_INLINE f32 set1(float x) { return {_mm512_set1_ps(x)}; }
 REFIMPL_INLINE f32 load(const float* p) { return {_mm512_loadu_ps(p)}; }
-REFIMPL_INLINE f32 load(const bf16* p) {
-  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16))};
+// Both vectors of a row of a panel: floats one after the other, bfloat16 lane by lane in pairs.
+REFIMPL_INLINE void load2(const float* p, f32 (&v)[2]) { v[0] = load(p), v[1] = load(p + f32::lanes); }
+REFIMPL_INLINE void load2(const bf16* p, f32 (&v)[2]) {
+  const __m512i x = _mm512_loadu_si512(p);
+  v[0].v = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+  v[1].v = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(-65536)));
 }
 REFIMPL_INLINE void store(float* p, f32 a) { _mm512_storeu_ps(p, a.v); }
 REFIMPL_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }

@@ -8,8 +8,12 @@ struct f32 {
 
 REFIMPL_INLINE f32 set1(float x) { return {vdupq_n_f32(x)}; }
 REFIMPL_INLINE f32 load(const float* p) { return {vld1q_f32(p)}; }
-REFIMPL_INLINE f32 load(const bf16* p) {
-  return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16))};
+// Both vectors of a row of a panel: floats one after the other, bfloat16 lane by lane in pairs.
+REFIMPL_INLINE void load2(const float* p, f32 (&v)[2]) { v[0] = load(p), v[1] = load(p + f32::lanes); }
+REFIMPL_INLINE void load2(const bf16* p, f32 (&v)[2]) {
+  const uint32x4_t x = vreinterpretq_u32_u16(vld1q_u16(&p->bits));
+  v[0].v = vreinterpretq_f32_u32(vshlq_n_u32(x, 16));
+  v[1].v = vreinterpretq_f32_u32(vandq_u32(x, vdupq_n_u32(0xffff0000u)));
 }
 REFIMPL_INLINE void store(float* p, f32 a) { vst1q_f32(p, a.v); }
 // The first n lanes (0 <= n <= lanes); the others read as 0, and are not written.

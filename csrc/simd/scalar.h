@@ -14,7 +14,11 @@ struct f32 {
 
 REFIMPL_INLINE f32 set1(float x) { REFIMPL_EACH(x); }
 REFIMPL_INLINE f32 load(const float* p) { REFIMPL_EACH(p[i]); }
-REFIMPL_INLINE f32 load(const bf16* p) { REFIMPL_EACH(to_float(p[i])); }
+// Both vectors of a row of a panel: floats one after the other, bfloat16 lane by lane in pairs.
+REFIMPL_INLINE void load2(const float* p, f32 (&v)[2]) { v[0] = load(p), v[1] = load(p + f32::lanes); }
+REFIMPL_INLINE void load2(const bf16* p, f32 (&v)[2]) {
+  for (int i = 0; i < f32::lanes; ++i) v[0].v[i] = to_float(p[2 * i]), v[1].v[i] = to_float(p[2 * i + 1]);
+}
 REFIMPL_INLINE void store(float* p, f32 a) {
   for (int i = 0; i < f32::lanes; ++i) p[i] = a.v[i];
 }
