@@ -463,7 +463,7 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
   const std::size_t total = t.total();
   const float sharp[] = {1.0f, 30.0f, 300.0f};
   const float scale = sharp[random.below(3)] / static_cast<float>(d);
-  op.begin(text("tokens %zu, heads %zu, head_dim %zu, window %zu", total, heads, d, static_cast<std::size_t>(t.sequences[0].window)));
+  op.begin(text("tokens %zu, heads %zu, head_dim %zu, window ", total, heads, d) + std::to_string(t.sequences[0].window));
   Matrix q(total, hidden), k(total, hidden), v(total, hidden);
   q.fill(random, scale), k.fill(random), v.fill(random);
   if (random.once_in(3))  // the maximum keeps rising

@@ -9,7 +9,7 @@
 #
 # Needs qemu-user-static and g++-aarch64-linux-gnu (Debian's names), g++, and a Python (PYTHON) that can
 # import refimpl and pytest. The last part is for x86-64 machines alone. Ends with 0 when all passed.
-set -eu
+set -euo pipefail
 rounds=${1:-1}
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
