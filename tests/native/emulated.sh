@@ -39,8 +39,9 @@ nehalem=(qemu-x86_64-static -cpu Nehalem "$(command -v "$python")")
 export OMP_NUM_THREADS=1 PYTHONPATH=$PWD
 "${nehalem[@]}" -c '
 import refimpl
+from refimpl import backend
 
-engine = refimpl.backend.native()
+engine = backend.native()
 assert engine is not None and engine.tiers() == ["scalar"], (engine, engine and engine.missing_tiers())
 answer = refimpl.pipeline("fill-mask")("for i in [MASK](10):")[0]["token_str"]
 assert answer == "range", answer
