@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         ModelFormatError,
         TruncationWarning,
     )
-    from .model import ModernBERT, ModernBERTForTask, load
+    from .model import ModernBERT
     from .nlp import NLPTaskConfig, NLPTaskType, create_multi_task_nlp_head, create_nlp_head
+    from .task_model import ModernBERTForTask, load
     from .tasks import Reranker, SentenceEncoder, pipeline
     from .tokenizer import Tokenizer
 
@@ -34,8 +35,8 @@ _WHERE = {
     "TruncationWarning": "errors",
     "info": "backend",
     "ModernBERT": "model",
-    "ModernBERTForTask": "model",
-    "load": "model",
+    "ModernBERTForTask": "task_model",
+    "load": "task_model",
     "NLPTaskConfig": "nlp",
     "NLPTaskType": "nlp",
     "create_modern_bert_with_head": "create",

@@ -1,8 +1,9 @@
 """Where the computation runs: which backends there are, which is taken, and what `info()` tells.
 
-numpy is the reference, in float32 and float64. native is the CPU engine, float32, where the
-extension `_native` was built; "auto" then means native for float32 and numpy for the rest. The
-environment decides what the caller leaves open:
+numpy is the reference, in float32 and float64. native is the CPU engine, where the extension
+`_native` was built, in the dtypes that its tier has: float32; bfloat16, whose matrices take half
+the memory; bf16x3 on AMX. "auto" means numpy for float64 and native for the rest. The environment
+decides what the caller leaves open:
 
     REFIMPL_BACKEND         numpy or native in place of "auto"; float64 stays numpy's
     REFIMPL_ISA             the highest tier of instructions that the engine may use
@@ -25,27 +26,32 @@ import numpy as np
 
 from ._version import __version__
 
-# Backend -> the dtypes that it computes in.
-BACKENDS: dict[str, tuple[str, ...]] = {"native": ("float32",), "numpy": ("float32", "float64")}
+# Backend -> the dtypes that it may compute in; of native's a tier may lack some.
+BACKENDS: dict[str, tuple[str, ...]] = {
+    "native": ("float32", "bf16x3", "bfloat16"),
+    "numpy": ("float32", "float64"),
+}
 
 # Written by setup.py where it could not build the extension: one line that says why.
 NOT_BUILT = Path(__file__).with_name("native_not_built.txt")
 
 
-def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[str, np.dtype]:
+def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[str, str]:
     """The backend and dtype to compute with. Raises ValueError that says what there is."""
     if dtype is None:  # which numpy takes for float64
-        raise ValueError(f"dtype is None; available: {', '.join(BACKENDS['numpy'])}")
+        raise ValueError(f"dtype is None; available: {', '.join(_all_dtypes())}")
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if backend == "auto":
         backend = _automatic(name)
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not available; available: {', '.join(present())}")
-    if backend == "native":
-        native()
-    if name not in BACKENDS[backend]:
-        options = ", ".join(BACKENDS[backend])
-        raise ValueError(f"dtype {name!r} is not available on backend {backend}: {options}")
+    offered = dtypes_of(backend)
+    if name not in offered:
+        why = why_not_dtypes().get(name) if backend == "native" else None
+        raise ValueError(
+            f"dtype {name!r} is not available on backend {backend}: {', '.join(offered)}"
+            + (f" ({name}: {why})" if why else "")
+        )
     if num_threads is not None and backend == "numpy":
         raise ValueError(
             f"num_threads is {num_threads!r}, but the numpy backend has the threads of its BLAS; "
@@ -53,7 +59,12 @@ def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[s
         )
     if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
         raise ValueError(f"num_threads is {num_threads!r}; it must be an int of at least 1")
-    return backend, np.dtype(name)
+    return backend, name
+
+
+def array_dtype(dtype: str) -> np.dtype:
+    """The dtype of arrays that go in and come out where `dtype` is computed in."""
+    return np.dtype("float64" if dtype == "float64" else "float32")
 
 
 def _automatic(dtype: str) -> str:
@@ -65,12 +76,34 @@ def _automatic(dtype: str) -> str:
         return "numpy"
     if wanted == "native" or os.environ.get("REFIMPL_REQUIRE_NATIVE") == "1":
         return "native"
-    return present()[0]
+    return present()[0] if dtype in BACKENDS["numpy"] else "native"
 
 
 def present() -> list[str]:
     """Names of the backends that can be used here, the preferred one first."""
     return [name for name in BACKENDS if name != "native" or why_not_native() is None]
+
+
+def dtypes_of(backend: str) -> list[str]:
+    """What a backend computes in here. Raises ValueError where native is not there."""
+    here = native().dtypes(chosen_tier()) if backend == "native" else BACKENDS[backend]
+    return [name for name in BACKENDS[backend] if name in here]
+
+
+def _all_dtypes() -> list[str]:
+    return list(dict.fromkeys(name for backend in present() for name in dtypes_of(backend)))
+
+
+def why_not_dtypes() -> dict[str, str]:
+    """The dtypes of native that the chosen tier lacks, and why."""
+    module, tier = native(), chosen_tier()
+    out = {}
+    for name in BACKENDS["native"]:
+        if name not in module.dtypes(tier):
+            tiers = (*module.missing_tiers(), *module.tiers())
+            able = ", ".join(t for t in tiers if name in module.dtypes(t))
+            out[name] = f"tier {tier} lacks it" + (f", {able} has it" if able else "")
+    return out
 
 
 # -- the extension --------------------------------------------------------------------------------
@@ -117,8 +150,8 @@ def chosen_tier() -> str:
 def info() -> dict[str, Any]:
     """Version, numpy and its BLAS, backends with their dtypes, cores that this process may use.
 
-    `native`: the engine's tier and why others are left out, its threads, its compiler; or, where it
-    is missing, why.
+    `native`: the engine's tier and why others are left out, the dtypes that this tier lacks and
+    why, its threads, its compiler; or, where it is missing, why.
     """
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     affinity = getattr(os, "sched_getaffinity", None)
@@ -130,7 +163,7 @@ def info() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "backend": resolve("auto", "float32")[0],
-        "backends": {name: list(BACKENDS[name]) for name in present()},
+        "backends": {name: dtypes_of(name) for name in present()},
         "native": _native_facts(),
     }
 
@@ -148,6 +181,7 @@ def _native_facts() -> dict[str, Any]:
         "tier": tier,
         "tiers": module.tiers(),
         "left_out": left_out,
+        "dtypes_left_out": why_not_dtypes(),
         "threads": module.default_threads(),
         "compiler": module.compiler,
     }

@@ -2,6 +2,7 @@
 
     widen(bits) = float32 with those upper bits, exact
     to_bits(x)  = the nearest bfloat16, ties to even, rounded once also from float64
+    BFLOAT16    = the dtype of arrays of such bits: a record, which no sum takes for integers
 
 Promise: NaN stays NaN (sign kept, made quiet), infinities and signed zeros stay what they are; a
 finite value beyond the largest bfloat16 becomes infinite, and the caller decides what that means.
@@ -10,6 +11,8 @@ finite value beyond the largest bfloat16 becomes infinite, and the caller decide
 from __future__ import annotations
 
 import numpy as np
+
+BFLOAT16 = np.dtype([("bits", "<u2")])
 
 # Typed constants: numpy 1 would turn a single uint32 and a Python int into int64.
 HALF = np.uint32(16)

@@ -5,8 +5,9 @@
 
 Promise: a tensor that is missing, extra, misshapen or not finite is a ModelFormatError with file
 and key; nothing is dropped but the buffers in HARMLESS, and head tensors when the encoder alone is
-asked for. float32 stays a view of the mapped file. Pickles are never read. Writing replaces files
-atomically, config.json last. Long because reading and writing stand beside each other.
+asked for. Parameters stay views of the mapped file, none of whose pages reading leaves in memory.
+Pickles are never read. Writing replaces files atomically, config.json last. Long because reading
+and writing stand beside each other.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .errors import ModelFormatError
 from .heads import HEADS, Head
 from .nlp import CONFIG_KEY, MultiTaskHead, NLPHead, head_from_config
 from .params import Shapes, encoder_shapes
-from .safetensors import CHUNK, Tensor, dump_safetensors
+from .safetensors import CHUNK, Tensor, dump_safetensors, release
 from .sentence import SentenceHead
 from .sentence_files import (
     MODULES_FILE,
@@ -38,6 +39,7 @@ from .sentence_files import (
     sentence_files,
     transformer_folder,
 )
+from .stored import StoredParams, any_infinite, dtype_name, stored, widened
 from .strictjson import read_json
 from .weights import INDEX, WEIGHTS, index_of, plan_shards, read_weights
 
@@ -72,7 +74,7 @@ class Checkpoint:
     """What a folder holds; `head` is None for a bare encoder."""
 
     config: ModernBertConfig
-    params: Params
+    params: StoredParams
     head: AnyHead | None
 
 
@@ -82,10 +84,11 @@ class Checkpoint:
 def read_checkpoint(
     folder: Folder, *, dtype: np.dtype | type = np.float32, kind: str | None = "auto"
 ) -> Checkpoint:
-    """Config, parameters (all in `dtype`) and head of a folder. Raises ModelFormatError.
+    """Config, parameters and head of a folder. Raises ModelFormatError.
 
-    kind: "auto" takes the head that the folder names (modules.json, else config.json); None the
-    encoder alone, leaving the tensors of a head out; a key of HEADS that head, whatever is named.
+    dtype: of the parameters, float32 or float64, whatever the file holds (stored.py). kind: "auto"
+    takes the head that the folder names (modules.json, else config.json); None the encoder alone,
+    leaving the tensors of a head out; a key of HEADS that head, whatever is named.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -116,7 +119,8 @@ def read_checkpoint(
         needed |= modules
     own = {name: t for name, t in tensors.items() if name in needed or name not in allowed}
     file = root / (WEIGHTS if (root / WEIGHTS).is_file() else INDEX)
-    return Checkpoint(config, _take(own, needed, dtype, file) | params, head)
+    params = _take(own, needed, dtype, file) | params
+    return Checkpoint(config, StoredParams(params, dtype), head)
 
 
 def read_config(folder: Path) -> ModernBertConfig:
@@ -193,7 +197,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return False
     x, y = (t.array().reshape(-1).view(np.uint8) for t in (a, b))
     steps = range(0, x.size, CHUNK)
-    return all(np.array_equal(x[i : i + CHUNK], y[i : i + CHUNK]) for i in steps)
+    for one, other in ((x[i : i + CHUNK], y[i : i + CHUNK]) for i in steps):
+        same = np.array_equal(one, other)
+        release(one)
+        release(other)
+        if not same:
+            return False
+    return True
 
 
 def _head_names(config: ModernBertConfig, named: AnyHead | None) -> set[str]:
@@ -220,7 +230,8 @@ def _module_tensors(folder: Path, head: SentenceHead) -> Iterator[tuple[str, Ten
 def _take(
     tensors: Mapping[str, Tensor], needed: Shapes, dtype: np.dtype | type, file: Path
 ) -> Params:
-    """Exactly the tensors of `needed`, checked and in `dtype`."""
+    """Exactly the tensors of `needed`, checked, as they are stored or, where that is too wide for
+    `dtype`, in it."""
     missing = [name for name in needed if name not in tensors]
     if missing:
         more = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
@@ -234,16 +245,26 @@ def _take(
 
 
 def _finite(tensor: Tensor, dtype: np.dtype | type) -> np.ndarray:
-    """The tensor in `dtype`; ModelFormatError, with the place, when it holds NaN or infinity."""
-    array = tensor.astype(dtype)
+    """The tensor as `_take` gives it; ModelFormatError, with the place, for NaN or infinity."""
+    array = tensor.floats()
+    if array.itemsize > np.dtype(dtype).itemsize:
+        array = tensor.astype(dtype)
+    if found := first_not_finite(array):
+        raise tensor.error(f"it holds {found[0]} at {found[1]}; weights must be finite")
+    return array
+
+
+def first_not_finite(array: np.ndarray) -> tuple[Any, tuple[int, ...]] | None:
+    """The first value of a stored array that is NaN or infinite, and its place."""
     flat = array.reshape(-1)
     for start in range(0, flat.size, CHUNK):
-        bad = ~np.isfinite(flat[start : start + CHUNK])
-        if bad.any():
-            i = start + int(bad.argmax())
-            at = tuple(int(n) for n in np.unravel_index(i, array.shape))
-            raise tensor.error(f"it holds {flat[i]} at {at}; weights must be finite")
-    return array
+        chunk = flat[start : start + CHUNK]
+        if any_infinite(chunk):
+            values = widened(chunk, np.float64)
+            i = int((~np.isfinite(values)).argmax())
+            return values[i], tuple(int(n) for n in np.unravel_index(start + i, array.shape))
+        release(chunk)
+    return None
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -261,12 +282,12 @@ def write_checkpoint(
 ) -> None:
     """Write a model; files of the same name are replaced, all or none.
 
-    dtype: float64, float32, float16 or bfloat16 on disk, None that of the parameters. source: the
-    folder that the model came from, whose tokenizer goes along.
+    dtype: float64, float32, float16 or bfloat16 on disk; None keeps every tensor as it is stored.
+    source: the folder that the model came from, whose tokenizer goes along.
     max_shard_size: bytes of tensors per file, None for one file. ValueError: parameters that are
     not the model's or not finite, an unknown dtype, a value too large for it.
     """
-    folder = Path(folder)
+    folder, params = Path(folder), stored(params)
     expected = encoder_shapes(config) | (head.shapes(config) if head is not None else {})
     if {name: x.shape for name, x in params.items()} != expected:
         wrong = next(n for n in {**expected, **params} if n not in params or n not in expected
@@ -276,9 +297,10 @@ def write_checkpoint(
             f"{params[wrong].shape if wrong in params else None}, not {expected.get(wrong)}"
         )
     for name, x in params.items():
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            at = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-            raise ValueError(f"params[{name!r}] holds {x[at]} at {at}; weights must be finite")
+        if found := first_not_finite(x):
+            raise ValueError(
+                f"params[{name!r}] holds {found[0]} at {found[1]}; weights must be finite"
+            )
     parts = _parts(params, head)
     shards = {
         place + name: tensors
@@ -326,7 +348,7 @@ def _texts(
     dtype: str | None,
 ) -> dict[str, Any]:
     """Relative path -> content of the json files. Both names of the dtype, for both generations."""
-    on_disk = dtype or params[EMBEDDING].dtype.name
+    on_disk = dtype or dtype_name(params[EMBEDDING])
     architecture = ENCODER_ARCHITECTURE if head is None else head.architecture
     content = {
         **config.to_dict(),

@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from .config import ModernBertConfig, default_labels
-from .model import ModernBERT, ModernBERTForTask
+from .model import ModernBERT
 from .nlp import MultiTaskHead, NLPHead, NLPTaskConfig, config_with_head
 from .nlp.head import nlp_head
 from .nlp.multi_task import multi_task_head, task_list
 from .params import encoder_shapes, initialise
+from .stored import StoredParams
+from .task_model import ModernBERTForTask
 
 Folder = str | os.PathLike[str]
 # Overrides of the encoder's config that name the classes of the new head.
@@ -73,9 +75,10 @@ def create_modern_bert_with_head(
     )
     return ModernBERTForTask(
         config,
-        {**encoder.params, **drawn},
+        StoredParams({**encoder.params.stored, **drawn}, encoder.dtype),
         head,
         backend=encoder.backend,
+        dtype=encoder.compute_dtype,
         num_threads=num_threads,
         folder=encoder.folder,
     )

@@ -17,6 +17,8 @@ import numpy as np
 
 from .backend import chosen_tier, native
 from .config import ModernBertConfig
+from .safetensors import release
+from .stored import stored, widened
 
 Array = np.ndarray
 
@@ -24,9 +26,11 @@ Array = np.ndarray
 class Engine:
     """Weights packed once for one tier; safe for several threads.
 
-    params: name -> float32 array (params.py); the token embedding is read in place, the matrices
-    are copied. num_threads: None for the default (backend.py), taken now and kept. tier: None for
-    the best that `REFIMPL_ISA` leaves. Raises ValueError.
+    params: name -> array (params.py), float32, float16 or BFLOAT16; the token embedding is read in
+    place, the matrices are packed, and the pages of a file that they were read from let go of.
+    num_threads: None for the default (backend.py), taken now and kept. tier: None for the best that
+    `REFIMPL_ISA` leaves. dtype: what the products are computed in, one that the tier has. Raises
+    ValueError.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Engine:
         params: Mapping[str, Array],
         num_threads: int | None = None,
         tier: str | None = None,
+        dtype: str = "float32",
     ) -> None:
         layers = range(config.num_hidden_layers)
         plan = {
@@ -47,7 +52,11 @@ class Engine:
             "windows": [config.window(i) for i in layers],
             "thetas": [config.rope_theta(i) for i in layers],
         }
-        self._native = native().Engine(plan, dict(params), tier or chosen_tier())
+        params = stored(params)
+        wide = {name: widened(x, np.float32) for name, x in params.items()}
+        self._native = native().Engine(plan, wide, tier or chosen_tier())
+        for x in params.values():
+            release(x)
         self._embedding = params["embeddings.tok_embeddings.weight"]
         self._types = params.get("embeddings.token_type_embeddings.weight")
         self._hidden = config.hidden_size
@@ -73,9 +82,11 @@ class Engine:
         hidden] in place of ids; key_mask bool, None when every token can be seen.
         """
         if self._types is not None:
-            x = self._embedding[input_ids] if inputs_embeds is None else inputs_embeds
+            x = inputs_embeds
+            if x is None:
+                x = widened(self._embedding[input_ids], np.float32)
             types = 0 if token_type_ids is None else token_type_ids
-            input_ids, inputs_embeds = None, x + self._types[types]
+            input_ids, inputs_embeds = None, x + widened(self._types[types], np.float32)
         return self._native.forward(
             input_ids, inputs_embeds, cu_seqlens, position_ids, key_mask, self.num_threads
         )
@@ -125,9 +136,13 @@ class LazyEngine:
     """
 
     def __init__(
-        self, config: ModernBertConfig, params: Mapping[str, Array], num_threads: int | None
+        self,
+        config: ModernBertConfig,
+        params: Mapping[str, Array],
+        num_threads: int | None,
+        dtype: str,
     ) -> None:
-        self._arguments = config, params, num_threads
+        self._arguments = config, params, num_threads, None, dtype
         self._engine: Engine | None = None
 
     def get(self) -> Engine:

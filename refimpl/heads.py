@@ -19,6 +19,7 @@ from .config import ModernBertConfig
 from .encoder import Params, Tap, linear, no_tap, norm
 from .params import Shapes, linear_shapes, norm_shapes
 from .pooling import pool
+from .stored import linear_by_rows
 
 Array = np.ndarray
 Outputs = dict[str, Array]
@@ -47,8 +48,10 @@ def masked_lm(
     used: rows are independent, so a caller may pass the rows that it wants.
     """
     x = prediction_head(params, config, hidden, ops, tap)
-    decoder = params.get("decoder.weight", params["embeddings.tok_embeddings.weight"])
-    return {"logits": tap("logits", ops.linear(x, decoder, params.get("decoder.bias")))}
+    tied = "decoder.weight" not in params
+    decoder = "embeddings.tok_embeddings.weight" if tied else "decoder.weight"
+    logits = linear_by_rows(params, decoder, params.get("decoder.bias"), x, ops.linear)
+    return {"logits": tap("logits", logits)}
 
 
 def sequence_classification(

@@ -1,12 +1,11 @@
 """ModernBERT as an object: config, weights and backend, with checks in front and dicts behind.
 
-    model = ModernBERT.from_pretrained(folder)          the encoder
-    model = refimpl.load(folder)                        with the head that the folder names
+    model = ModernBERT.from_pretrained(folder)
     model({"input_ids": ids, "attention_mask": mask})   -> {"last_hidden_state": ..., ...}
 
-The mathematics is in encoder.py, heads.py and nlp/; what may be handed in is decided in inputs.py,
-what a folder may hold in checkpoint.py. Parameters are read-only views of the mapped file where
-they can be. Long because construction, use and saving of both kinds of model are one public face.
+The encoder; with a head on top it is task_model.py's. The mathematics is in encoder.py; what may be
+handed in is decided in inputs.py, what a folder may hold in checkpoint.py, how parameters are held
+in stored.py. Long because construction, use and saving of a model are one public face.
 """
 
 from __future__ import annotations
@@ -14,25 +13,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 
 from . import backend as backends
 from . import ops
-from .checkpoint import CONFIG, read_checkpoint, write_checkpoint
+from .checkpoint import read_checkpoint, write_checkpoint
 from .config import VARIANTS, ModernBertConfig, canonical_names
 from .encoder import Tap, encode
 from .engine import LazyEngine
-from .errors import ModelFormatError
-from .heads import HEADS, Head
 from .hub import resolve
 from .inputs import Inputs, check_inputs, check_packed
-from .nlp import MultiTaskHead, NLPHead
-from .pairs import SUFFIX, second_text, split_pair
-from .params import Shapes, encoder_shapes, initialise
-from .sentence import SentenceHead
-from .sentence_files import transformer_folder
+from .params import Shapes, count, encoder_shapes, initialise
+from .stored import StoredParams, stored
 from .summary import parameter_table
 from .taps import Recorder, attention_maps
 
@@ -55,10 +49,14 @@ BUNDLED = Path(__file__).parent / "bundled" / "tiny"
 class ModernBERT:
     """The encoder.
 
-    config: ModernBertConfig; params: dict name -> array (params.py), all of one float dtype, which
-    is the dtype that everything is computed in; folder: where they came from, or None. On backend
-    native the engine packs its own copy of the matrices at the first call, and sees no change of
-    `params` after that.
+    config: ModernBertConfig; params: name -> array (params.py), all of one float dtype; folder:
+    where they came from, or None. dtype: what to compute in, None for that of params.
+
+    `.params` shows them read-only in `.dtype`, that of all arrays that go in and come out: float64
+    where float64 is computed in, else float32. `.compute_dtype` is what the engine computes in, as
+    `load` takes it: it rounds its own copy of the matrices and not `.params`, which keep the values
+    that were handed in, or are in the file (stored.py: nothing is widened before it is looked at).
+    The engine packs that copy at the first call, and sees no change of an array after that.
     """
 
     MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
@@ -70,17 +68,29 @@ class ModernBERT:
         params: Mapping[str, Array],
         *,
         backend: str = "auto",
+        dtype: str | None = None,
         num_threads: int | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.config = config
-        self.params = dict(params)
-        self.folder = folder
-        check_params(self.params, self.shapes())
-        dtype = self.params["final_norm.weight"].dtype
-        self.backend, self.dtype = backends.resolve(backend, dtype.name, num_threads)
+        self.config, self.folder = config, folder
+        held = check_params(params, self.shapes())
+        self.backend, self.compute_dtype = backends.resolve(
+            backend, dtype or held.dtype.name, num_threads
+        )
+        self.dtype = backends.array_dtype(self.compute_dtype)
+        if self.dtype != held.dtype:
+            raise ValueError(
+                f"dtype is {self.compute_dtype!r}, which takes params in {self.dtype}; these are "
+                f"in {held.dtype}"
+            )
         native = self.backend == "native"
-        self._engine = LazyEngine(config, self.params, num_threads) if native else None
+        unkept = {*encoder_shapes(config), "decoder.weight"} if native else ()
+        self.params = StoredParams(held.stored, self.dtype, unkept)
+        self._engine = (
+            LazyEngine(config, self.params.stored, num_threads, self.compute_dtype)
+            if native
+            else None
+        )
 
     # -- construction -----------------------------------------------------------------------------
 
@@ -112,17 +122,17 @@ class ModernBERT:
                 f"weights_dataset is {weights_dataset!r}; there is one set of weights per variant: "
                 "leave it out, or name a folder or hub id in pretrained"
             )
-        kind, np_dtype = backends.resolve(backend, dtype, num_threads)
+        kind, dtype = backends.resolve(backend, dtype, num_threads)
+        options: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
+        in_arrays = backends.array_dtype(dtype)
         if pretrained is False:
-            params = initialise(encoder_shapes(config), config, seed, np_dtype)
-            return ModernBERT(config, params, backend=kind, num_threads=num_threads)
+            params = initialise(encoder_shapes(config), config, seed, in_arrays)
+            return ModernBERT(config, params, **options)
         folder = pretrained_folder(name, pretrained, cache_dir)
-        found = read_checkpoint(folder, dtype=np_dtype, kind=None)
+        found = read_checkpoint(folder, dtype=in_arrays, kind=None)
         config = found.config.replace(**overrides)
         check_overrides(found.config, config, overrides, folder)
-        return ModernBERT(
-            config, found.params, backend=kind, num_threads=num_threads, folder=folder
-        )
+        return ModernBERT(config, found.params, folder=folder, **options)
 
     @classmethod
     def from_pretrained(
@@ -136,16 +146,15 @@ class ModernBERT:
     ) -> ModernBERT:
         """The encoder of a checkpoint folder or of a hub id in the local cache; a head is left out.
 
-        dtype: what to compute in, float32 or float64. Raises ModelFormatError for a folder that is
-        not what it claims, HubError for an id that is not in the cache, ValueError for a backend or
-        dtype that is not there.
+        dtype: what to compute in, see `load`. Raises ModelFormatError for a folder that is not what
+        it claims, HubError for an id that is not in the cache, ValueError for a backend or dtype
+        that is not there.
         """
-        kind, np_dtype = backends.resolve(backend, dtype, num_threads)
+        kind, dtype = backends.resolve(backend, dtype, num_threads)
         folder = resolve(folder_or_hub_id, revision=revision)
-        found = read_checkpoint(folder, dtype=np_dtype, kind=None)
-        return ModernBERT(
-            found.config, found.params, backend=kind, num_threads=num_threads, folder=folder
-        )
+        found = read_checkpoint(folder, dtype=backends.array_dtype(dtype), kind=None)
+        options: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
+        return ModernBERT(found.config, found.params, folder=folder, **options)
 
     # -- use --------------------------------------------------------------------------------------
 
@@ -170,8 +179,9 @@ class ModernBERT:
         `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError.
 
         On backend native the engine computes unless hidden states, attentions or taps are asked
-        for: those are the reference's, numpy then computes. The engine gives zeros after the last
-        real token of a row.
+        for: those are the reference's, and numpy then computes everything, from `.params` as they
+        are, in float32 whatever the engine computes in. The engine gives zeros after the last real
+        token of a row.
         """
         checked = check_inputs(
             self.config, inputs, attention_mask, position_ids, dtype=self.dtype, axes=self.axes
@@ -243,7 +253,7 @@ class ModernBERT:
 
     @property
     def num_parameters(self) -> int:
-        return sum(x.size for x in self.params.values())
+        return count(self.shapes())
 
     def summary(self) -> None:
         """Print a table of the model's parts with their shapes and parameters, and the total."""
@@ -252,151 +262,11 @@ class ModernBERT:
     def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
         """Write the model as a Hugging Face folder, which transformers loads as well.
 
-        dtype: float32, float16 or bfloat16 on disk; None keeps the dtype of the parameters. Files
-        are replaced atomically; the tokenizer files of the source folder come along.
+        dtype: float64, float32, float16 or bfloat16 on disk; None keeps every tensor as it was read
+        or handed in. Files are replaced atomically; the tokenizer files of the source folder come
+        along.
         """
         write_checkpoint(folder, self.config, self.params, None, dtype=dtype, source=self.folder)
-
-
-class ModernBERTForTask(ModernBERT):
-    """An encoder with a head; the outputs are the head's, e.g. `logits`. `.encoder` is the bare
-    one."""
-
-    def __init__(
-        self,
-        config: ModernBertConfig,
-        params: Mapping[str, Array],
-        head: Head | SentenceHead | NLPHead | MultiTaskHead,
-        *,
-        backend: str = "auto",
-        num_threads: int | None = None,
-        folder: Path | None = None,
-    ) -> None:
-        self.head = head
-        if head.kind == "multiple_choice":
-            self.axes = ("batch", "choices", "seq")
-        super().__init__(config, params, backend=backend, num_threads=num_threads, folder=folder)
-
-    @classmethod
-    def from_variant(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        """TypeError: a variant is an encoder, and names no head."""
-        raise TypeError(
-            "a variant has no head: create_modern_bert_with_head puts one on it, load and "
-            "ModernBERTForTask.from_pretrained read one from a folder"
-        )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder_or_hub_id: Folder,
-        *,
-        backend: str = "auto",
-        dtype: str = "float32",
-        num_threads: int | None = None,
-        revision: str | None = None,
-    ) -> ModernBERTForTask:
-        """`load` of a folder that names a head; ModelFormatError where it names none."""
-        model = load(
-            folder_or_hub_id,
-            backend=backend,
-            dtype=dtype,
-            num_threads=num_threads,
-            revision=revision,
-        )
-        if isinstance(model, ModernBERTForTask):
-            return model
-        assert model.folder is not None
-        raise ModelFormatError(
-            f"{list(model.config.architectures)} names no head; those with one: "
-            f"{', '.join(head.architecture for head in HEADS.values())} (load and "
-            "ModernBERT.from_pretrained take the encoder alone)",
-            file=transformer_folder(model.folder) / CONFIG,
-            key="architectures",
-        )
-
-    @property
-    def encoder(self) -> ModernBERT:
-        """The encoder alone, over the same parameters."""
-        own = {name: self.params[name] for name in encoder_shapes(self.config)}
-        found = ModernBERT(self.config, own, backend=self.backend, folder=self.folder)
-        found._engine = self._engine
-        return found
-
-    def shapes(self) -> Shapes:
-        return encoder_shapes(self.config) | self.head.shapes(self.config)
-
-    @property
-    def takes_pairs(self) -> bool:
-        """True when the input may hold a second text, in keys that end in `_2`."""
-        return isinstance(self.head, (NLPHead, MultiTaskHead)) and self.head.takes_pairs
-
-    def __call__(
-        self,
-        inputs: Mapping[str, Any] | Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        tap: Tap | None = None,
-    ) -> dict[str, Any]:
-        """As the encoder, with the head's outputs in place of `last_hidden_state`.
-
-        A similarity head also takes pairs: `input_ids_2`, `attention_mask_2` and so on are the
-        second text of each row. Hidden states, attentions and taps are then those of the first.
-        """
-        first, second = split_pair(inputs) if self.takes_pairs else (inputs, None)
-        run = super().__call__
-        if second is not None:
-            with second_text():
-                other = run(second)
-        out = run(first, attention_mask, position_ids, output_hidden_states, output_attentions, tap)
-        if second is None:
-            return out
-        assert isinstance(self.head, (NLPHead, MultiTaskHead))
-        extras = {n: out[n] for n in ("hidden_states", "attentions") if n in out}
-        return self.head.compare(self.params, out, other) | extras
-
-    def _arrays(self, inputs: Mapping[str, Any] | Any) -> dict[str, Array]:
-        first, second = split_pair(inputs) if self.takes_pairs else (inputs, None)
-        out = super()._arrays(first)
-        if second is not None:
-            with second_text():
-                other = super()._arrays(second)
-            out |= {name + SUFFIX: x for name, x in other.items()}
-        return out
-
-    def _outputs(self, hidden: Array, checked: Inputs, tap: Tap) -> dict[str, Any]:
-        hidden = hidden.reshape(*checked.axes, -1)
-        mask = checked.attention_mask
-        return self.head.forward(self.params, self.config, hidden, mask, ops, tap)
-
-    def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
-        write_checkpoint(
-            folder, self.config, self.params, self.head, dtype=dtype, source=self.folder
-        )
-
-
-def load(
-    folder_or_hub_id: Folder,
-    *,
-    backend: str = "auto",
-    dtype: str = "float32",
-    num_threads: int | None = None,
-    revision: str | None = None,
-) -> ModernBERT:
-    """The model that a folder holds, with the head that `architectures` or modules.json names.
-
-    folder_or_hub_id: a Hugging Face or sentence-transformers folder, or a hub id in the local
-    cache. Returns ModernBERT or ModernBERTForTask. Raises ModelFormatError, HubError, ValueError,
-    TypeError.
-    """
-    kind, np_dtype = backends.resolve(backend, dtype, num_threads)
-    folder = resolve(folder_or_hub_id, revision=revision)
-    found = read_checkpoint(folder, dtype=np_dtype)
-    options: dict[str, Any] = dict(backend=kind, num_threads=num_threads, folder=folder)
-    if found.head is None:
-        return ModernBERT(found.config, found.params, **options)
-    return ModernBERTForTask(found.config, found.params, found.head, **options)
 
 
 def joined(steps: list[Any]) -> Any:
@@ -409,17 +279,22 @@ def joined(steps: list[Any]) -> Any:
 # -- what construction needs ----------------------------------------------------------------------
 
 
-def check_params(params: Mapping[str, Array], shapes: Shapes) -> None:
-    """ValueError unless params are exactly the tensors of `shapes`, in one float dtype."""
+def check_params(params: Mapping[str, Array], shapes: Shapes) -> StoredParams:
+    """The params; ValueError unless they are exactly the tensors of `shapes`, in one float dtype
+    (as stored, those of a file may have several)."""
+    arrays = stored(params)
     missing, extra = sorted(set(shapes) - set(params)), sorted(set(params) - set(shapes))
     if missing or extra:
         raise ValueError(f"params lack {missing[:3] or 'nothing'}, and have {extra[:3]} too many")
     for name, shape in shapes.items():
-        if params[name].shape != shape:
-            raise ValueError(f"params[{name!r}] has shape {params[name].shape}, not {shape}")
-    dtypes = {x.dtype.name for x in params.values()}
+        if arrays[name].shape != shape:
+            raise ValueError(f"params[{name!r}] has shape {arrays[name].shape}, not {shape}")
+    if isinstance(params, StoredParams):
+        return params
+    dtypes = {x.dtype.name for x in arrays.values()}
     if len(dtypes) != 1:
         raise ValueError(f"params have the dtypes {sorted(dtypes)}; they must share one")
+    return StoredParams(arrays, np.dtype(dtypes.pop()))
 
 
 def check_overrides(

@@ -2,10 +2,11 @@
 
     file = header length (8 bytes, little-endian) | json header | data without gaps
 
-Promise: reading copies nothing and allocates only the header; every malformed file is a
-ModelFormatError with file, key and byte offset. Writing gives sorted, aligned tensors, goes through
-a temporary file, and works in chunks, so it holds no second copy of the model. Not here: what the
-tensors mean (checkpoint.py). Long because reader and writer share the one table of types.
+Promise: reading copies nothing and allocates only the header; `release` lets go of pages that were
+read; every malformed file is a ModelFormatError with file, key and byte offset. Writing gives
+sorted, aligned tensors, goes through a temporary file, and works in chunks, so it holds no second
+copy of the model. Not here: what the tensors mean (checkpoint.py). Long because reader and writer
+share the one table of types.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .atomic import replacing
-from .bfloat16 import to_bits, widen
+from .bfloat16 import BFLOAT16, to_bits, widen
 from .errors import ModelFormatError
 from .strictjson import MAX_JSON_BYTES, parse_json
 
@@ -56,6 +57,34 @@ ALIGNMENT = 8  # of the data, as the format asks of writers
 # -- reading --------------------------------------------------------------------------------------
 
 
+class FileMap(mmap.mmap):
+    """A file mapped read-only: its pages can be dropped at any time, and are read again."""
+
+
+def release(array: np.ndarray) -> None:
+    """Let go of the memory pages behind a contiguous array that is a view of a FileMap.
+
+    Its values stay what they are: whoever looks again reads the file again. The pages that it
+    shares with its neighbours stay, and so does all memory that is not a FileMap's.
+    """
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    if not isinstance(owner, FileMap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    begin = _address(array) - _address(np.frombuffer(owner, np.uint8))
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < end:
+        owner.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """One tensor of a mapped file: `dtype` as in the header, `offset` in the file, in bytes."""
@@ -66,7 +95,7 @@ class Tensor:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-    _buffer: mmap.mmap = field(repr=False)
+    _buffer: FileMap = field(repr=False)
 
     def array(self) -> np.ndarray:
         """A read-only view of the map, no copy; BF16 as its uint16 bits."""
@@ -80,11 +109,17 @@ class Tensor:
 
         ModelFormatError when the tensor holds no floats. A float64 beyond float32 becomes inf.
         """
+        array = self.floats()
+        with np.errstate(over="ignore", under="ignore"):
+            return (widen(array["bits"]) if self.dtype == "BF16" else array).astype(
+                dtype, copy=False
+            )
+
+    def floats(self) -> np.ndarray:
+        """`array`, but BF16 in the dtype BFLOAT16; ModelFormatError when it holds no floats."""
         if self.dtype not in FLOATS:
             raise self.error(f"dtype {self.dtype} holds no floats")
-        array = widen(self.array()) if self.dtype == "BF16" else self.array()
-        with np.errstate(over="ignore", under="ignore"):
-            return array.astype(dtype, copy=False)
+        return self.array().view(BFLOAT16) if self.dtype == "BF16" else self.array()
 
     def error(self, message: str) -> ModelFormatError:
         """A ModelFormatError that names this tensor and where its data begin."""
@@ -115,7 +150,7 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
         with open(file, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             start, header = _read_header(stream, size, file)
-            buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            buffer = FileMap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ModelFormatError(f"cannot be read: {error.strerror}", file=file) from error
 
@@ -233,9 +268,9 @@ def dump_safetensors(
     """Write tensors into an open binary file.
 
     dtype: float64, float32, float16 or bfloat16 that floats are cast to (nearest, ties to even;
-    other arrays stay); None keeps each array's own. metadata: {"format": "pt"} unless given, which
-    transformers asks for. ValueError: unknown dtype, an array of no supported type, or a finite
-    value that the cast would make infinite, by tensor name.
+    other arrays stay); None keeps each array's own; BFLOAT16 is one of floats. metadata: {"format":
+    "pt"} unless given, which transformers asks for. ValueError: unknown dtype, an array of no
+    supported type, or a finite value that the cast would make infinite, by tensor name.
     """
     if "__metadata__" in tensors:
         raise ValueError("no tensor can be called '__metadata__'")
@@ -259,15 +294,20 @@ def dump_safetensors(
     for name in order:
         flat = tensors[name].reshape(-1)
         for start in range(0, flat.size, CHUNK):
-            stream.write(_cast(name, flat[start : start + CHUNK], codes[name]).tobytes())
+            chunk = flat[start : start + CHUNK]
+            stream.write(_cast(name, chunk, codes[name]).tobytes())
+            release(chunk)
 
 
 def disk_dtype(name: str, array: np.ndarray, dtype: str | None) -> str:
     """The header's name for the type that `array` is written in. ValueError when there is none."""
     if dtype is not None and dtype not in FLOAT_NAMES:
         raise ValueError(f"dtype {dtype!r} is unknown; known: {', '.join(FLOAT_NAMES)}")
-    if dtype is not None and array.dtype.kind == "f":
+    bfloat16 = array.dtype == BFLOAT16
+    if dtype is not None and (bfloat16 or array.dtype.kind == "f"):
         return FLOAT_NAMES[dtype]
+    if bfloat16:
+        return "BF16"
     for code, known in DTYPES.items():
         if code != "BF16" and known == array.dtype.newbyteorder("<"):
             return code
@@ -276,6 +316,10 @@ def disk_dtype(name: str, array: np.ndarray, dtype: str | None) -> str:
 
 def _cast(name: str, chunk: np.ndarray, code: str) -> np.ndarray:
     """A chunk in its type on disk. ValueError when a finite value becomes infinite."""
+    if chunk.dtype == BFLOAT16:
+        if code == "BF16":
+            return chunk
+        chunk = widen(chunk["bits"])
     if code == "BF16":
         out = to_bits(chunk)
         values = widen(out)

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "refimpl"
 LAYERS = [
     ["_version", "errors", "progress"],
     ["config", "erf", "pooling", "atomic", "bfloat16", "strictjson"],
-    ["ops", "safetensors", "hub"],
+    ["ops", "safetensors", "stored", "hub"],
     ["params", "inputs", "encoder", "weights"],
     ["pairs", "taps", "summary"],
     ["heads", "nlp"],
@@ -27,6 +27,7 @@ LAYERS = [
     ["checkpoint", "backend"],
     ["engine"],
     ["model", "tokenizer"],
+    ["task_model"],
     ["create"],
     ["tasks", "verify"],
     ["__init__"],

@@ -39,7 +39,7 @@ def without(monkeypatch):
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """An extension that says it has three tiers, one of them out of reach."""
+    """An extension that says it has three tiers, one of them out of reach, one of few dtypes."""
 
     def best_tier(cap):
         if cap not in ("", "big", "middle", "small"):
@@ -50,6 +50,11 @@ def pretended(monkeypatch):
         best_tier=best_tier,
         tiers=lambda: ["middle", "small"],
         missing_tiers=lambda: {"big": "the processor is small"},
+        dtypes={
+            "big": ["float32", "bf16x3", "bfloat16"],
+            "middle": ["float32", "bfloat16"],
+            "small": ["float32"],
+        }.get,
         default_threads=lambda: 3,
         compiler="cc 1",
     )
@@ -60,8 +65,10 @@ def pretended(monkeypatch):
 
 
 def test_auto_is_native_for_float32_and_numpy_for_the_rest(pretended, monkeypatch):
-    assert backend.resolve("auto", "float32") == ("native", np.dtype("float32"))
-    assert backend.resolve("auto", "float64") == ("numpy", np.dtype("float64"))
+    assert backend.resolve("auto", "float32") == ("native", "float32")
+    assert backend.resolve("auto", "bfloat16") == ("native", "bfloat16")
+    assert backend.resolve("auto", "float64") == ("numpy", "float64")
+    assert backend.resolve("auto", np.float64) == ("numpy", "float64")
     assert backend.resolve("numpy", "float32")[0] == "numpy"
     monkeypatch.setenv("REFIMPL_BACKEND", "numpy")
     assert backend.resolve("auto", "float32")[0] == "numpy"
@@ -83,20 +90,36 @@ def test_without_the_extension_auto_is_numpy_unless_it_is_required(without, monk
                 backend.resolve("auto", "float32")
             assert backend.resolve("auto", "float64")[0] == "numpy"
             assert backend.resolve("numpy", "float32")[0] == "numpy"
-    with pytest.raises(ValueError, match=f"'native' is not available: {WHY}; available: numpy"):
-        backend.resolve("native", "float32")
+    for wanted, dtype in (("native", "float32"), ("auto", "bfloat16")):
+        with pytest.raises(ValueError, match=f"'native' is not available: {WHY}; available: numpy"):
+            backend.resolve(wanted, dtype)
     with pytest.raises(ValueError, match="available: numpy$"):
         backend.resolve("tpu", "float32")
 
 
-def test_dtype_that_native_lacks_is_refused(pretended):
-    with pytest.raises(ValueError, match="'float64' is not available on backend native: float32"):
-        backend.resolve("native", "float64")
+@pytest.mark.parametrize(
+    ("wanted", "dtype", "told"),
+    [
+        ("native", "float64", "'float64' is not available on backend native: float32, bfloat16$"),
+        ("auto", "bf16x3", r"native: float32, bfloat16 \(bf16x3: tier middle lacks it, big has it"),
+        ("numpy", "bfloat16", "'bfloat16' is not available on backend numpy: float32, float64$"),
+        ("auto", "float16", "'float16' is not available on backend numpy: float32, float64$"),
+    ],
+)
+def test_dtype_that_a_backend_or_tier_lacks_is_refused(pretended, wanted, dtype, told):
+    with pytest.raises(ValueError, match=told):
+        backend.resolve(wanted, dtype)
+
+
+def test_dtype_follows_the_tier_that_is_left(pretended, monkeypatch):
+    monkeypatch.setenv("REFIMPL_ISA", "small")
+    with pytest.raises(ValueError, match="tier small lacks it, big, middle has it"):
+        backend.resolve("auto", "bfloat16")
 
 
 @pytest.mark.parametrize("name", ["auto", "numpy"])
-def test_dtype_is_never_guessed(name):
-    with pytest.raises(ValueError, match="dtype is None; available: float32, float64"):
+def test_dtype_is_never_guessed(name, pretended):
+    with pytest.raises(ValueError, match="dtype is None; available: float32, bfloat16, float64"):
         backend.resolve(name, None)
 
 
@@ -115,11 +138,13 @@ def test_number_of_threads_is_checked(pretended, threads):
 def test_info_tells_the_tier_and_why_others_are_left_out(pretended, monkeypatch):
     facts = backend.info()
     assert facts["backend"] == "native"
+    assert facts["backends"]["native"] == ["float32", "bfloat16"]
     assert facts["native"] == {
         "available": True,
         "tier": "middle",
         "tiers": ["middle", "small"],
         "left_out": {"big": "the processor is small"},
+        "dtypes_left_out": {"bf16x3": "tier middle lacks it, big has it"},
         "threads": 3,
         "compiler": "cc 1",
     }
@@ -127,6 +152,7 @@ def test_info_tells_the_tier_and_why_others_are_left_out(pretended, monkeypatch)
     capped = backend.info()["native"]
     assert capped["tier"] == "small"
     assert capped["left_out"]["middle"] == "REFIMPL_ISA is small"
+    assert set(capped["dtypes_left_out"]) == {"bf16x3", "bfloat16"}
     monkeypatch.setenv("REFIMPL_ISA", "sse")
     with pytest.raises(ValueError, match="REFIMPL_ISA is 'sse': tier 'sse' is unknown"):
         backend.info()

@@ -14,6 +14,7 @@ from refimpl import (
     pipeline,
 )
 from refimpl.model import BUNDLED
+from refimpl.task_model import ModernBERTForTask
 from refimpl.tokenizer import Tokenizer
 
 TEXT = "The quick brown fox jumps over the lazy dog near the river."
@@ -30,11 +31,9 @@ def model(**task):
     made = create_modern_bert_with_head(
         "tiny", NLPTaskConfig(name="t", **task), bert_config_overrides=SIZES, seed=1
     )
-    rng = np.random.default_rng(0)
-    made.params["nlp_head.output.weight"] = rng.standard_normal(
-        made.params["nlp_head.output.weight"].shape
-    ).astype(np.float32)
-    return made
+    name, rng = "nlp_head.output.weight", np.random.default_rng(0)
+    large = rng.standard_normal(made.params[name].shape).astype(np.float32)
+    return ModernBERTForTask(made.config, {**made.params, name: large}, made.head)
 
 
 def outputs(made, tokenizer, text, max_length):

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 def described(folder: str) -> dict[str, Any]:
     """The facts of a model folder that one asks for first."""
-    from ..model import load
+    from ..task_model import load
     from ..tasks.task import described_head
 
     model = load(folder)

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..model import ModernBERT, ModernBERTForTask
+from ..model import ModernBERT
 from ..nlp import NLPHead
 from ..sentence import Pooling, SentenceHead, Settings, normalize
 from ..sentence_files import DEFAULT_PROMPTS, MODULES_FILE, module_folders, read_settings
+from ..task_model import ModernBERTForTask
 from ..tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .similarity import SIMILARITIES

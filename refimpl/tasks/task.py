@@ -17,9 +17,10 @@ import numpy as np
 
 from ..heads import HEADS
 from ..hub import resolve
-from ..model import BUNDLED, ModernBERT, ModernBERTForTask, load
+from ..model import BUNDLED, ModernBERT
 from ..nlp import MultiTaskHead, NLPHead
 from ..sentence_files import transformer_folder
+from ..task_model import ModernBERTForTask, load
 from ..tokenizer import Encoded, Text, Tokenizer
 
 Model = str | os.PathLike[str] | ModernBERT | None
