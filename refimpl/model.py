@@ -22,7 +22,7 @@ from . import ops
 from .checkpoint import read_checkpoint, write_checkpoint
 from .config import VARIANTS, ModernBertConfig, canonical_names
 from .encoder import Tap, encode
-from .engine import LazyEngine
+from .engine import Engine, LazyEngine
 from .hub import resolve
 from .inputs import Inputs, check_inputs, check_packed
 from .params import Shapes, count, encoder_shapes, initialise
@@ -250,6 +250,11 @@ class ModernBERT:
     def shapes(self) -> Shapes:
         """Name -> shape of every tensor of the model."""
         return encoder_shapes(self.config)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The CPU engine that computes, packed by now; None on backend numpy."""
+        return None if self._engine is None else self._engine.get()
 
     @property
     def num_parameters(self) -> int:

@@ -14,9 +14,21 @@ import warnings
 from collections.abc import Sequence
 
 from .._version import __version__
-from . import answer, classify, download, embed, fill_mask, info, ner, rerank, tokenize, verify
+from . import (
+    answer,
+    bench,
+    classify,
+    download,
+    embed,
+    fill_mask,
+    info,
+    ner,
+    rerank,
+    tokenize,
+    verify,
+)
 
-VERBS = (fill_mask, embed, rerank, classify, ner, answer, tokenize, info, verify, download)
+VERBS = (fill_mask, embed, rerank, classify, ner, answer, tokenize, info, bench, verify, download)
 
 
 def build_parser() -> argparse.ArgumentParser:
