@@ -4,10 +4,10 @@
 
 For each dtype that the engine has here and each dtype on disk, in a fresh process each: load the
 encoder, run 1 x 512, run 1 x 8192, then `calls` packed calls of random lengths. Peak is VmHWM (all
-that was ever resident, mapped file pages included), steady is VmRSS after the call, growth compares
-RssAnon (memory of its own) after the first 200 calls with that at the end. What Python, numpy and
-this package take before anything is loaded is a row of its own. Loading ends when the first token
-has been answered. The file is read once before, so that its pages are in the page cache.
+that was ever resident, mapped file pages included), steady is VmRSS after the call, own is RssAnon
+then, without mapped files; growth compares RssAnon after the first 200 calls with that at the end.
+What Python, numpy and this package take before anything is loaded is told apart. Loading ends when
+the first token has been answered. The file is read once before, so that it is in the page cache.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def child(folder: str, dtype: str, calls: int) -> dict[str, float]:
     run(1)
     out = {"before": before, "load_s": time.perf_counter() - start, "loaded": status()["VmRSS"]}
     run(SHORT)
-    out |= {"peak": status()["VmHWM"], "steady": status()["VmRSS"]}
+    now = status()
+    out |= {"peak": now["VmHWM"], "steady": now["VmRSS"], "own": now["RssAnon"]}
     reset_peak()
     run(LONG)
     out["long_adds"] = status()["VmHWM"] - out["steady"]
@@ -106,8 +107,9 @@ def read_once(folder: str) -> None:
 
 def line(name: str, row: Mapping[str, float], aims: Mapping[str, float]) -> str:
     cells = [f"{name:26}"]
-    for key in ("load_s", "loaded", "peak", "steady", "long_adds", "growth"):
-        value = "-" if key not in row else f"{row[key]:.2f}" if key == "load_s" else f"{row[key]:.1f}"
+    for key in ("load_s", "loaded", "peak", "steady", "own", "long_adds", "growth"):
+        digits = 2 if key == "load_s" else 1
+        value = f"{row[key]:.{digits}f}" if key in row else "-"
         mark = "!" if row.get(key, 0) > aims.get(key, np.inf) else " "
         cells.append(f"{value:>10}{mark}")
     return "".join(cells)
@@ -128,7 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         places = folders(Path(root), args.folder, args.variant)
         print(f"MiB; ! = over the aim\n{'dtype, from a file in':26}"
-              f"{'load s':>10} {'loaded':>10} {'peak':>10} {'steady':>10} "
+              f"{'load s':>10} {'loaded':>10} {'peak':>10} {'steady':>10} {'own':>10} "
               f"{f'1x{LONG} adds':>10} {'growth':>10}")  # fmt: skip
         for dtype in args.dtype:
             for stored, folder in places.items():

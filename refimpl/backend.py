@@ -31,6 +31,8 @@ BACKENDS: dict[str, tuple[str, ...]] = {
     "native": ("float32", "bf16x3", "bfloat16"),
     "numpy": ("float32", "float64"),
 }
+# Dtypes of native that take a unit which one tier alone has.
+ONLY_ON = {"bf16x3": "amx"}
 
 # Written by setup.py where it could not build the extension: one line that says why.
 NOT_BUILT = Path(__file__).with_name("native_not_built.txt")
@@ -96,14 +98,12 @@ def _all_dtypes() -> list[str]:
 
 def why_not_dtypes() -> dict[str, str]:
     """The dtypes of native that the chosen tier lacks, and why."""
-    module, tier = native(), chosen_tier()
-    out = {}
-    for name in BACKENDS["native"]:
-        if name not in module.dtypes(tier):
-            tiers = (*module.missing_tiers(), *module.tiers())
-            able = ", ".join(t for t in tiers if name in module.dtypes(t))
-            out[name] = f"tier {tier} lacks it" + (f", {able} has it" if able else "")
-    return out
+    tier, here = chosen_tier(), dtypes_of("native")
+    return {
+        name: f"tier {tier} lacks it" + (f", {ONLY_ON[name]} has it" if name in ONLY_ON else "")
+        for name in BACKENDS["native"]
+        if name not in here
+    }
 
 
 # -- the extension --------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 Trailing padding is dropped, never computed, and comes back as zeros; so does a row without a real
 token. Padding before or between real tokens keeps its place, as windows and default positions count
-from the start of the row. float32 only. Steps, hidden states and attention maps are the
-reference's: model.py asks it for those.
+from the start of the row. What goes in and comes out is float32, whatever the products are computed
+in. Steps, hidden states and attention maps are the reference's: model.py asks it for those.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .backend import chosen_tier, native
+from .bfloat16 import BFLOAT16
 from .config import ModernBertConfig
 from .safetensors import release
 from .stored import stored, widened
@@ -27,7 +28,7 @@ class Engine:
     """Weights packed once for one tier; safe for several threads.
 
     params: name -> array (params.py), float32, float16 or BFLOAT16; the token embedding is read in
-    place, the matrices are packed, and the pages of a file that they were read from let go of.
+    place, the matrices are packed, and the pages of the file behind them let go of, layer by layer.
     num_threads: None for the default (backend.py), taken now and kept. tier: None for the best that
     `REFIMPL_ISA` leaves. dtype: what the products are computed in, one that the tier has. Raises
     ValueError.
@@ -53,10 +54,14 @@ class Engine:
             "thetas": [config.rope_theta(i) for i in layers],
         }
         params = stored(params)
-        wide = {name: widened(x, np.float32) for name, x in params.items()}
-        self._native = native().Engine(plan, wide, tier or chosen_tier())
-        for x in params.values():
-            release(x)
+
+        def packed(layer: int) -> None:
+            for name, x in params.items():
+                if name.startswith(f"layers.{layer}."):
+                    release(x)
+
+        arrays = {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in params.items()}
+        self._native = native().Engine(plan, arrays, tier or chosen_tier(), dtype, packed)
         self._embedding = params["embeddings.tok_embeddings.weight"]
         self._types = params.get("embeddings.token_type_embeddings.weight")
         self._hidden = config.hidden_size
@@ -65,6 +70,10 @@ class Engine:
     @property
     def tier(self) -> str:
         return self._native.tier
+
+    @property
+    def dtype(self) -> str:
+        return self._native.dtype
 
     def packed(
         self,
