@@ -1,11 +1,11 @@
 """Does a sequence have the same bits on the engine in any company, layout and number of threads?
 
-    python benchmarks/same_bits.py [--draws 10000] [--tier avx2] [--seed 0]
+    python benchmarks/same_bits.py [--draws 10000] [--tier avx2] [--dtype bfloat16] [--seed 0]
 
 Each draw takes one of a few random models and a random batch (1 - 6 sequences of 1 - 150 tokens, or
 now and then of 600), in random order, packed or padded on the right, on 1 - 8 threads, and compares
-every bit with each sequence alone on one thread. Without --tier, every tier of the machine has its
-turn. Exits 1 at the first difference.
+every bit with each sequence alone on one thread. Without --tier and --dtype, every tier of the
+machine and every dtype that it has have their turn. Exits 1 at the first difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from refimpl.backend import native
+from refimpl.backend import BACKENDS, native
 from refimpl.config import ModernBertConfig
 from refimpl.engine import Engine
 from refimpl.params import encoder_shapes, initialise
@@ -25,7 +25,7 @@ MODELS = 12
 ACTIVATIONS = ("gelu", "silu", "gelu_pytorch_tanh", "relu")
 
 
-def model(rng: np.random.Generator, tier: str) -> tuple[Engine, int]:
+def model(rng: np.random.Generator, tier: str, dtype: str) -> tuple[Engine, int]:
     """A random small engine and its vocabulary."""
     heads, layers = int(rng.integers(1, 4)), int(rng.integers(1, 5))
     kinds = ("full_attention", "sliding_attention")
@@ -43,7 +43,7 @@ def model(rng: np.random.Generator, tier: str) -> tuple[Engine, int]:
     params = initialise(encoder_shapes(config), config, int(rng.integers(2**31)), np.dtype("f4"))
     # Initial values are small; larger ones make attention choose.
     params = {n: x * np.float32(8) if x.ndim == 2 else x for n, x in params.items()}
-    return Engine(config, params, 1, tier), config.vocab_size
+    return Engine(config, params, 1, tier, dtype), config.vocab_size
 
 
 def draw(rng: np.random.Generator, engine: Engine, vocab: int) -> bool:
@@ -75,17 +75,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--tier", choices=native().tiers())
+    parser.add_argument("--dtype", choices=BACKENDS["native"])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    here = [(t, d) for t in native().tiers() for d in native().dtypes(t)]
+    wanted = [(t, d) for t, d in here if args.tier in (None, t) and args.dtype in (None, d)]
+    if not wanted:
+        parser.error(f"tier {args.tier} has no dtype {args.dtype}")
     result = {}
-    for tier in [args.tier] if args.tier else native().tiers():
-        rng = np.random.default_rng(args.seed)
-        models = [model(rng, tier) for _ in range(MODELS)]
+    for tier, dtype in wanted:
+        name, rng = f"{tier} {dtype}", np.random.default_rng(args.seed)
+        models = [model(rng, tier, dtype) for _ in range(MODELS)]
         for n in range(args.draws):
             if not draw(rng, *models[n % MODELS]):
-                sys.exit(f"{tier}: draw {n} of seed {args.seed} differs")
-        print(f"{tier}: {args.draws} draws, no bit differs")
-        result[tier] = {"draws": args.draws, "different": 0, "seed": args.seed}
+                sys.exit(f"{name}: draw {n} of seed {args.seed} differs")
+        print(f"{name}: {args.draws} draws, no bit differs", flush=True)
+        result[name] = {"draws": args.draws, "different": 0, "seed": args.seed}
     print(json.dumps(result))
 
 

@@ -34,10 +34,17 @@ def tiers() -> list[str]:
     return extension().tiers()
 
 
-def engine_of(case: Case, tier: str, num_threads: int = 1, **params: np.ndarray) -> Engine:
+def tiers_and_dtypes() -> list[tuple[str, str]]:
+    """Every dtype that the engine can compute in here."""
+    return [(tier, dtype) for tier in tiers() for dtype in extension().dtypes(tier)]
+
+
+def engine_of(
+    case: Case, tier: str, num_threads: int = 1, dtype: str = "float32", **params: np.ndarray
+) -> Engine:
     """The engine of a generated case's encoder, on one tier."""
     config = ModernBertConfig.from_dict(case.config())
-    return Engine(config, case.params(dtype=np.float32) | params, num_threads, tier)
+    return Engine(config, case.params(dtype=np.float32) | params, num_threads, tier, dtype)
 
 
 def misplaced(x: np.ndarray) -> dict[str, np.ndarray]:

@@ -18,7 +18,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--backend", default="auto", help="auto, native or numpy (default: auto)")
     group.add_argument(
-        "--dtype", default="float32", help="what to compute in (default: %(default)s)"
+        "--dtype",
+        default="float32",
+        help="what to compute in: float32, float64, bfloat16, bf16x3 (default: %(default)s)",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="threads of backend native")
 

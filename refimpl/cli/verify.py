@@ -150,7 +150,7 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
     if args.engine is not None:
         from ..verify.engine_port import EnginePort
 
-        return EnginePort(args.engine or None)
+        return EnginePort(args.engine or None, dtype=args.dtype or "float32")
     if args.onnx is not None:
         from ..verify.onnx_port import OnnxPort
 

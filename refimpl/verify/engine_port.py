@@ -1,4 +1,4 @@
-"""This project's CPU engine as a port, on any tier that the machine has.
+"""This project's CPU engine as a port, on any tier that the machine has, in float32 or bfloat16.
 
 The engine gives its last hidden state; the head's steps are the reference's, in float32, on top of
 it. What lies between is not observable here: the engine fuses it.
@@ -20,22 +20,30 @@ from ..heads import HEADS
 from ..taps import record
 from .plan import plan_of
 from .port import PortResult, Request
+from .rounding import DTYPES
 
 Array = np.ndarray
 
 
 class EnginePort:
-    """tier: one of `_native.tiers()`, None for the best. Raises ValueError for one that is not
-    there, or when the extension was not built."""
+    """tier: one of `_native.tiers()`, None for the best; dtype: one that it computes in and that
+    has a budget. Raises ValueError for what is not there, or when the extension was not built."""
 
-    dtype = "float32"
     abilities = frozenset({"inputs", "state", "threads", "packed", "positions"})
 
-    def __init__(self, tier: str | None = None, num_threads: int | None = None) -> None:
+    def __init__(
+        self, tier: str | None = None, num_threads: int | None = None, dtype: str = "float32"
+    ) -> None:
         here = native().tiers()
         self.tier, self.num_threads = tier or here[0], num_threads
         if self.tier not in here:
             raise ValueError(f"tier {tier!r} does not run here; these do: {', '.join(here)}")
+        known = [name for name in native().dtypes(self.tier) if name in DTYPES]
+        if dtype not in known:
+            raise ValueError(
+                f"dtype {dtype!r} is not verified on tier {self.tier}: {', '.join(known)}"
+            )
+        self.dtype = dtype
         self._loaded: tuple[Mapping[str, Array], dict[str, Array], Engine] | None = None
 
     @property
@@ -65,7 +73,7 @@ class EnginePort:
         loaded = self._loaded
         if loaded is None or loaded[0] is not params:
             single = {name: x.astype(np.float32) for name, x in params.items()}
-            engine = Engine(config, single, self.num_threads, self.tier)
+            engine = Engine(config, single, self.num_threads, self.tier, self.dtype)
             loaded = self._loaded = params, single, engine
         return loaded[1:]
 
