@@ -20,7 +20,7 @@ esac
 flags="-fsanitize=$kind -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
 
 mkdir -p "$place"
-rm -rf "$place"/{csrc,tests,objects,report*}
+rm -rf "$place"/{csrc,tests,report*}
 cp -pr "$root"/{setup.py,pyproject.toml,README.md,MODEL.md,csrc,tests,refimpl} "$place"
 cd "$place"
 sed -i 's/"-Wl,-s"//' setup.py  # reports name functions and lines
@@ -34,15 +34,19 @@ in_order=() chosen=()
 [ "$kind" != thread ] || in_order=(setarch -R)
 [ "$kind" = undefined ] || chosen=(-k "not fork_while")
 
-# Every file but the bindings, once, for all drivers.
-mkdir -p "$place/objects"
-find csrc -name '*.cpp' ! -name bindings.cpp | while read -r file; do
-  echo "-c $file -o $place/objects/$(tr / - <<<"$file").o"
-done | xargs -P "$(nproc)" -L 1 g++ -std=c++17 -ffp-contract=off -DREFIMPL_VERSION='""' $flags -Icsrc
-for driver in tests/native/*.cpp; do
-  g++ -std=c++17 $flags -Icsrc -o "$place/driver" "$driver" "$place"/objects/*.o -pthread
-  "${in_order[@]}" "$place/driver"
-done
+# The drivers with every file but the bindings; again only when one has changed since they passed.
+objects=$place/objects
+if [ ! -e "$objects/passed" ] || [ -n "$(find csrc tests/native -newer "$objects/passed")" ]; then
+  rm -rf "$objects"; mkdir "$objects"
+  find csrc -name '*.cpp' ! -name bindings.cpp | while read -r file; do
+    echo "-c $file -o $objects/$(tr / - <<<"$file").o"
+  done | xargs -P "$(nproc --all)" -L 1 g++ -std=c++17 -ffp-contract=off -DREFIMPL_VERSION='""' $flags -Icsrc
+  for driver in tests/native/*.cpp; do
+    g++ -std=c++17 $flags -Icsrc -o "$objects/driver" "$driver" "$objects"/*.o -pthread
+    "${in_order[@]}" "$objects/driver"
+  done
+  touch "$objects/passed"
+fi
 
 CXX=g++ CC=gcc CFLAGS="$flags" CXXFLAGS="$flags" LDFLAGS="-fsanitize=$kind" REFIMPL_REQUIRE_NATIVE=1 \
   "$python" setup.py -q build_ext --inplace
