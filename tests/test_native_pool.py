@@ -19,13 +19,20 @@ if not (ROOT / "csrc").exists() or COMPILER is None:
     pytest.skip("no sources of the engine, or no C++ compiler, here", allow_module_level=True)
 
 
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Werror"]
+
+
+def output_of(driver: Path, sources: list[str], folder: Path) -> str:
+    """What a driver prints that is built of these files of csrc and ends well."""
+    flags = ["-std=c++17", "-O1", f"-I{ROOT / 'csrc'}", "-pthread", *WARNINGS]
+    files = [driver, *(ROOT / "csrc" / f for f in sources)]
+    subprocess.run([COMPILER, *flags, "-o", folder / "driver", *files], check=True)
+    run = subprocess.run([folder / "driver"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
 def test_pool_and_cpu_quotas(tmp_path):
     """Every task once, stop, several callers, forks, control groups: see tests/native/pool.cpp."""
-    driver = tmp_path / "pool"
-    sources = [DRIVERS / "pool.cpp", *(ROOT / "csrc" / "base" / f for f in ("pool.cpp", "cpus.cpp"))]
-    warn = ["-Wall", "-Wextra", "-Wshadow", "-Werror"]
-    flags = ["-std=c++17", "-O1", *warn, f"-I{ROOT / 'csrc'}", "-pthread"]
-    subprocess.run([COMPILER, *flags, "-o", driver, *sources], check=True)
-    run = subprocess.run([driver], capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.splitlines()[-1].startswith("more_threads")
+    out = output_of(DRIVERS / "pool.cpp", ["base/pool.cpp", "base/cpus.cpp"], tmp_path)
+    assert out.splitlines()[-1].startswith("more_threads")
