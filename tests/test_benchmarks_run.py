@@ -1,4 +1,4 @@
-"""The benchmark harness computes what it says, and the benchmark runs. No time is asserted."""
+"""The benchmark harness computes what it says, and the benchmarks run. No time is asserted."""
 
 import json
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from refimpl.backend import why_not_native
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -50,3 +52,18 @@ def test_reference_benchmark_runs_and_ends_in_json():
     assert 0 < result["rows"]["forward"]["error"]
     assert result["facts"]["peak_rss_gb_1x80"] > 0
     assert result["machine"]["numpy"] == np.__version__
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_memory_benchmark_runs_and_ends_in_json():
+    command = [sys.executable, "benchmarks/memory.py", "--variant", "tiny", "--calls", "3"]
+    out = subprocess.run(
+        [*command, "--dtype", "float32"],
+        cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    rows = json.loads(out.splitlines()[-1])["rows"]
+    assert list(rows) == ["float32, float32", "float32, float16", "float32, bfloat16"]
+    for row in rows.values():
+        assert row["before"] < row["loaded"] <= row["peak"]
+        assert row["own"] <= row["steady"] <= row["peak"] and row["long_adds"] > 0

@@ -12,6 +12,7 @@ from folders import make_folder, small_config, small_params
 
 from refimpl import ModernBERT, ops
 from refimpl import stored as stored_module
+from refimpl.backend import why_not_native
 from refimpl.bfloat16 import BFLOAT16, to_bits, widen
 from refimpl.checkpoint import read_checkpoint, write_checkpoint
 from refimpl.heads import HEADS
@@ -164,6 +165,24 @@ def test_pages_that_the_checks_read_do_not_stay(tmp_path: Path, dtype):
     assert resident(file) < few < file.stat().st_size // 4
     found.params.stored[EMBEDDING].view(np.uint8).sum()
     assert resident(file) > few, "reading brings pages in, so there was something to let go of"
+
+
+@in_linux
+@on_disk
+def test_engine_leaves_no_page_that_it_packed_and_widens_nothing(
+    tmp_path: Path, dtype, monkeypatch
+):
+    if why_not_native() is not None:
+        pytest.skip(why_not_native())
+    sizes = dict(hidden_size=256, intermediate_size=512, num_attention_heads=4)
+    make_folder(tmp_path, dtype=dtype, **sizes)
+    monkeypatch.setattr(stored_module, "widened", None)
+    model = ModernBERT.from_pretrained(tmp_path, backend="native")
+    file = tmp_path / "model.safetensors"
+    model([[1, 5, 7, 2]])
+    # The edges of tensors stay, small ones with their neighbours, and what reading them brings in.
+    assert resident(file) < file.stat().st_size // 4
+    assert not model.params._kept
 
 
 @in_linux
