@@ -3,8 +3,14 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "base/target.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace refimpl {
@@ -27,6 +33,7 @@ std::uint64_t saved_states() {
 
 constexpr std::uint64_t kStateAvx = 0x6;      // XMM and YMM
 constexpr std::uint64_t kStateAvx512 = 0xe6;  // also opmask, the high halves of ZMM, ZMM 16 - 31
+constexpr std::uint64_t kStateTiles = 0x60000;  // the configuration of tiles, and tiles
 
 std::string why_not_avx2() {
   unsigned a, b, c, d;
@@ -47,6 +54,35 @@ std::string why_not_avx512() {
   if ((b & kNeeded) != kNeeded) return "the processor has no AVX-512 F, DQ, BW and VL";
   if ((saved_states() & kStateAvx512) != kStateAvx512) return "the operating system does not save AVX-512 registers";
   return "";
+}
+
+// Linux hands out the state of tiles on request, once per process. It refuses where an alternate stack
+// for signals is too small to save it.
+bool tiles_permitted() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, the bit of XCR0
+  static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
+std::string why_not_amx() {
+#if !defined(REFIMPL_AMX)
+  return "the compiler of this build does not know AMX";
+#else
+  if (const std::string why = why_not_avx512(); !why.empty()) return why;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24, kAvx512Bf16 = 1u << 5;
+  __get_cpuid_count(7, 0, &a, &b, &c, &d);
+  if (!(d & kAmxBf16) || !(d & kAmxTile)) return "the processor has no AMX with bfloat16";
+  __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  if (!(a & kAvx512Bf16)) return "the processor has no AVX512_BF16";
+  if ((saved_states() & kStateTiles) != kStateTiles) return "the operating system does not save AMX tiles";
+  if (!tiles_permitted()) return "the operating system refuses AMX tiles to this process";
+  return "";
+#endif
 }
 
 #endif

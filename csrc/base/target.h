@@ -25,3 +25,8 @@
 #define REFIMPL_INLINE inline
 #define REFIMPL_RESTRICT
 #endif
+
+// Compilers that know AMX: gcc 11, clang 12.
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define REFIMPL_AMX
+#endif

@@ -1,0 +1,215 @@
+// y = x W^T on AMX: blocks of 32 rows x a panel of 32 columns in 2 x 2 tiles, k in steps of 32.
+// Included inside the tier's namespace and target region, after simd/amx.h and rowwise.inl.
+//
+// A number is the sum of T bfloat16 terms. T = 1: operands and weights are rounded to bfloat16. T = 2,
+// 3: both are split, and a product of two numbers is the 3 or 6 products of terms i, j with i + j < T.
+// Each element is one chain of tile products over k in order, the small ones of a step first, whatever
+// block it falls into: results do not depend on rows, split or thread. (Going through k backwards in
+// every other block would keep more of the weights in L1, and make sums depend on the block.)
+//
+// A panel of weights (48 KiB at k = 768, T = 1) stays near while the blocks of rows pass. A block's sums
+// leave their tiles during the first step of the next block, and its epilogue, two rows a step, runs
+// beside that block's products.
+
+template <int T>
+struct Terms {
+  static constexpr int count = T;
+};
+
+constexpr std::size_t kLanes = f32::lanes;
+constexpr std::size_t kPanel = 2 * kLanes;
+constexpr std::size_t kRows = 2 * kTile;
+// Rows of x that are split at a time: 3 x 128 x 2.4 KB at k = 1152 stay in L2.
+constexpr std::size_t kSplitRows = 128;
+
+inline std::size_t steps_of(std::size_t k) { return ceil_div(k, kTileDepth); }
+
+// Bytes of k numbers as rows of tiles: whole tiles, an odd number of cache lines, so that the 16 rows
+// of a tile fall into different sets of the L1 cache.
+inline std::size_t row_bytes_of(std::size_t k) { return (steps_of(k) | 1) * kTileLine; }
+
+// -- weights --------------------------------------------------------------------------------------
+
+// Per panel, step and term two tiles: the panel's first 16 columns, then the others.
+template <class W>
+inline std::size_t packed_bytes(const Packing& p) {
+  return panels_of(p, kLanes) * steps_of(p.k) * W::count * 2 * kTileBytes;
+}
+
+inline bool is_finite(float x) { return x - x == 0.0f; }
+
+// x as T terms, the largest first. Where the first one is Inf or NaN, it stands in the last place, which
+// meets nothing but first terms, and the others are 0: elsewhere it would meet zeros and low parts of
+// any sign, and Inf would become NaN.
+template <int T>
+inline void split(float x, bf16 (&terms)[T]) {
+  const bool finite = is_finite(to_float(to_bf16(x)));
+  for (int t = 0; t + 1 < T; ++t) {
+    terms[t] = finite ? to_bf16(x) : bf16{0};
+    x -= to_float(terms[t]);
+  }
+  terms[T - 1] = to_bf16(x);
+}
+
+template <class W>
+inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::size_t panel1, void* packed) {
+  constexpr int T = W::count;
+  const std::size_t steps = steps_of(p.k);
+  bf16* tile = static_cast<bf16*>(packed) + panel0 * steps * T * kTileBytes;  // of two bytes each
+  for (std::size_t panel = panel0; panel < panel1; ++panel) {
+    const PanelColumns c = columns_of(p, panel, kLanes);
+    for (std::size_t step = 0; step < steps; ++step, tile += T * kTileBytes) {
+      const std::size_t k0 = step * kTileDepth, depth = p.k - k0 < kTileDepth ? p.k - k0 : kTileDepth;
+      for (std::size_t lane = 0; lane < kPanel; ++lane) {
+        const std::size_t i = lane % kLanes, half = lane / kLanes;
+        const bool exists = static_cast<int>(i) < (half ? c.n_second : c.n_first);
+        float row[kTileDepth] = {};
+        if (exists) widen(w, ((half ? c.second : c.first) + i) * p.k + k0, depth, row);
+        for (std::size_t j = 0; j < kTileDepth; ++j) {
+          bf16 terms[T];
+          split(row[j], terms);
+          for (int t = 0; t < T; ++t) tile[(t * 2 + half) * (kTileBytes / 2) + j / 2 * 32 + i * 2 + j % 2] = terms[t];
+        }
+      }
+    }
+  }
+}
+
+// -- activations ----------------------------------------------------------------------------------
+
+// Rows of x as rows of tiles; one term is bytes away from the next.
+struct SplitRows {
+  const char* data;
+  std::size_t row_bytes, term_bytes;
+};
+
+// 16 numbers as T terms, like the other split.
+template <int T>
+REFIMPL_INLINE void split(f32 x, bf16* to, std::size_t term_bytes) {
+  const __mmask16 finite = _mm512_cmp_ps_mask(abs(widened(narrow(x))).v, set1(__builtin_inff()).v, _CMP_LT_OQ);
+  for (int t = 0; t < T; ++t, to += term_bytes / sizeof(bf16)) {
+    const __m256i term = t + 1 < T ? _mm256_maskz_mov_epi16(finite, narrow(x)) : narrow(x);
+    store_bits(to, term);
+    x = sub(x, widened(term));
+  }
+}
+
+template <int T>
+inline SplitRows split_rows(const Gemm& g, std::size_t row0, std::size_t rows, void* scratch) {
+  const char* x = static_cast<const char*>(g.x) + row0 * g.ldx;
+  if constexpr (T == 1) return {x, g.ldx, 0};  // operands are that already
+  const std::size_t k = g.packing.k, row_bytes = row_bytes_of(k), term_bytes = kSplitRows * row_bytes;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const float* from = reinterpret_cast<const float*>(x + r * g.ldx);
+    bf16* to = reinterpret_cast<bf16*>(static_cast<char*>(scratch) + r * row_bytes);
+    for (std::size_t i = 0; i < steps_of(k) * kTileDepth; i += kLanes) {
+      const int left = i < k ? static_cast<int>(k - i < kLanes ? k - i : kLanes) : 0;
+      split<T>(load_first(from + (left ? i : 0), left), to + i, term_bytes);
+    }
+  }
+  return {static_cast<const char*>(scratch), row_bytes, term_bytes};
+}
+
+template <class W>
+inline std::size_t split_bytes(std::size_t k) {
+  return W::count == 1 ? 0 : W::count * kSplitRows * row_bytes_of(k);
+}
+
+// -- products -------------------------------------------------------------------------------------
+
+// The last block's sum to memory, and its tile ready for the next.
+template <int I, int J>
+REFIMPL_INLINE void put_away(float* sums) {
+  store_sums<I, J>(sums + I * kTile * kPanel + J * kTile, kPanel * sizeof(float));
+  zero_sums<I, J>();
+}
+
+// One tile product per sum; R tiles of rows. The first of a block puts the last block's sums away,
+// each store beside a product.
+template <int R>
+REFIMPL_INLINE void dots(bool first, float* sums) {
+  if (first) put_away<0, 0>(sums);
+  dot<0, 0>();
+  if (first) put_away<0, 1>(sums);
+  dot<0, 1>();
+  if (first) put_away<1, 0>(sums);
+  if constexpr (R == 2) dot<1, 0>();
+  if (first) put_away<1, 1>(sums);
+  if constexpr (R == 2) dot<1, 1>();
+}
+
+// R tiles of rows times a panel; each() is called after every step but the first.
+template <int R, int T, class Each>
+inline void multiply(std::size_t steps, const SplitRows& x, const char* w, float* sums, Each each) {
+  const char* rows = x.data;
+  for (std::size_t step = 0; step < steps; ++step, rows += kTileLine, w += T * 2 * kTileBytes) {
+    for (int i = T - 1; i >= 0; --i) {
+      stream_rows<0>(rows + i * x.term_bytes, x.row_bytes);
+      if constexpr (R == 2) stream_rows<1>(rows + i * x.term_bytes + kTile * x.row_bytes, x.row_bytes);
+      for (int j = T - 1 - i; j >= 0; --j) {
+        load_columns<0>(w + (j * 2) * kTileBytes);
+        load_columns<1>(w + (j * 2 + 1) * kTileBytes);
+        dots<R>(step == 0 && i == T - 1, sums);
+      }
+    }
+    if (step) each();
+  }
+}
+
+// A block whose sums wait for their epilogue.
+struct Block {
+  std::size_t row = 0, rows = 0, done = 0;
+  PanelColumns columns = {};
+  f32 bias0, bias1;
+};
+
+// finish(row, columns, v0, v1) gets both vectors of each row of each panel, bias added.
+template <class W, class Finish>
+inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish) {
+  constexpr int T = W::count;
+  alignas(64) float sums[kRows * kPanel];
+  Block block;
+  const auto finish_rows = [&](std::size_t count) {
+    for (; count && block.done < block.rows; --count, ++block.done) {
+      const float* v = sums + block.done * kPanel;
+      f32 v0 = load(v), v1 = load(v + kLanes);
+      if (g.bias) v0 = add(v0, block.bias0), v1 = add(v1, block.bias1);
+      finish(block.row + block.done, block.columns, v0, v1);
+    }
+  };
+  const std::size_t steps = steps_of(g.packing.k), panel_bytes = steps * T * 2 * kTileBytes;
+  const std::size_t chunk = T == 1 ? range.row1 - range.row0 : kSplitRows;
+  const Tiles tiles;
+  for (std::size_t row0 = range.row0; row0 < range.row1; row0 += chunk) {
+    const std::size_t rows = range.row1 - row0 < chunk ? range.row1 - row0 : chunk;
+    const SplitRows x = split_rows<T>(g, row0, rows, scratch);
+    for (std::size_t panel = range.panel0; panel < range.panel1; ++panel) {
+      const char* w = static_cast<const char*>(g.packed) + panel * panel_bytes;
+      const char* ahead = w + panel_bytes;
+      for (std::size_t r = 0; r < rows; r += kRows) {
+        const auto beside = [&] {
+          // Two lines of the next panel, two rows of the last block.
+          __builtin_prefetch(ahead, 0, 2);
+          __builtin_prefetch(ahead + kTileLine, 0, 2);
+          ahead += 2 * kTileLine;
+          finish_rows(2);
+        };
+        const SplitRows at{x.data + r * x.row_bytes, x.row_bytes, x.term_bytes};
+        const std::size_t left = rows - r;
+        if (left > kTile)
+          multiply<2, T>(steps, at, w, sums, beside);
+        else
+          multiply<1, T>(steps, at, w, sums, beside);
+        finish_rows(kRows);
+        block.row = row0 + r, block.rows = left < kRows ? left : kRows, block.done = 0;
+        block.columns = columns_of(g.packing, panel, kLanes);
+        if (g.bias) {
+          block.bias0 = load_first(g.bias + block.columns.first, block.columns.n_first);
+          block.bias1 = load_first(g.bias + block.columns.second, block.columns.n_second);
+        }
+      }
+    }
+  }
+  put_away<0, 0>(sums), put_away<0, 1>(sums), put_away<1, 0>(sums), put_away<1, 1>(sums);
+  finish_rows(kRows);
+}
