@@ -217,6 +217,26 @@ inline void project_case(const Subject& s, Random& random, Op& op) {
   op.must(g.scratch.buffer.surroundings_untouched(), "wrote beyond its scratch");
 }
 
+// Inf in a row makes its results Inf of the weight's sign, NaN makes them NaN; other rows keep their bits.
+inline void infinite_case(const Subject& s, Random& random, Op& op) {
+  const Sizes z = sizes(random, s);
+  op.begin(text("m %zu, n %zu, k %zu", z.m, z.n, z.k));
+  Product g(s, random, z.m, {z.n, z.k, 0});
+  Matrix before(z.m, z.n), after(z.m, z.n);
+  s.k.project(g.gemm(), nullptr, 0, before.data(), before.ld, g.all(), g.scratch.data());
+  const std::size_t row = random.below(z.m), p = random.below(z.k);
+  const float odd[] = {HUGE_VALF, -HUGE_VALF, NAN};
+  g.seen.row(row)[p] = odd[random.below(3)];
+  g.x.set(g.seen);
+  s.k.project(g.gemm(), nullptr, 0, after.data(), after.ld, g.all(), g.scratch.data());
+  for (std::size_t c = 0; c < z.n; ++c) {
+    const float expected = g.seen.row(row)[p] * as_weight(s, g.weight.values[c * z.k + p]), got = after.at(row, c);
+    op.must(std::isnan(expected) ? std::isnan(got) : got == expected, text("column %zu is neither its Inf nor its NaN", c).c_str());
+  }
+  std::memcpy(after.row(row), before.row(row), z.n * sizeof(float));
+  op.must(after.same_bits(before), "another row has other bits");
+}
+
 inline void glu_case(const Subject& s, Random& random, Op& op) {
   const Sizes z = sizes(random, s);
   const std::size_t m = random.once_in(20) ? 0 : z.m, inter = (z.n + 1) / 2;
