@@ -57,6 +57,7 @@ namespace {
 template <int T>
 inline Kernels split_table() {
   Kernels k = *kernels_avx512(Dtype::float32);
+  k.row_block = kRows;
   k.row_chunk = kSplitRows;
   k.packed_bytes = packed_bytes<Terms<T>>;
   k.scratch_bytes = [](std::size_t depth, std::size_t head_dim) {
