@@ -63,6 +63,7 @@ template <int R, class W>
 inline void gemm_tile(std::size_t k, const float* x, std::size_t ldx, const W* b, const char* next, std::size_t lines,
                       float* y) {
   f32 acc[R][2];
+#pragma GCC unroll 16  // for a compiler that else keeps acc in memory
   for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set1(0.0f);
 #pragma GCC unroll 1
   for (std::size_t p = 0; p < lines; ++p) {
@@ -70,6 +71,7 @@ inline void gemm_tile(std::size_t k, const float* x, std::size_t ldx, const W* b
     multiply<R>(p, p + 1, x, ldx, b, kPanel, acc);
   }
   multiply<R>(lines, k, x, ldx, b, kPanel, acc);
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2; ++c) store(y + r * kPanel + c * kLanes, acc[r][c]);
 }
