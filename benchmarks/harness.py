@@ -22,17 +22,19 @@ import numpy as np
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int = 1
-) -> dict[str, list[float]]:
+    functions: Mapping[Any, Callable[[], Any]], *, rounds: int, warmup: int = 1, pause: float = 0.0
+) -> dict[Any, list[float]]:
     """Seconds of each run of each function: `rounds` rounds, each running every function once.
 
     The order turns by one from round to round, so that no function always follows the same rival.
+    `pause` seconds before each run let the threads of the last one go to sleep.
     """
     names = list(functions)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[Any, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
+            time.sleep(pause)
             start = time.perf_counter()
             functions[name]()
             elapsed = time.perf_counter() - start

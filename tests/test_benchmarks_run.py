@@ -67,3 +67,52 @@ def test_memory_benchmark_runs_and_ends_in_json():
     for row in rows.values():
         assert row["before"] < row["loaded"] <= row["peak"]
         assert row["own"] <= row["steady"] <= row["peak"] and row["long_adds"] > 0
+
+
+@pytest.fixture
+def peers(harness):
+    import peers
+
+    return peers
+
+
+def test_batches_hold_every_text_once_with_its_mask(peers):
+    texts = [np.arange(1, 1 + n) for n in (5, 2, 7)]
+    (short, mask), (long, _) = peers.batches(texts, 2)
+    assert short.tolist() == [[1, 2, 0, 0, 0], [1, 2, 3, 4, 5]]
+    assert mask.tolist() == [[1, 1, 0, 0, 0], [1] * 5]
+    assert long.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
+
+
+def test_ratios_are_against_the_best_peer_of_the_same_class(peers):
+    speeds = {"refimpl float32": 30, "refimpl bf16x3": 45, "refimpl bfloat16": 80}
+    speeds |= {"torch float32": 10, "onnxruntime float32": 15, "torch bfloat16": 20}
+    rows = {name: {"tokens_per_s": float(speed)} for name, speed in speeds.items()}
+    rows["onnxruntime int8"] = {"tokens_per_s": 1000.0}
+    rows["openvino float32"] = {"left_out": "not available"}
+    want = {"refimpl float32": 2.0, "refimpl bf16x3": 3.0, "refimpl bfloat16": 4.0}
+    assert peers.ratios(rows) == want
+
+
+def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
+    peers, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for package in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, package, None)
+    command = ["peers.py", str(tmp_path), "--variant", "tiny", "--threads", "1", "--seconds", "0"]
+
+    def run(only, shape):
+        arguments = [*command, "--only", only, "--shapes", shape]
+        monkeypatch.setattr(sys, "argv", arguments)
+        peers.main()
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+
+    row = run("openvino", "1x9")["1x9"]["openvino float32"]
+    assert "openvino" in row["left_out"]
+    both = run("refimpl float32", "1x9")["1x9"]
+    assert set(both) == {"openvino float32", "openvino bfloat16", "refimpl float32"}
+    if "left_out" in both["refimpl float32"]:
+        assert "native" in both["refimpl float32"]["left_out"]
+    else:
+        assert 0 < both["refimpl float32"]["error"] < np.sqrt(np.finfo(np.float32).eps)

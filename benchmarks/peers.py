@@ -1,0 +1,247 @@
+"""How fast is the engine beside its peers, on the same weights and inputs, and how exact?
+
+    python benchmarks/peers.py CACHE [--variant base] [--threads 2] [--shapes 1x16,mixed]
+                               [--only NAME,..] [--isa avx2] [--seconds 60] [--no-run]
+
+CACHE keeps, per variant, random weights, what peers need made from them (ONNX, int8, GGUF), the
+float64 truth of each shape, and the results. A shape is "batch x length", or "mixed": 32 texts of
+8 - 200 tokens. Everybody gets padded batches and is measured at its better way to take them: all at
+once, or sorted by length in batches of 8. What is measured is written at once; later runs, with
+other shapes or names, fill up the same table. --no-run prints it. The last line is JSON.
+
+Who is not installed, or does not do a precision on this processor, is told with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import rivals
+from harness import interleaved, machine, relative_error, summary
+
+SHAPES = ("1x16", "1x128", "8x128", "mixed", "1x512", "1x2048", "1x8192")
+OURS = "refimpl"
+SEED = 0
+# Whose attention holds batch x heads x length^2 scores, some times over: left out beyond half of
+# the free memory rather than driven into swap.
+DENSE = ("onnxruntime", "openvino")
+COPIES = 6
+# Spinning threads of the last runner have gone to sleep after this.
+PAUSE_S = 0.03
+
+
+def sequences(shape: str, vocab: int) -> list:
+    """Random ids of each text of a shape."""
+    import numpy as np
+
+    rng = np.random.default_rng(SEED)
+    if shape == "mixed":
+        lengths = rng.integers(8, 201, 32).tolist()
+    else:
+        batch, length = map(int, shape.split("x"))
+        lengths = [length] * batch
+    return [rng.integers(0, vocab, n) for n in lengths]
+
+
+def batches(texts: list, size: int) -> list:
+    """(ids, mask) of the texts, sorted by length, `size` at a time, padded on the right."""
+    import numpy as np
+
+    made = []
+    texts = sorted(texts, key=len)
+    for first in range(0, len(texts), size):
+        part = texts[first : first + size]
+        ids = np.zeros((len(part), max(map(len, part))), np.int64)
+        mask = np.zeros_like(ids)
+        for row, text in enumerate(part):
+            ids[row, : len(text)], mask[row, : len(text)] = text, 1
+        made.append((ids, mask))
+    return made
+
+
+def ways(shape: str, texts: list) -> dict[str, list]:
+    """How the texts may be given: name -> batches."""
+    if shape != "mixed":
+        return {"one batch": batches(texts, len(texts))}
+    return {"one batch": batches(texts, len(texts)), "batches of 8": batches(texts, 8)}
+
+
+def joined(outputs: list, given: list):
+    """The real rows of the batches' outputs, [total, hidden], in the order of `batches`."""
+    import numpy as np
+
+    pairs = zip(outputs, given, strict=True)
+    return np.concatenate([out[mask.astype(bool)] for out, (_, mask) in pairs])
+
+
+def model_folder(cache: Path, variant: str) -> Path:
+    """The folder with the variant's random weights, written once."""
+    from refimpl.checkpoint import write_checkpoint
+    from refimpl.config import ModernBertConfig
+    from refimpl.params import encoder_shapes, initialise
+
+    folder = cache / variant
+    if not (folder / "model.safetensors").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        config = ModernBertConfig.from_variant(variant)
+        write_checkpoint(folder, config, initialise(encoder_shapes(config), config, SEED), None)
+    return folder
+
+
+def truth(folder: Path, shape: str, given: list):
+    """The last hidden state in float64, [total, hidden], computed once by the numpy reference."""
+    import numpy as np
+
+    from refimpl.checkpoint import read_checkpoint
+    from refimpl.encoder import encode
+
+    path = folder / f"truth-{shape}.npy"
+    if not path.exists():
+        model = read_checkpoint(folder, dtype=np.float64)
+        rows = [
+            encode(model.params, model.config, row[None, mask.astype(bool)])[0]
+            for ids, masks in given
+            for row, mask in zip(ids, masks, strict=True)
+        ]
+        np.save(path, np.concatenate(rows))
+    return np.load(path)
+
+
+def fits(name: str, shape: str, heads: int) -> bool:
+    """False when the scores of a dense attention would take more than half of the free memory."""
+    if not name.startswith(DENSE) or shape == "mixed" or not hasattr(os, "sysconf"):
+        return True
+    batch, length = map(int, shape.split("x"))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return COPIES * 4 * batch * heads * length**2 < free / 2
+
+
+def measure(
+    runs: dict[str, rivals.Run], shape: str, texts: list, want: Any, seconds: float
+) -> dict[str, dict]:
+    """A row for each contender: its better way, verified."""
+    functions, errors, cost, rows = {}, {}, 0.0, {}
+    tokens = sum(map(len, texts))
+    for name, run in runs.items():
+        for way, given in ways(shape, texts).items():
+            start = time.perf_counter()
+            try:
+                got = joined([run(*batch) for batch in given], given)
+            except Exception as error:  # a peer's failure is a row of the table, whatever it raises
+                rows[name] = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+                continue
+            cost += time.perf_counter() - start
+            errors[name, way] = relative_error(got, want)
+            functions[name, way] = lambda run=run, given=given: [run(*batch) for batch in given]
+    rounds = max(1, min(15, int((seconds - cost) / max(cost, 1e-9))))
+    timed = interleaved(functions, rounds=rounds, warmup=0, pause=PAUSE_S) if functions else {}
+    for (name, way), measured in timed.items():
+        row = summary(measured) | {"error": errors[name, way], "way": way}
+        row["tokens_per_s"] = tokens / row["median_s"]
+        if name not in rows or row["tokens_per_s"] > rows[name].get("tokens_per_s", 0):
+            rows[name] = row
+    return rows
+
+
+def ratios(rows: dict[str, dict]) -> dict[str, float]:
+    """Our speed over the best peer's of the same class; bf16x3 is held against float32."""
+    known = rivals.contenders()
+    peers: dict[str, list[float]] = {}
+    for name, row in rows.items():
+        if not name.startswith(OURS) and "tokens_per_s" in row:
+            peers.setdefault(known[name][0], []).append(row["tokens_per_s"])
+    found = {}
+    for name, row in rows.items():
+        rival = peers.get("float32" if known[name][0] == "bf16x3" else known[name][0])
+        if name.startswith(OURS) and "tokens_per_s" in row and rival:
+            found[name] = row["tokens_per_s"] / max(rival)
+    return found
+
+
+def show(shape: str, rows: dict[str, dict]) -> None:
+    print(f"\n{shape:24} {'tokens/s':>9} {'spread':>7} {'runs':>4} {'error':>8}  ratio")
+    ours = ratios(rows)
+    for name in [n for n in rivals.contenders() if n in rows]:
+        row = rows[name]
+        if "tokens_per_s" not in row:
+            print(f"{name:24} {row.get('failed') or row['left_out']}")
+            continue
+        ratio = f"{ours[name]:6.2f}" if name in ours else ""
+        way = "" if row["way"] == "one batch" else row["way"]
+        print(f"{name:24} {row['tokens_per_s']:9.0f} {row['spread']:7.1%} {row['runs']:4} "
+              f"{row['error']:8.1e} {ratio} {way}")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cache", type=Path, help="folder for weights, exports, truths and results")
+    parser.add_argument("--variant", default="base")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--only", help="contenders to run, by the start of their names")
+    parser.add_argument("--isa", choices=rivals.CAPS, help="cap everybody that can be capped")
+    parser.add_argument("--seconds", type=float, default=60, help="about how long per shape")
+    parser.add_argument("--no-run", action="store_true", help="print what has been measured")
+    options = parser.parse_args()
+    # Before numpy or any peer is imported: their libraries read these once.
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ.update(rivals.CAPS.get(options.isa, {}))
+
+    from refimpl.config import ModernBertConfig
+
+    config = ModernBertConfig.from_variant(options.variant)
+    folder = model_folder(options.cache, options.variant)
+    suffix = f"-{options.isa}" if options.isa else ""
+    path = folder / f"results-{options.threads}{suffix}.json"
+    table: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
+    shapes = options.shapes.split(",")
+    wanted = [
+        name for name in rivals.contenders()
+        if not options.only or name.startswith(tuple(options.only.split(",")))
+    ]  # fmt: skip
+    if not options.no_run:
+        run_all(wanted, shapes, folder, table, path, config, options)
+    for shape in shapes:
+        if shape in table:
+            show(shape, table[shape])
+    print()
+    print(json.dumps({
+        "question": f"engine and peers, {options.variant}, {options.threads} threads{suffix}",
+        "rows": {s: table[s] for s in shapes if s in table},
+        "ratios": {s: ratios(table[s]) for s in shapes if s in table},
+        "machine": machine(),
+    }))  # fmt: skip
+
+
+def run_all(wanted, shapes, folder, table, path, config, options) -> None:
+    """Load whom there is, and measure shape by shape into `table` and its file."""
+    texts = {shape: sequences(shape, config.vocab_size) for shape in shapes}
+    truths = {
+        shape: truth(folder, shape, batches(texts[shape], len(texts[shape]))) for shape in shapes
+    }
+    runs: dict[str, rivals.Run] = {}
+    for name in wanted:
+        try:
+            runs[name] = rivals.load(name, folder, options.threads)
+        except Exception as error:  # not there, or not here: the table says so
+            why = f"not available: {str(error).splitlines()[0][:160]}"
+            print(f"{name}: {why}", file=sys.stderr)
+            for shape in shapes:
+                table.setdefault(shape, {})[name] = {"left_out": why}
+    for shape in shapes:
+        rows = table.setdefault(shape, {})
+        here = {n: r for n, r in runs.items() if fits(n, shape, config.num_attention_heads)}
+        rows.update({n: {"left_out": "left out: its scores do not fit into memory"}
+                     for n in runs if n not in here})  # fmt: skip
+        rows.update(measure(here, shape, texts[shape], truths[shape], options.seconds))
+        path.write_text(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
