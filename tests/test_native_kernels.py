@@ -22,6 +22,9 @@ COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 if not (ROOT / "csrc").exists() or COMPILER is None:
     pytest.skip("no sources of the engine, or no C++ compiler, here", allow_module_level=True)
 
+WHAT = {"pack", "project", "project_glu", "project_qkv", "layer_norm", "norm_operand", "to_operand"}
+WHAT |= {"glu", "rope", "attention", "forward"}
+
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
@@ -54,7 +57,7 @@ def test_every_kernel_stays_within_its_bound_and_its_memory(program, tier, recor
     status, report = lines(program, "--tier", tier, "--rounds", "4")
     assert status == 0, "\n".join(report)
     assert {line.split()[0] for line in report[:-1]} == {tier}
-    assert len({line.split()[2] for line in report[:-1]}) == 12
+    assert {line.split()[2] for line in report[:-1]} >= WHAT
     worst = max(float(re.search(r"worst error ([\d.]+)", line)[1]) for line in report[:-1])
     record_property("observed / bound", worst)
 
