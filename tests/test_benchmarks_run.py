@@ -116,3 +116,12 @@ def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
         assert "native" in both["refimpl float32"]["left_out"]
     else:
         assert 0 < both["refimpl float32"]["error"] < np.sqrt(np.finfo(np.float32).eps)
+
+
+def test_limits_without_a_compiler_say_so(harness, monkeypatch, tmp_path):
+    import limits
+
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(limits.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="no C\\+\\+ compiler found: set CXX"):
+        limits.limits(1)
