@@ -15,18 +15,20 @@ sizes = {entry.filename: entry.file_size for entry in zipfile.ZipFile(wheel).inf
 names = list(sizes)
 tops = {name.split("/")[0] for name in names}
 models = [name for name in names if name.endswith(".safetensors")]
-engines = [name for name in names if name.startswith("refimpl/_native.") and name.endswith(".so")]
+# The engine: its library, and the extension that finds it beside itself.
+engines = [name for name in names if name.endswith(".so")]
 size = wheel.stat().st_size
 print(f"{wheel.name}: {len(names)} files, {size / 1e6:.1f} MB, models: {', '.join(models)}")
 
 faults = []
 if models != ["refimpl/bundled/tiny/model.safetensors"]:
     faults.append("it must hold the bundled model, once")
-if len(engines) != 1:
-    faults.append(f"it must hold the engine, once, and holds {engines}")
-elif sizes[engines[0]] > LARGEST_ENGINE:
-    faults.append(f"the engine has {sizes[engines[0]] / 1e6:.1f} MB; is it stripped?")
-for name in ("refimpl/py.typed", "refimpl/bundled/tiny/tokenizer.json"):
+if len(engines) != 2 or sum(name.startswith("refimpl/_native.") for name in engines) != 1:
+    faults.append(f"it must hold the extension and its library, once, and holds {engines}")
+elif sum(sizes[name] for name in engines) > LARGEST_ENGINE:
+    faults.append(f"{engines} have more than {LARGEST_ENGINE / 1e6:.0f} MB; are they stripped?")
+needed = ("py.typed", "bundled/tiny/tokenizer.json", "libmodernbert.so", "modernbert.h")
+for name in (f"refimpl/{name}" for name in needed):
     if name not in names:
         faults.append(f"{name} is missing")
 if any(top != "refimpl" and not top.endswith(".dist-info") for top in tops):

@@ -1,13 +1,16 @@
 // The Python module `refimpl._native`: checks what comes from Python, lets go of the GIL, calls.
 //
-// The only file that knows Python; no loops over data here. Arrays that are not contiguous, not
-// aligned or of a narrower dtype are copied first; a wider dtype is a TypeError, a shape or a value
-// that does not fit a ValueError.
+// The only file that knows Python, and it knows the engine by its C interface alone; no loops over
+// data here. Arrays that are not contiguous, not aligned or of a narrower dtype are copied first; a
+// wider dtype is a TypeError, a shape or a value that does not fit a ValueError.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <climits>
+#include <cstring>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -15,13 +18,10 @@
 #include <utility>
 #include <vector>
 
-#include "base/cpu.h"
-#include "base/pool.h"
-#include "engine/engine.h"
-#include "engine/single.h"
+#include "modernbert.h"
+#include "modernbert_ops.h"
 
 namespace py = pybind11;
-using namespace refimpl;
 
 namespace {
 
@@ -31,26 +31,31 @@ using Long = py::array_t<std::int64_t, kPlain>;
 using Byte = py::array_t<std::uint8_t, kPlain>;
 using Shape = std::vector<std::size_t>;
 
-constexpr std::pair<const char*, Dtype> kDtypes[] = {
-    {"float32", Dtype::float32}, {"bf16x3", Dtype::bf16x3}, {"bfloat16", Dtype::bfloat16}};
+constexpr const char* kDtypes[] = {"float32", "bf16x3", "bfloat16"};
 
 // -- checks ---------------------------------------------------------------------------------------
 
-Activation activation_of(const std::string& name) {
-  static const std::pair<const char*, Activation> names[] = {
-      {"gelu", Activation::gelu},
-      {"gelu_new", Activation::gelu_tanh},
-      {"gelu_pytorch_tanh", Activation::gelu_tanh},
-      {"quick_gelu", Activation::quick_gelu},
-      {"silu", Activation::silu},
-      {"swish", Activation::silu},
-      {"relu", Activation::relu},
-      {"tanh", Activation::tanh},
-      {"sigmoid", Activation::sigmoid},
-      {"linear", Activation::linear}};
-  for (const auto& [known, activation] : names)
-    if (name == known) return activation;
-  throw std::invalid_argument("activation '" + name + "' is unknown");
+// A status of the C interface as Python's exception; called with the GIL.
+void check(int status) {
+  const std::string text = modernbert_last_error();
+  switch (status) {
+    case MODERNBERT_OK: return;
+    case MODERNBERT_INTERRUPTED: throw py::error_already_set();  // by the handler that raised
+    case MODERNBERT_OUT_OF_MEMORY: PyErr_SetString(PyExc_MemoryError, text.c_str()); throw py::error_already_set();
+    case MODERNBERT_INTERNAL: throw std::runtime_error(text);
+    default: throw std::invalid_argument(text);
+  }
+}
+
+// f() is a status, given without the GIL.
+template <class F>
+void check_released(F f) {
+  int status;
+  {
+    py::gil_scoped_release release;
+    status = f();
+  }
+  check(status);
 }
 
 template <class Sizes>
@@ -84,31 +89,24 @@ const float* optional_data(const std::string& name, const std::optional<Float>& 
   return x ? shaped(name, *x, shape).data() : nullptr;
 }
 
-void at_least_one(const char* name, py::ssize_t value) {
-  if (value < 1) throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; it must be at least 1");
+std::size_t at_least_one(const char* name, py::ssize_t value) {
+  if (value < 1)
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; it must be at least 1");
+  return static_cast<std::size_t>(value);
 }
 
-// The kernels of a tier that can run here, for a dtype that it offers.
-const Kernels& named_kernels(const std::string& tier, const std::string& dtype) {
-  const Tier known = named_tier(tier);
-  std::string offered;
-  for (const auto& [name, value] : kDtypes) {
-    const Kernels* kernels = kernels_of(known, value);
-    if (kernels && dtype == name) return *kernels;
-    if (kernels) offered += (offered.empty() ? "" : ", ") + std::string(name);
-  }
-  throw std::invalid_argument("dtype '" + dtype + "' is not available on tier '" + tier + "': " + offered);
+int threads_of(py::ssize_t threads) {
+  return static_cast<int>(std::min<std::size_t>(at_least_one("threads", threads), INT_MAX));
 }
 
 // A float tensor as a checkpoint stores it: float32, float16, or the bits of bfloat16 as uint16.
 // What had to be copied lives as long as this does.
 class Stored {
  public:
-  Stored(const std::string& name, const py::array& given, const Shape& shape) : array_(plain(name, given)) {
-    shaped(name, array_, shape);
-    tensor.data = array_.data();
-  }
-  Tensor tensor;
+  Stored(const std::string& name, const py::array& given) : array_(plain(name, given)) {}
+
+  const py::array& array() const { return array_; }
+  modernbert_storage storage() const { return storage_; }
 
  private:
   py::array plain(const std::string& name, const py::array& given) {
@@ -116,9 +114,10 @@ class Stored {
     const char kind = given.dtype().kind();
     if (given.itemsize() != 2 || (kind != 'f' && kind != 'u'))
       throw std::invalid_argument(name + " must be a float32 or float16 array, or uint16 with the bits of bfloat16");
-    tensor.storage = kind == 'f' ? Storage::float16 : Storage::bfloat16;
+    storage_ = kind == 'f' ? MODERNBERT_FLOAT16 : MODERNBERT_BFLOAT16;
     return py::array::ensure(given, kPlain);
   }
+  modernbert_storage storage_ = MODERNBERT_FLOAT32;
   py::array array_;
 };
 
@@ -127,121 +126,91 @@ class Stored {
 Float op_linear(const std::string& tier, const Float& x, const py::array& weight, const std::optional<Float>& bias,
                 const std::optional<Float>& residual, py::ssize_t row_split, py::ssize_t panel_split,
                 const std::string& dtype) {
-  const Kernels& kernels = named_kernels(tier, dtype);
   const Shape in = axes("x", x, 2), w = axes("weight", weight, 2);
-  const Stored stored("weight", weight, {w[0], in[1]});
+  const Stored stored("weight", weight);
+  shaped("weight", weight, {w[0], in[1]});
   const float* b = optional_data("bias", bias, {w[0]});
   const float* r = optional_data("residual", residual, {in[0], w[0]});
-  at_least_one("row_split", row_split), at_least_one("panel_split", panel_split);
+  const std::size_t rows = at_least_one("row_split", row_split), panels = at_least_one("panel_split", panel_split);
   Float y({in[0], w[0]});
   float* out = y.mutable_data();
-  py::gil_scoped_release release;
-  single_linear(kernels, in[0], w[0], in[1], x.data(), stored.tensor, b, r, static_cast<std::size_t>(row_split),
-                static_cast<std::size_t>(panel_split), out);
+  check_released([&] {
+    return modernbert_op_linear(tier.c_str(), dtype.c_str(), in[0], w[0], in[1], x.data(), stored.array().data(),
+                                stored.storage(), b, r, rows, panels, out);
+  });
   return y;
 }
 
 Float op_linear_glu(const std::string& tier, const Float& x, const py::array& weight, const std::string& activation,
                     const std::optional<Float>& bias, py::ssize_t row_split, py::ssize_t panel_split,
                     const std::string& dtype) {
-  const Kernels& kernels = named_kernels(tier, dtype);
-  const Activation act = activation_of(activation);
   const Shape in = axes("x", x, 2), w = axes("weight", weight, 2);
-  if (w[0] % 2) throw std::invalid_argument("weight has shape " + shape_text(w, 2) + "; its first axis must be even");
-  const Stored stored("weight", weight, {w[0], in[1]});
+  const Stored stored("weight", weight);
+  shaped("weight", weight, {w[0], in[1]});
   const float* b = optional_data("bias", bias, {w[0]});
-  at_least_one("row_split", row_split), at_least_one("panel_split", panel_split);
+  const std::size_t rows = at_least_one("row_split", row_split), panels = at_least_one("panel_split", panel_split);
   Float y({in[0], w[0] / 2});
   float* out = y.mutable_data();
-  py::gil_scoped_release release;
-  single_linear_glu(kernels, act, in[0], w[0], in[1], x.data(), stored.tensor, b,
-                    static_cast<std::size_t>(row_split), static_cast<std::size_t>(panel_split), out);
+  check_released([&] {
+    return modernbert_op_linear_glu(tier.c_str(), dtype.c_str(), activation.c_str(), in[0], w[0], in[1], x.data(),
+                                    stored.array().data(), stored.storage(), b, rows, panels, out);
+  });
   return y;
 }
 
 Float op_layer_norm(const std::string& tier, const Float& x, const Float& weight, const std::optional<Float>& bias,
                     float eps, const std::string& dtype) {
-  const Kernels& kernels = named_kernels(tier, dtype);
   const Shape in = axes("x", x, 2);
   shaped("weight", weight, {in[1]});
   const float* b = optional_data("bias", bias, {in[1]});
   Float y(in);
   float* out = y.mutable_data();
-  py::gil_scoped_release release;
-  kernels.layer_norm(in[0], in[1], x.data(), in[1], weight.data(), b, eps, out, in[1]);
+  check_released([&] {
+    return modernbert_op_layer_norm(tier.c_str(), dtype.c_str(), in[0], in[1], x.data(), weight.data(), b, eps, out);
+  });
   return y;
 }
 
 Float op_glu(const std::string& tier, const Float& u, const std::string& activation, const std::string& dtype) {
-  const Kernels& kernels = named_kernels(tier, dtype);
-  const Activation act = activation_of(activation);
   const Shape in = axes("u", u, 2);
   if (in[1] % 2) throw std::invalid_argument("u has shape " + shape_text(in, 2) + "; its last axis must be even");
-  const std::size_t inter = in[1] / 2;
-  Float y({in[0], inter});
+  Float y({in[0], in[1] / 2});
   float* out = y.mutable_data();
-  py::gil_scoped_release release;
-  kernels.glu(in[0], inter, act, u.data(), in[1], out, inter);
+  check_released([&] {
+    return modernbert_op_glu(tier.c_str(), dtype.c_str(), activation.c_str(), in[0], in[1] / 2, u.data(), out);
+  });
   return y;
 }
 
-// [seq, heads, head_dim] with an even head_dim
-Shape head_axes(const char* name, const Float& x) {
-  const Shape in = axes(name, x, 3);
-  if (in[2] % 2)
-    throw std::invalid_argument(std::string(name) + " has shape " + shape_text(in, 3) + "; head_dim must be even");
-  return in;
-}
-
 Float op_rope(const std::string& tier, const Float& x, const Float& cos, const Float& sin, const std::string& dtype) {
-  const Kernels& kernels = named_kernels(tier, dtype);
-  const Shape in = head_axes("x", x);
+  const Shape in = axes("x", x, 3);
   shaped("cos", cos, {in[0], in[2] / 2}), shaped("sin", sin, {in[0], in[2] / 2});
   Float y(in);
   float* out = y.mutable_data();
-  py::gil_scoped_release release;
-  single_rope(kernels, in[0], in[1], in[2], x.data(), cos.data(), sin.data(), out);
+  check_released([&] {
+    return modernbert_op_rope(tier.c_str(), dtype.c_str(), in[0], in[1], in[2], x.data(), cos.data(), sin.data(), out);
+  });
   return y;
 }
 
 Float op_attention(const std::string& tier, const Float& q, const Float& k, const Float& v,
-                   const std::optional<py::ssize_t>& window, const std::optional<Byte>& visible, const std::string& dtype) {
-  const Kernels& kernels = named_kernels(tier, dtype);
-  const Shape in = head_axes("q", q);
+                   const std::optional<py::ssize_t>& window, const std::optional<Byte>& visible,
+                   const std::string& dtype) {
+  const Shape in = axes("q", q, 3);
   shaped("k", k, in), shaped("v", v, in);
   if (window && *window < 0)
     throw std::invalid_argument("window is " + std::to_string(*window) + "; it must be None or at least 0");
   const std::uint8_t* seen = visible ? shaped("visible", *visible, {in[0]}).data() : nullptr;
   Float y(in);
   float* out = y.mutable_data();
-  py::gil_scoped_release release;
-  single_attention(kernels, in[0], in[1], in[2], window.value_or(-1), q.data(), k.data(), v.data(), seen, out);
+  check_released([&] {
+    return modernbert_op_attention(tier.c_str(), dtype.c_str(), in[0], in[1], in[2], window.value_or(-1), q.data(),
+                                   k.data(), v.data(), seen, out);
+  });
   return y;
 }
 
 // -- the engine -----------------------------------------------------------------------------------
-
-// Tensors of a checkpoint by name, as the engine reads them.
-class Params {
- public:
-  explicit Params(const py::dict& tensors) : tensors_(tensors) {}
-
-  Tensor get(const std::string& name, const Shape& shape) {
-    if (!tensors_.contains(name)) throw std::invalid_argument("params lack '" + name + "'");
-    const py::object given = tensors_[name.c_str()];
-    if (!py::isinstance<py::array>(given)) throw std::invalid_argument("params['" + name + "'] must be an array");
-    held_.emplace_back("params['" + name + "']", py::cast<py::array>(given), shape);
-    return held_.back().tensor;
-  }
-  Tensor maybe(const std::string& name, const Shape& shape) {
-    return tensors_.contains(name) ? get(name, shape) : Tensor{};
-  }
-  const Stored& last() const { return held_.back(); }
-
- private:
-  py::dict tensors_;
-  std::vector<Stored> held_;
-};
 
 // Python runs signal handlers in its main thread alone; others need not ask, nor wait for the GIL.
 bool in_main_thread() {
@@ -249,178 +218,195 @@ bool in_main_thread() {
   return threading.attr("get_ident")().equal(threading.attr("main_thread")().attr("ident"));
 }
 
-// Ctrl-C and other signals: Python's handlers run here. True when one of them raised.
-bool interrupted() {
+// Ctrl-C and other signals: Python's handlers run here. Not 0 when one of them raised.
+int interrupted(void*) {
   py::gil_scoped_acquire acquire;
-  return PyErr_CheckSignals() != 0;
+  return PyErr_CheckSignals();
 }
+
+// A Python function behind a C callback; what it raises is raised when the C function has returned.
+struct Callback {
+  py::function f;
+  std::exception_ptr error = nullptr;
+
+  template <class Call>
+  int operator()(Call call) {
+    py::gil_scoped_acquire acquire;
+    try {
+      if (!error) call(f);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    return error != nullptr;
+  }
+  void rethrow() const {
+    if (error) std::rethrow_exception(error);
+  }
+};
+
+struct Close {
+  void operator()(modernbert_model* model) const { modernbert_close(model); }
+};
 
 class PyEngine {
  public:
-  PyEngine(const py::dict& given, const py::dict& tensors, const std::string& tier, const std::string& dtype,
+  PyEngine(const py::dict& given, const py::dict& params, const std::string& tier, const std::string& dtype,
            const std::optional<py::function>& packed) {
-    Plan plan{given["vocab"].cast<std::size_t>(),
-              given["hidden"].cast<std::size_t>(),
-              given["inter"].cast<std::size_t>(),
-              given["heads"].cast<std::size_t>(),
-              given["norm_eps"].cast<float>(),
-              activation_of(given["activation"].cast<std::string>()),
-              {}};
-    const auto windows = given["windows"].cast<std::vector<std::optional<py::ssize_t>>>();
+    check(modernbert_op_offered(tier.c_str(), dtype.c_str()));
+    const auto size = [&](const char* name) { return given[name].cast<std::int64_t>(); };
+    const auto given_windows = given["windows"].cast<std::vector<std::optional<std::int64_t>>>();
     const auto thetas = given["thetas"].cast<std::vector<double>>();
-    if (windows.size() != thetas.size()) throw std::invalid_argument("windows and thetas differ in length");
-    for (std::size_t i = 0; i < windows.size(); ++i) {
-      if (windows[i] && *windows[i] < 0) throw std::invalid_argument("windows must be None or at least 0");
-      plan.layers.push_back({windows[i].value_or(-1), thetas[i]});
+    if (given_windows.size() != thetas.size()) throw std::invalid_argument("windows and thetas differ in length");
+    std::vector<std::int64_t> windows;
+    for (const auto& window : given_windows) {
+      if (window && *window < 0) throw std::invalid_argument("windows must be None or at least 0");
+      windows.push_back(window.value_or(-1));
     }
-    Params params(tensors);
-    const Weights weights = find_weights(plan, params);
-    const Kernels& kernels = named_kernels(tier, dtype);
-    tier_ = tier, dtype_ = dtype;
-    std::function<void(std::size_t)> tell;
-    if (packed)
-      tell = [&](std::size_t layer) {
-        py::gil_scoped_acquire acquire;
-        (*packed)(layer);
-      };
-    py::gil_scoped_release release;
-    engine_ = std::make_unique<Engine>(kernels, std::move(plan), weights, default_threads(), tell);
+    const std::string activation = given["activation"].cast<std::string>();
+    const modernbert_config config{sizeof config,   size("vocab"), size("hidden"),
+                                   size("inter"),   size("heads"), static_cast<std::int64_t>(windows.size()),
+                                   0,               windows.data(), thetas.data(),
+                                   given["norm_eps"].cast<double>(), activation.c_str()};
+    std::vector<std::string> names;
+    std::vector<Stored> stored;
+    find_tensors(params, names, stored);
+    std::vector<modernbert_tensor> tensors;
+    std::vector<std::vector<std::int64_t>> shapes;
+    for (std::size_t i = 0; i < stored.size(); ++i) {
+      const py::array& x = stored[i].array();
+      shapes.emplace_back(x.shape(), x.shape() + x.ndim());
+      tensors.push_back(
+          {names[i].c_str(), x.data(), stored[i].storage(), static_cast<int>(x.ndim()), shapes.back().data()});
+    }
+    Callback tell{packed.value_or(py::function())};
+    const auto tell_layer = [](void* user, std::int64_t layer) {
+      (*static_cast<Callback*>(user))([&](const py::function& f) { f(layer); });
+    };
+    const modernbert_options options{
+        sizeof options, dtype.c_str(), tier.c_str(), 0, packed ? +tell_layer : nullptr, &tell};
+    modernbert_model* model = nullptr;
+    check_released([&] { return modernbert_create(&config, tensors.data(), tensors.size(), &options, &model); });
+    model_.reset(model);
+    tell.rethrow();
+    facts_.struct_size = sizeof facts_;
+    check(modernbert_model_facts(model, &facts_));
   }
 
   Float forward(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
                 const std::optional<Long>& positions, const std::optional<Byte>& visible, py::ssize_t threads) const {
-    const Batch batch = checked(ids, embeds, cu_seqlens, positions, visible, threads);
-    Float out({batch.cu_seqlens.back(), engine_->plan.hidden});
+    const modernbert_input input = input_of(ids, embeds, cu_seqlens, positions, visible);
+    const modernbert_run run{sizeof run, threads_of(threads), in_main_thread() ? interrupted : nullptr, nullptr};
+    Float out = output_of(input);
     float* y = out.mutable_data();
-    bool (*const stop)() = in_main_thread() ? interrupted : nullptr;
-    bool done;
-    {
-      py::gil_scoped_release release;
-      done = engine_->forward(batch, y, static_cast<int>(std::min<py::ssize_t>(threads, kMaxThreads)), stop);
-    }
-    if (!done) throw py::error_already_set();
+    const std::size_t count = static_cast<std::size_t>(out.size());
+    check_released([&] { return modernbert_forward(model_.get(), &input, &run, y, count); });
     return out;
   }
 
   Float trace(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
               const std::optional<Long>& positions, const std::optional<Byte>& visible, py::ssize_t threads, bool fused,
               const py::function& tap) const {
-    const Batch batch = checked(ids, embeds, cu_seqlens, positions, visible, threads);
-    Float out({batch.cu_seqlens.back(), engine_->plan.hidden});
+    const modernbert_input input = input_of(ids, embeds, cu_seqlens, positions, visible);
+    const int n = threads_of(threads);
+    Float out = output_of(input);
     float* y = out.mutable_data();
-    py::gil_scoped_release release;
-    engine_->trace(batch, y, static_cast<int>(std::min<py::ssize_t>(threads, kMaxThreads)), fused,
-                   [&](const Tapped& t) {
-                     py::gil_scoped_acquire acquire;
-                     const py::object layer = t.layer < 0 ? py::object(py::none()) : py::int_(t.layer);
-                     tap(t.step, layer, t.first_row, Float({t.rows, t.columns}, t.data));
-                   });
+    const std::size_t count = static_cast<std::size_t>(out.size());
+    Callback tell{tap};
+    const auto tell_piece = [](void* user, const modernbert_piece* p) {
+      return (*static_cast<Callback*>(user))([&](const py::function& f) {
+        const py::object layer = p->layer < 0 ? py::object(py::none()) : py::int_(p->layer);
+        const char* step = p->layer < 0 ? p->step : std::strrchr(p->step, '.') + 1;
+        f(step, layer, p->first_row, Float({p->rows, p->columns}, p->data));
+      });
+    };
+    int status;
+    {
+      py::gil_scoped_release release;
+      status = modernbert_trace(model_.get(), &input, n, fused, tell_piece, &tell, y, count);
+    }
+    tell.rethrow();
+    check(status);
     return out;
   }
 
-  const std::string& tier() const { return tier_; }
-  const std::string& dtype() const { return dtype_; }
-  std::size_t packed_bytes() const { return engine_->packed_bytes(); }
-  std::size_t workspace_bytes(std::size_t total, std::size_t batch, py::ssize_t threads) const {
-    at_least_one("threads", threads);
-    return engine_->workspace_bytes(total, batch, static_cast<int>(std::min<py::ssize_t>(threads, kMaxThreads)));
+  std::string tier() const { return facts_.tier; }
+  std::string dtype() const { return facts_.dtype; }
+  std::uint64_t packed_bytes() const { return facts_.packed_bytes; }
+  std::uint64_t workspace_bytes(std::int64_t total, std::int64_t batch, py::ssize_t threads) const {
+    std::uint64_t bytes;
+    check(modernbert_workspace_bytes(model_.get(), total, batch, threads_of(threads), &bytes));
+    return bytes;
   }
 
  private:
-  Batch checked(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
-                const std::optional<Long>& positions, const std::optional<Byte>& visible, py::ssize_t threads) const {
-    at_least_one("threads", threads);
-    if (ids.has_value() == embeds.has_value()) throw std::invalid_argument("exactly one of ids and embeds is needed");
-    Batch batch{nullptr, nullptr, nullptr, nullptr, lengths(cu_seqlens)};
-    const std::size_t total = batch.cu_seqlens.back(), hidden = engine_->plan.hidden;
-    if (ids) batch.ids = in_vocabulary(shaped("ids", *ids, {total}));
-    if (embeds) batch.embeddings = shaped("embeds", *embeds, {total, hidden}).data();
-    if (positions) batch.positions = shaped("positions", *positions, {total}).data();
-    if (visible) batch.visible = shaped("visible", *visible, {total}).data();
-    return batch;
-  }
-
-  Weights find_weights(const Plan& plan, Params& params) {
-    const std::size_t hidden = plan.hidden, inter = plan.inter;
-    Weights w;
-    w.embedding = params.get("embeddings.tok_embeddings.weight", {plan.vocab, hidden});
-    embedding_.emplace(params.last());
-    w.embedding_norm = params.get("embeddings.norm.weight", {hidden});
-    w.embedding_norm_bias = params.maybe("embeddings.norm.bias", {hidden});
-    w.final_norm = params.get("final_norm.weight", {hidden});
-    w.final_norm_bias = params.maybe("final_norm.bias", {hidden});
-    for (std::size_t i = 0; i < plan.layers.size(); ++i) {
-      const std::string at = "layers." + std::to_string(i) + ".";
-      w.layers.push_back({i ? params.get(at + "attn_norm.weight", {hidden}) : Tensor{},
-                          i ? params.maybe(at + "attn_norm.bias", {hidden}) : Tensor{},
-                          params.get(at + "attn.Wqkv.weight", {3 * hidden, hidden}),
-                          params.maybe(at + "attn.Wqkv.bias", {3 * hidden}),
-                          params.get(at + "attn.Wo.weight", {hidden, hidden}),
-                          params.maybe(at + "attn.Wo.bias", {hidden}),
-                          params.get(at + "mlp_norm.weight", {hidden}),
-                          params.maybe(at + "mlp_norm.bias", {hidden}),
-                          params.get(at + "mlp.Wi.weight", {2 * inter, hidden}),
-                          params.maybe(at + "mlp.Wi.bias", {2 * inter}),
-                          params.get(at + "mlp.Wo.weight", {hidden, inter}),
-                          params.maybe(at + "mlp.Wo.bias", {hidden})});
+  // The encoder's tensors of `params`; the token types are added by the caller.
+  void find_tensors(const py::dict& params, std::vector<std::string>& names, std::vector<Stored>& stored) {
+    for (const auto& [key, value] : params) {
+      const std::string name = py::cast<std::string>(key);
+      const auto starts = [&](const char* prefix) { return name.rfind(prefix, 0) == 0; };
+      if (!(starts("embeddings.") || starts("layers.") || starts("final_norm.")) ||
+          starts("embeddings.token_type_embeddings."))
+        continue;
+      if (!py::isinstance<py::array>(value)) throw std::invalid_argument("params['" + name + "'] must be an array");
+      names.push_back(name);
+      stored.emplace_back("params['" + name + "']", py::cast<py::array>(value));
+      if (name == "embeddings.tok_embeddings.weight") embedding_ = stored.back().array();
     }
-    return w;
   }
 
-  static std::vector<std::size_t> lengths(const Long& cu_seqlens) {
-    const std::size_t n = axes("cu_seqlens", cu_seqlens, 1)[0];
-    const std::int64_t* cu = cu_seqlens.data();
-    if (cu[0] != 0) throw std::invalid_argument("cu_seqlens starts with " + std::to_string(cu[0]) + ", not with 0");
-    if (!std::is_sorted(cu, cu + n)) throw std::invalid_argument("cu_seqlens falls; each entry must be at least the one before");
-    return {cu, cu + n};
+  modernbert_input input_of(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
+                            const std::optional<Long>& positions, const std::optional<Byte>& visible) const {
+    modernbert_input input{};
+    input.struct_size = sizeof input;
+    input.sequences = static_cast<std::int64_t>(axes("cu_seqlens", cu_seqlens, 1)[0]) - 1;
+    input.cu_seqlens = cu_seqlens.data();
+    if (ids.has_value() == embeds.has_value()) throw std::invalid_argument("exactly one of ids and embeds is needed");
+    const std::size_t total = static_cast<std::size_t>(input.cu_seqlens[input.sequences]);
+    if (ids) input.ids = shaped("ids", *ids, {total}).data();
+    if (embeds) input.embeddings = shaped("embeds", *embeds, {total, static_cast<std::size_t>(facts_.hidden)}).data();
+    if (positions) input.positions = shaped("positions", *positions, {total}).data();
+    if (visible) input.visible = shaped("visible", *visible, {total}).data();
+    return input;
   }
 
-  const std::int64_t* in_vocabulary(const Long& ids) const {
-    const std::int64_t *first = ids.data(), *last = first + ids.size();
-    const std::int64_t vocab = static_cast<std::int64_t>(engine_->plan.vocab);
-    const auto bad = std::find_if(first, last, [&](std::int64_t id) { return id < 0 || id >= vocab; });
-    if (bad != last)
-      throw std::invalid_argument("ids[" + std::to_string(bad - first) + "] is " + std::to_string(*bad) +
-                                  "; it must be in 0 .. " + std::to_string(vocab - 1));
-    return first;
+  // As many rows as ids or embeddings have, which `input` was found to fit.
+  Float output_of(const modernbert_input& input) const {
+    return Float({input.cu_seqlens[input.sequences], facts_.hidden});
   }
 
-  std::optional<Stored> embedding_;  // which the engine goes on reading
-  std::string tier_, dtype_;
-  std::unique_ptr<Engine> engine_;
+  py::array embedding_;  // which the model goes on reading
+  std::unique_ptr<modernbert_model, Close> model_;
+  modernbert_facts facts_{};
 };
 
 // -- facts ----------------------------------------------------------------------------------------
 
 std::vector<std::string> tiers() {
   std::vector<std::string> names;
-  for (Tier tier : built_tiers())
-    if (why_unavailable(tier).empty()) names.push_back(tier_name(tier));
+  for (std::size_t i = 0; const char* name = modernbert_tier_name(i); ++i)
+    if (!*modernbert_tier_missing(i)) names.push_back(name);
   return names;
 }
 
 py::dict missing_tiers() {
   py::dict why;
-  for (Tier tier : built_tiers())
-    if (const std::string reason = why_unavailable(tier); !reason.empty()) why[tier_name(tier)] = reason;
+  for (std::size_t i = 0; const char* name = modernbert_tier_name(i); ++i)
+    if (const char* reason = modernbert_tier_missing(i); *reason) why[name] = reason;
   return why;
 }
 
-std::vector<std::string> dtypes(const std::string& tier) {
-  std::vector<std::string> names;
-  for (const auto& [name, dtype] : kDtypes)
-    if (kernels_of(named_tier(tier), dtype)) names.push_back(name);
-  return names;
+std::string best_tier(const std::string& cap) {
+  const char* tier;
+  check(modernbert_best_tier(cap.c_str(), nullptr, &tier));
+  return tier;
 }
 
-std::string compiler() {
-#if defined(__clang__)
-  return std::string("clang ") + __clang_version__;
-#elif defined(__GNUC__)
-  return std::string("gcc ") + __VERSION__;
-#else
-  return "unknown";
-#endif
+std::vector<std::string> dtypes(const std::string& tier) {
+  check(modernbert_op_offered(tier.c_str(), kDtypes[0]));
+  std::vector<std::string> names;
+  for (const char* dtype : kDtypes)
+    if (modernbert_op_offered(tier.c_str(), dtype) == MODERNBERT_OK) names.push_back(dtype);
+  return names;
 }
 
 }  // namespace
@@ -429,13 +415,13 @@ PYBIND11_MODULE(_native, m) {
   using py::arg;
   const py::none none;
   m.doc() = "The CPU engine of refimpl: kernels per tier, and the whole encoder on packed tokens.";
-  m.attr("compiler") = compiler();
+  m.attr("compiler") = modernbert_compiler();
   m.def("tiers", &tiers, "Tiers that can run here, best first.");
   m.def("missing_tiers", &missing_tiers, "Tier of this build -> why it cannot run here.");
-  m.def("best_tier", [](const std::string& cap) { return tier_name(best_tier(cap)); }, arg("cap") = "",
+  m.def("best_tier", &best_tier, arg("cap") = "",
         "The best tier that can run here and is not above `cap`.");
   m.def("dtypes", &dtypes, arg("tier"), "The dtypes that a tier offers.");
-  m.def("default_threads", &default_threads,
+  m.def("default_threads", &modernbert_default_threads,
         "REFIMPL_THREADS, else OMP_NUM_THREADS, else the least of affinity, cgroup quota and cores.");
 
   m.def("linear", &op_linear, arg("tier"), arg("x"), arg("weight"), arg("bias") = none, arg("residual") = none,
@@ -445,7 +431,7 @@ PYBIND11_MODULE(_native, m) {
         arg("row_split") = 84, arg("panel_split") = 1, arg("dtype") = "float32",
         "glu(x [m, k] W^T + bias) in one go, W [n, k] gate rows first -> [m, n / 2].");
   m.def("layer_norm", &op_layer_norm, arg("tier"), arg("x"), arg("weight"), arg("bias") = none, arg("eps") = 1e-5f,
-        arg("dtype") = "float32",         "LayerNorm of each row of x [rows, n].");
+        arg("dtype") = "float32", "LayerNorm of each row of x [rows, n].");
   m.def("glu", &op_glu, arg("tier"), arg("u"), arg("activation"), arg("dtype") = "float32",
         "act(u[:, :inter]) * u[:, inter:], u [rows, 2 inter].");
   m.def("rope", &op_rope, arg("tier"), arg("x"), arg("cos"), arg("sin"), arg("dtype") = "float32",

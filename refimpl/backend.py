@@ -135,6 +135,18 @@ def native() -> Any:
     return module
 
 
+def library() -> Path:
+    """libmodernbert.so, the engine as a C library (csrc/modernbert.h). ValueError without it."""
+    native()
+    return Path(__file__).with_name("libmodernbert.so")
+
+
+def library_header() -> Path:
+    """modernbert.h: beside the library, or in the checkout that it was built in."""
+    beside = library().with_name("modernbert.h")
+    return beside if beside.exists() else beside.parents[1] / "csrc" / beside.name
+
+
 def chosen_tier() -> str:
     """The tier that a new engine takes. Raises ValueError for an unknown REFIMPL_ISA."""
     cap = os.environ.get("REFIMPL_ISA", "")
@@ -184,4 +196,5 @@ def _native_facts() -> dict[str, Any]:
         "dtypes_left_out": why_not_dtypes(),
         "threads": module.default_threads(),
         "compiler": module.compiler,
+        "library": str(library()),
     }

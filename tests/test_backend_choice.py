@@ -143,6 +143,7 @@ def test_info_tells_the_tier_and_why_others_are_left_out(pretended, monkeypatch)
         "dtypes_left_out": {"bf16x3": "tier middle lacks it, amx has it"},
         "threads": 3,
         "compiler": "cc 1",
+        "library": str(backend.library()),
     }
     monkeypatch.setenv("REFIMPL_ISA", "small")
     capped = backend.info()["native"]

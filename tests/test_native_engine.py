@@ -283,7 +283,7 @@ def test_bad_params_raise():
     for bad in (params[name].astype(np.float64), params[name][:-1], params[name].T, "weight", None):
         with pytest.raises(ValueError, match="layers.1.mlp.Wi.weight"):
             native.Engine(PLAN, params | {name: bad}, "scalar")
-    with pytest.raises(ValueError, match="lack 'final_norm.weight'"):
+    with pytest.raises(ValueError, match="'final_norm.weight' is missing"):
         native.Engine(PLAN, {n: x for n, x in params.items() if n != "final_norm.weight"}, "scalar")
     with pytest.raises(KeyError):
         native.Engine({n: x for n, x in PLAN.items() if n != "heads"}, params, "scalar")

@@ -8,6 +8,8 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
+#include <utility>
 
 namespace refimpl {
 
@@ -20,7 +22,7 @@ int default_threads();
 // Whether a job of several loops should end early. One per job, used by its calling thread alone.
 class Stop {
  public:
-  explicit Stop(bool (*ask)()) : ask_(ask) {}  // null: never
+  explicit Stop(std::function<bool()> ask) : ask_(std::move(ask)) {}  // empty: never
 
   // Asks when kEvery has passed since the last time, or since birth; stays true once it was.
   bool poll();
@@ -30,7 +32,7 @@ class Stop {
 
  private:
   using Clock = std::chrono::steady_clock;
-  bool (*ask_)();
+  std::function<bool()> ask_;
   Clock::time_point last_ = Clock::now();
   bool said_ = false;
 };

@@ -82,7 +82,7 @@ std::size_t Engine::workspace_bytes(std::size_t total, std::size_t batch, int th
          static_cast<std::size_t>(threads) * kernels.scratch_bytes(std::max(plan.hidden, plan.inter), head_dim());
 }
 
-bool Engine::forward(const Batch& batch, float* out, int threads, bool (*stop)()) const {
+bool Engine::forward(const Batch& batch, float* out, int threads, const std::function<bool()>& stop) const {
   if (batch.cu_seqlens.back() == 0) return true;
   return Forward(*this, batch, out, threads, stop).run();
 }

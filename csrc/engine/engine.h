@@ -91,7 +91,7 @@ class Engine {
   // out [total, hidden]: the last hidden state. `stop` is asked now and then; when it says yes, out
   // is left unfinished and the result is false. Throws std::bad_alloc. May be called from several
   // threads at once.
-  bool forward(const Batch& batch, float* out, int threads, bool (*stop)()) const;
+  bool forward(const Batch& batch, float* out, int threads, const std::function<bool()>& stop) const;
 
   // The same with every step given to `tap`: unfused, all of MODEL.md; fused, those that forward
   // brings into being, of the same bits. Throws what tap throws.

@@ -28,8 +28,8 @@ Rotary::Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::
   }
 }
 
-Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threads, bool (*stop)(), const Tap* tap,
-                 bool fused)
+Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threads,
+                 const std::function<bool()>& stop, const Tap* tap, bool fused)
     : e(engine),
       k(engine.kernels),
       b(batch),

@@ -28,8 +28,8 @@ struct Rotary {
 class Forward {
  public:
   // tap null: the fused steps alone. Throws std::bad_alloc.
-  Forward(const Engine& engine, const Batch& batch, float* out, int threads, bool (*stop)(), const Tap* tap = nullptr,
-          bool fused = true);
+  Forward(const Engine& engine, const Batch& batch, float* out, int threads, const std::function<bool()>& stop,
+          const Tap* tap = nullptr, bool fused = true);
 
   // False when it was stopped.
   bool run();

@@ -49,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", nargs="?", const="", metavar="TIER",
         help="this package's CPU engine (default: the best tier here)",
     )  # fmt: skip
+    port.add_argument(
+        "--engine-library", nargs="?", const="", metavar="TIER",
+        help="the same through the C interface of libmodernbert.so",
+    )  # fmt: skip
     port.add_argument("--onnx", metavar="FILE", help="an exported model; needs --case of its model")
     port.add_argument("--break", metavar="ID", dest="broken", help="the reference, with a mistake")
     port.add_argument("--list-cases", action="store_true", help="what there is to be run, and why")
@@ -151,6 +155,10 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
         from ..verify.engine_port import EnginePort
 
         return EnginePort(args.engine or None, dtype=args.dtype or "float32")
+    if args.engine_library is not None:
+        from ..verify.c_port import CPort
+
+        return CPort(args.engine_library or None)
     if args.onnx is not None:
         from ..verify.onnx_port import OnnxPort
 

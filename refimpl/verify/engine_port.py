@@ -73,9 +73,11 @@ class EnginePort:
         loaded = self._loaded
         if loaded is None or loaded[0] is not params:
             single = {name: x.astype(np.float32) for name, x in params.items()}
-            engine = Engine(config, single, self.num_threads, self.tier, self.dtype)
-            loaded = self._loaded = params, single, engine
+            loaded = self._loaded = params, single, self.make(config, single)
         return loaded[1:]
+
+    def make(self, config: ModernBertConfig, params: Mapping[str, Array]) -> Engine:
+        return Engine(config, params, self.num_threads, self.tier, self.dtype)
 
     def forward(self, engine: Engine, inputs: Mapping[str, Array | None]) -> Array:
         given: dict[str, Any] = {name: x for name, x in inputs.items() if x is not None}

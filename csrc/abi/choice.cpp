@@ -1,0 +1,51 @@
+#include "abi/choice.h"
+
+#include <algorithm>
+
+#include "abi/status.h"
+
+namespace refimpl {
+namespace {
+
+constexpr struct {
+  const char* name;
+  Dtype dtype;
+} kDtypes[] = {{"float32", Dtype::float32}, {"bf16x3", Dtype::bf16x3}, {"bfloat16", Dtype::bfloat16}};
+
+const auto& dtype_named(const char* name) {
+  const std::string wanted = name ? name : kDtypes[0].name;
+  std::string known;
+  for (const auto& dtype : kDtypes) {
+    if (wanted == dtype.name) return dtype;
+    known += (known.empty() ? "" : ", ") + std::string(dtype.name);
+  }
+  refuse("dtype '" + wanted + "' is unknown; known: " + known);
+}
+
+}  // namespace
+
+Choice best_choice(const char* cap, const char* dtype) {
+  const auto& wanted = dtype_named(dtype);
+  const auto& tiers = built_tiers();
+  // The best that runs below the cap; then down to one that offers the dtype.
+  const Tier top = best_tier(cap ? cap : "");
+  for (auto tier = std::find(tiers.begin(), tiers.end(), top); tier != tiers.end(); ++tier)
+    if (why_unavailable(*tier).empty())
+      if (const Kernels* kernels = kernels_of(*tier, wanted.dtype)) return {tier_name(*tier), wanted.name, kernels};
+  refuse(std::string("dtype '") + wanted.name + "' is not available on tier '" + tier_name(top) + "' or below");
+}
+
+const Kernels& kernels_named(const char* tier, const char* dtype) {
+  const auto& wanted = dtype_named(dtype);
+  const std::string name = &not_null(tier, "tier");
+  if (const Kernels* kernels = kernels_of(named_tier(name), wanted.dtype)) return *kernels;
+  refuse(std::string("dtype '") + wanted.name + "' is not available on tier '" + name + "'");
+}
+
+}  // namespace refimpl
+
+using namespace refimpl;
+
+extern "C" int modernbert_best_tier(const char* cap, const char* dtype, const char** tier) {
+  return guarded([&] { not_null(tier, "tier") = best_choice(cap, dtype).tier; });
+}

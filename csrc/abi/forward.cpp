@@ -1,0 +1,118 @@
+// A forward pass: every argument checked, then the engine.
+#include <algorithm>
+#include <cstdint>
+
+#include "abi/model.h"
+
+namespace refimpl {
+namespace {
+
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 31;
+
+// What the engine may allocate for so many tokens stays countable.
+void check_total(const Engine& engine, std::int64_t total, std::int64_t sequences) {
+  const std::size_t widest = std::max(3 * engine.plan.hidden, 2 * engine.plan.inter);
+  if (total < 0 || sequences < 0) refuse("negative numbers of tokens or sequences");
+  if (total > kMaxTokens || sequences > kMaxTokens || static_cast<std::size_t>(total) > kMaxElements / widest)
+    refuse(std::to_string(total) + " tokens in " + std::to_string(sequences) + " sequences are more than any memory");
+}
+
+void check_range(const char* name, const std::int64_t* values, std::size_t count, std::size_t end) {
+  for (std::size_t i = 0; i < count; ++i)
+    if (values[i] < 0 || static_cast<std::uint64_t>(values[i]) >= end)
+      refuse(std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(values[i]) +
+             "; it must be in 0 .. " + std::to_string(end - 1));
+}
+
+// What is asked for, checked; `rows` holds the embeddings that had to be made.
+Batch batch_of(const modernbert_model& model, const modernbert_input& in, const float* out, std::size_t out_count,
+               std::vector<float>& rows) {
+  const std::size_t hidden = model.engine->plan.hidden;
+  check_total(*model.engine, 0, in.sequences);
+  const std::int64_t* cu = &not_null(in.cu_seqlens, "input->cu_seqlens");
+  if (cu[0] != 0) refuse("input->cu_seqlens starts with " + std::to_string(cu[0]) + ", not with 0");
+  for (std::int64_t s = 0; s < in.sequences; ++s)
+    if (cu[s + 1] < cu[s])
+      refuse("input->cu_seqlens falls from " + std::to_string(cu[s]) + " to " + std::to_string(cu[s + 1]) + " at " +
+             std::to_string(s + 1));
+  check_total(*model.engine, cu[in.sequences], in.sequences);
+  const std::size_t total = static_cast<std::size_t>(cu[in.sequences]);
+  if (out_count != total * hidden)
+    refuse("out_count is " + std::to_string(out_count) + "; " + std::to_string(total) + " tokens of " +
+           std::to_string(hidden) + " need " + std::to_string(total * hidden));
+  if (total) not_null(out, "out");
+
+  if (!in.ids == !in.embeddings) refuse("exactly one of input->ids and input->embeddings is needed");
+  if (in.ids) check_range("ids", in.ids, total, model.engine->plan.vocab);
+  const std::size_t types = model.types.size() / hidden;
+  if (in.token_types && !types) refuse("input->token_types are given, but the model has no token types");
+  if (in.token_types) check_range("token_types", in.token_types, total, types);
+
+  Batch batch{in.ids, in.embeddings, in.positions, in.visible, {cu, cu + in.sequences + 1}};
+  if (types) {  // E[ids] + T[types], which the norm follows
+    rows.resize(total * hidden);
+    for (std::size_t t = 0; t < total; ++t) {
+      float* row = rows.data() + t * hidden;
+      if (in.ids)
+        widen(model.embedding, static_cast<std::size_t>(in.ids[t]) * hidden, hidden, row);
+      else
+        std::copy_n(in.embeddings + t * hidden, hidden, row);
+      const std::size_t kind = in.token_types ? static_cast<std::size_t>(in.token_types[t]) : 0;
+      const float* type = model.types.data() + kind * hidden;
+      for (std::size_t i = 0; i < hidden; ++i) row[i] += type[i];
+    }
+    batch.ids = nullptr, batch.embeddings = rows.data();
+  }
+  return batch;
+}
+
+}  // namespace
+}  // namespace refimpl
+
+using namespace refimpl;
+
+extern "C" {
+
+int modernbert_forward(const modernbert_model* model, const modernbert_input* input, const modernbert_run* run,
+                       float* out, size_t out_count) {
+  return guarded([&] {
+    modernbert_run how{};
+    if (run) how = sized(run, "run");
+    std::vector<float> rows;
+    const int threads = threads_of(how.threads, not_null(model, "model").threads);
+    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count, rows);
+    std::function<bool()> stop;
+    if (how.interrupt) stop = [&] { return how.interrupt(how.user) != 0; };
+    if (!model->engine->forward(batch, out, threads, stop)) throw Interrupted{};
+  });
+}
+
+int modernbert_trace(const modernbert_model* model, const modernbert_input* input, int threads, int fused,
+                     modernbert_tap tap, void* user, float* out, size_t out_count) {
+  return guarded([&] {
+    std::vector<float> rows;
+    const int wanted = threads_of(threads, not_null(model, "model").threads);
+    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count, rows);
+    if (!tap) refuse("tap is NULL");
+    model->engine->trace(batch, out, wanted, fused != 0, [&](const Tapped& t) {
+      const std::string step = t.layer < 0 ? t.step : "layers." + std::to_string(t.layer) + "." + t.step;
+      const auto size = [](std::size_t n) { return static_cast<std::int64_t>(n); };
+      const modernbert_piece piece{sizeof piece,       step.c_str(), t.layer, size(t.first_row), size(t.rows),
+                                   size(t.columns), t.data};
+      if (tap(user, &piece)) throw Interrupted{};
+    });
+  });
+}
+
+int modernbert_workspace_bytes(const modernbert_model* model, int64_t total, int64_t sequences, int threads,
+                               uint64_t* bytes) {
+  return guarded([&] {
+    const Engine& engine = *not_null(model, "model").engine;
+    check_total(engine, total, sequences);
+    const int n = threads_of(threads, model->threads);
+    not_null(bytes, "bytes") =
+        engine.workspace_bytes(static_cast<std::size_t>(total), static_cast<std::size_t>(sequences), n);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,211 @@
+// A model from a folder or from memory.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "abi/model.h"
+#include "base/pool.h"
+#include "kernels/activations.h"
+
+namespace refimpl {
+
+int threads_of(int given, int otherwise) {
+  if (given < 0) refuse("threads is " + std::to_string(given) + "; it must be at least 1, or 0 for the default");
+  return std::min(given ? given : otherwise, kMaxThreads);
+}
+
+namespace {
+
+constexpr std::int64_t kMaxSize = std::int64_t{1} << 31;
+constexpr std::int64_t kMaxLayers = 1000;
+// As good as no window, and far from overflow.
+constexpr std::int64_t kMaxWindow = std::int64_t{1} << 40;
+constexpr const char* kTypes = "embeddings.token_type_embeddings.weight";
+using Tensors = std::map<std::string, Tensor>;
+
+Plan plan_of(const Config& c) {
+  Plan plan{c.vocab, c.hidden, c.inter, c.heads, static_cast<float>(c.norm_eps), c.activation, {}};
+  for (const LayerConfig& layer : c.layers)
+    plan.layers.push_back({static_cast<std::ptrdiff_t>(layer.window), layer.theta});
+  return plan;
+}
+
+// Tensors of a checkpoint where the engine looks for them; a bias may be missing.
+Weights weights_of(const Config& config, const Tensors& tensors) {
+  const auto get = [&](const std::string& name) {
+    const auto found = tensors.find(name);
+    return found == tensors.end() ? Tensor{} : found->second;
+  };
+  Weights w{get("embeddings.tok_embeddings.weight"), get("embeddings.norm.weight"), get("embeddings.norm.bias"),
+            get("final_norm.weight"), get("final_norm.bias"), {}};
+  for (std::size_t i = 0; i < config.layers.size(); ++i) {
+    const std::string at = "layers." + std::to_string(i) + ".";
+    w.layers.push_back({get(at + "attn_norm.weight"), get(at + "attn_norm.bias"), get(at + "attn.Wqkv.weight"),
+                        get(at + "attn.Wqkv.bias"), get(at + "attn.Wo.weight"), get(at + "attn.Wo.bias"),
+                        get(at + "mlp_norm.weight"), get(at + "mlp_norm.bias"), get(at + "mlp.Wi.weight"),
+                        get(at + "mlp.Wi.bias"), get(at + "mlp.Wo.weight"), get(at + "mlp.Wo.bias")});
+  }
+  return w;
+}
+
+// Everything but the handle: `tensors` are right, `release` lets go of a layer's source.
+void pack(modernbert_model& model, const Config& config, const Tensors& tensors, const modernbert_options& options,
+          const std::function<void(std::size_t)>& release) {
+  model.threads = threads_of(options.threads, default_threads());
+  if (config.types) {
+    model.types.resize(config.types * config.hidden);
+    widen(tensors.at(kTypes), 0, model.types.size(), model.types.data());
+  }
+  const auto packed = [&](std::size_t layer) {
+    release(layer);
+    if (options.packed) options.packed(options.user, static_cast<std::int64_t>(layer));
+  };
+  const Weights weights = weights_of(config, tensors);
+  model.embedding = weights.embedding;
+  model.engine = std::make_unique<Engine>(*model.choice.kernels, plan_of(config), weights, model.threads, packed);
+}
+
+// The caller's, checked and with defaults filled in.
+modernbert_options options_of(const modernbert_options* given) {
+  modernbert_options options{};
+  if (given) options = sized(given, "options");
+  threads_of(options.threads, 1);
+  return options;
+}
+
+Storage storage_of(const std::string& dtype) {
+  return dtype == "BF16" ? Storage::bfloat16 : dtype == "F16" ? Storage::float16 : Storage::float32;
+}
+
+// -- from memory ----------------------------------------------------------------------------------
+
+std::uint64_t size_of(const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
+  if (value < least || value > most)
+    refuse(std::string("config->") + name + " is " + std::to_string(value) + "; it must be in " +
+           std::to_string(least) + " .. " + std::to_string(most));
+  return static_cast<std::uint64_t>(value);
+}
+
+double positive(const std::string& name, double value) {
+  if (!(std::isfinite(value) && value > 0.0))
+    refuse("config->" + name + " is " + std::to_string(value) + "; it must be positive and finite");
+  return value;
+}
+
+Config config_given(const modernbert_config& given) {
+  Config c{};
+  c.vocab = size_of("vocab", given.vocab, 1, kMaxSize), c.hidden = size_of("hidden", given.hidden, 1, kMaxSize);
+  c.inter = size_of("inter", given.inter, 1, kMaxSize), c.heads = size_of("heads", given.heads, 1, kMaxSize);
+  c.types = size_of("types", given.types, 0, kMaxSize);
+  const std::size_t layers = size_of("layers", given.layers, 0, kMaxLayers);
+  c.norm_eps = positive("norm_eps", given.norm_eps);
+  c.norm_bias = c.attention_bias = c.mlp_bias = true;  // where they are given
+  if (given.activation && !named_activation(given.activation, c.activation))
+    refuse(std::string("config->activation is '") + given.activation + "'; supported: " + activation_names());
+  if (c.hidden % c.heads || c.hidden / c.heads % 2)
+    refuse("config->hidden is " + std::to_string(c.hidden) + " with " + std::to_string(c.heads) +
+           " heads; it must be a multiple of them with an even head size");
+  if (std::max({c.vocab, 3 * c.hidden, 2 * c.inter, c.types}) > kMaxElements / c.hidden)
+    refuse("config describes matrices that are larger than any memory");
+  if (layers) not_null(given.windows, "config->windows"), not_null(given.thetas, "config->thetas");
+  for (std::size_t i = 0; i < layers; ++i)
+    c.layers.push_back({given.windows[i] < 0 ? kAllVisible : std::min(given.windows[i], kMaxWindow),
+                        positive("thetas[" + std::to_string(i) + "]", given.thetas[i])});
+  return c;
+}
+
+// The caller's tensors by name: each of the encoder's, of its shape, once.
+Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::size_t count) {
+  const auto needed = encoder_shapes(config);
+  const std::map<std::string, Shape> shapes(needed.begin(), needed.end());
+  Tensors out;
+  if (count) not_null(given, "tensors");
+  for (std::size_t i = 0; i < count; ++i) {
+    const modernbert_tensor& t = given[i];
+    const std::string name = &not_null(t.name, "a tensor's name"), shown = "tensor '" + FormatError::shown(name) + "'";
+    const auto shape = shapes.find(name);
+    if (shape == shapes.end()) refuse(shown + " belongs to no part of the encoder");
+    if (t.rank < 0 || static_cast<std::size_t>(t.rank) != shape->second.size() || !t.shape ||
+        !std::equal(shape->second.begin(), shape->second.end(), t.shape,
+                    [](std::uint64_t n, std::int64_t m) { return m >= 0 && n == static_cast<std::uint64_t>(m); }))
+      refuse(shown + " has another shape than " + shape_text(shape->second));
+    const bool half = t.storage == MODERNBERT_BFLOAT16 || t.storage == MODERNBERT_FLOAT16;
+    if (!half && t.storage != MODERNBERT_FLOAT32)
+      refuse(shown + " has the storage " + std::to_string(static_cast<int>(t.storage)) + ", which is unknown");
+    if (!t.data) refuse(shown + " has no data");
+    if (reinterpret_cast<std::uintptr_t>(t.data) % (half ? 2 : 4)) refuse(shown + " is not aligned as its elements");
+    const Storage storage = t.storage == MODERNBERT_BFLOAT16  ? Storage::bfloat16
+                            : t.storage == MODERNBERT_FLOAT16 ? Storage::float16
+                                                              : Storage::float32;
+    if (!out.emplace(name, Tensor{t.data, storage}).second) refuse(shown + " is given twice");
+  }
+  for (const auto& [name, shape] : needed)
+    if (name.compare(name.size() - 5, 5, ".bias") != 0 && !out.count(name)) refuse("tensor '" + name + "' is missing");
+  return out;
+}
+
+}  // namespace
+}  // namespace refimpl
+
+using namespace refimpl;
+
+extern "C" {
+
+int modernbert_open(const char* folder, const modernbert_options* options, modernbert_model** model) {
+  return guarded([&] {
+    not_null(model, "model");
+    const std::string path = &not_null(folder, "folder");
+    const modernbert_options o = options_of(options);
+    auto made = std::make_unique<modernbert_model>();
+    made->choice = best_choice(o.tier_cap, o.dtype);
+    made->folder = read_folder(path);
+    Tensors tensors;
+    for (const auto& [name, param] : made->folder.params)
+      tensors[name] = {param.data(), param.copy.empty() ? storage_of(param.tensor.dtype) : Storage::float32};
+    // What was packed is not needed in memory again.
+    const auto release = [&](std::size_t layer) {
+      const std::string prefix = "layers." + std::to_string(layer) + ".";
+      auto& params = made->folder.params;
+      for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p) {
+        p->second.tensor.file->release(p->second.tensor.offset, p->second.tensor.bytes);
+        std::vector<float>().swap(p->second.copy);
+      }
+    };
+    pack(*made, made->folder.config, tensors, o, release);
+    *model = made.release();
+  });
+}
+
+int modernbert_create(const modernbert_config* config, const modernbert_tensor* tensors, size_t count,
+                      const modernbert_options* options, modernbert_model** model) {
+  return guarded([&] {
+    not_null(model, "model");
+    const Config c = config_given(sized(config, "config"));
+    const modernbert_options o = options_of(options);
+    auto made = std::make_unique<modernbert_model>();
+    made->choice = best_choice(o.tier_cap, o.dtype);
+    pack(*made, c, tensors_of(c, tensors, count), o, [](std::size_t) {});
+    *model = made.release();
+  });
+}
+
+void modernbert_close(modernbert_model* model) { delete model; }
+
+int modernbert_model_facts(const modernbert_model* model, modernbert_facts* facts) {
+  return guarded([&] {
+    const Engine& engine = *not_null(model, "model").engine;
+    modernbert_facts& f = sized(facts, "facts");
+    const auto size = [](std::size_t n) { return static_cast<std::int64_t>(n); };
+    f.vocab = size(engine.plan.vocab), f.hidden = size(engine.plan.hidden), f.inter = size(engine.plan.inter);
+    f.heads = size(engine.plan.heads), f.layers = size(engine.plan.layers.size());
+    f.types = size(model->types.size() / engine.plan.hidden);
+    f.tier = model->choice.tier, f.dtype = model->choice.dtype, f.threads = model->threads;
+    f.packed_bytes = engine.packed_bytes();
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,43 @@
+#include "abi/status.h"
+
+#include <cstring>
+#include <new>
+
+#include "files/format_error.h"
+
+namespace refimpl {
+namespace {
+
+// Fixed, so that running out of memory can be told.
+thread_local char last_error[1024] = "";
+
+int tell(int status, const char* text) {
+  std::strncpy(last_error, text, sizeof last_error - 1);
+  return status;
+}
+
+}  // namespace
+
+int told() noexcept {
+  try {
+    throw;
+  } catch (const FormatError& error) {
+    return tell(MODERNBERT_BAD_FILE, error.what());
+  } catch (const Interrupted&) {
+    return tell(MODERNBERT_INTERRUPTED, "stopped by the caller's callback");
+  } catch (const std::bad_alloc&) {
+    return tell(MODERNBERT_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::length_error&) {
+    return tell(MODERNBERT_OUT_OF_MEMORY, "larger than any memory");
+  } catch (const std::invalid_argument& error) {
+    return tell(MODERNBERT_INVALID_ARGUMENT, error.what());
+  } catch (const std::exception& error) {
+    return tell(MODERNBERT_INTERNAL, error.what());
+  } catch (...) {
+    return tell(MODERNBERT_INTERNAL, "unknown");
+  }
+}
+
+}  // namespace refimpl
+
+extern "C" const char* modernbert_last_error(void) { return refimpl::last_error; }

@@ -1,0 +1,211 @@
+// Folder -> config and tensors: where the files are, what their keys mean, and that all is there.
+#include "files/folder.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "base/tensor.h"
+#include "files/finite.h"
+
+namespace refimpl {
+namespace {
+
+constexpr const char *kWeights = "model.safetensors", *kIndex = "model.safetensors.index.json";
+constexpr const char *kEmbedding = "embeddings.tok_embeddings.weight", *kDecoder = "decoder.weight";
+using Named = std::vector<std::pair<std::string, FileTensor>>;  // in the order of the files
+
+std::string join(const std::string& folder, const std::string& name) {
+  const bool bare = name.empty() || name == ".";
+  return bare ? folder : folder + (folder.empty() || folder.back() != '/' ? "/" : "") + name;
+}
+
+bool starts(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
+
+Json read_object_or_list(const std::string& file, bool object) {
+  if (!is_file(file) && !is_folder(file)) throw FormatError(file, "this file is missing");
+  Json value = read_json(file);
+  if (object ? !value.get<Json::Object>() : !value.get<Json::List>())
+    throw FormatError(file, std::string("holds ") + value.kind() + "; it must hold " +
+                                (object ? "an object" : "a list"));
+  return value;
+}
+
+// Where config.json and weights are: the folder, or the first module's that modules.json names.
+std::string transformer_folder(const std::string& folder) {
+  const std::string file = join(folder, "modules.json");
+  if (!is_file(file)) return folder;
+  const Json modules = read_object_or_list(file, false);
+  if (modules.get<Json::List>()->empty()) throw FormatError(file, "it lists no module");
+  const Json& first = modules.get<Json::List>()->front();
+  const Json *type = first.find("type"), *path = first.find("path");
+  const std::string* type_name = type ? type->get<std::string>() : nullptr;
+  const std::string* place = path ? path->get<std::string>() : nullptr;
+  if (!type_name || !place) throw FormatError(file, "its first module must have a type and a path");
+  const std::string name = type_name->substr(type_name->rfind('.') + 1);  // all of it without a dot
+  if (name != "Transformer") throw FormatError(file, "type", kNoOffset, "the first module must be the Transformer");
+  const bool leaves = starts(*place, "/") || ("/" + *place + "/").find("/../") != std::string::npos;
+  if (leaves || place->find('\0') != std::string::npos)
+    throw FormatError(file, "path", kNoOffset, "it must stay inside the folder");
+  return join(folder, *place);
+}
+
+// -- weight files ---------------------------------------------------------------------------------
+
+std::vector<FileTensor> read_shards(const std::string& root, std::vector<std::unique_ptr<Safetensors>>& files) {
+  const std::string index = join(root, kIndex);
+  if (!is_file(index)) throw FormatError(join(root, kWeights), "this file is missing (pickles are never read)");
+  const Json content = read_object_or_list(index, true);
+  const Json* found = content.find("weight_map");
+  const Json::Object* map = found ? found->get<Json::Object>() : nullptr;
+  if (!map) throw FormatError(index, "weight_map", kNoOffset, "must map tensors to files");
+  std::map<std::string, std::string> places;
+  std::set<std::string> shards, seen;
+  for (const JsonMember& member : *map) {
+    const std::string* shard = member.value.get<std::string>();
+    if (!shard || shard->empty() || *shard == "." || *shard == ".." || shard->find('/') != std::string::npos ||
+        shard->find('\0') != std::string::npos)
+      throw FormatError(index, member.key, kNoOffset, member.value.shown() + " is no file of this folder");
+    places[member.key] = *shard, shards.insert(*shard);
+  }
+  std::vector<FileTensor> out;
+  for (const std::string& shard : shards) {
+    files.push_back(std::make_unique<Safetensors>(join(root, shard)));
+    for (const FileTensor& tensor : files.back()->tensors()) {
+      const auto place = places.find(tensor.name);
+      if (place == places.end() || place->second != shard)
+        throw tensor.error("the index puts this tensor " + (place == places.end() ? "nowhere" : "in " + place->second) +
+                           ", but it is here");
+      out.push_back(tensor), seen.insert(tensor.name);
+    }
+  }
+  for (const JsonMember& member : *map)
+    if (!seen.count(member.key))
+      throw FormatError(join(root, places[member.key]), member.key, kNoOffset,
+                        "the index names it, the file has it not");
+  return out;
+}
+
+std::vector<FileTensor> read_weights(const std::string& root, std::vector<std::unique_ptr<Safetensors>>& files) {
+  const std::string single = join(root, kWeights);
+  if (!is_file(single)) return read_shards(root, files);
+  files.push_back(std::make_unique<Safetensors>(single));
+  return files.back()->tensors();
+}
+
+// -- names ----------------------------------------------------------------------------------------
+
+// A wrapper's `model.`, then `bert.`, then `encoder.layers.` of the original training code.
+std::string plain_name(const std::string& key) {
+  std::string name = key;
+  for (const std::string prefix : {"model.", "bert."})
+    if (starts(name, prefix)) name.erase(0, prefix.size());
+  return starts(name, "encoder.layers.") ? name.substr(std::strlen("encoder.")) : name;
+}
+
+Named plain_names(const std::vector<FileTensor>& tensors) {
+  Named out;
+  std::map<std::string, const FileTensor*> seen;
+  for (const FileTensor& tensor : tensors) {
+    std::string name = plain_name(tensor.name);
+    const auto [other, fresh] = seen.emplace(name, &tensor);
+    if (!fresh)
+      throw tensor.error("this is the tensor '" + FormatError::shown(other->second->name) + "' in another spelling");
+    out.emplace_back(std::move(name), tensor);
+  }
+  return out;
+}
+
+// Buffers of older files that are computed, not learned.
+bool harmless(std::string name) {
+  if (name == "embeddings.position_ids") return true;
+  if (starts(name, "layers.")) {
+    std::size_t end = std::strlen("layers.");
+    const std::size_t digits = end;
+    while (end < name.size() && name[end] >= '0' && name[end] <= '9') ++end;
+    if (end == digits || name.compare(end, 6, ".attn.") != 0) return false;
+    name.erase(0, end + 6);
+  }
+  const std::string first = "rotary_emb.", last = "inv_freq";
+  if (!starts(name, first) || name.size() < first.size() + last.size()) return false;
+  const std::string middle = name.substr(first.size(), name.size() - first.size() - last.size());
+  const bool word = std::all_of(middle.begin(), middle.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
+  });
+  return name.compare(name.size() - last.size(), last.size(), last) == 0 && word &&
+         (middle.empty() || (middle.size() > 1 && middle.back() == '_'));
+}
+
+// Tensors of a head: those of Hugging Face's, and those of a head that config.json describes.
+bool of_a_head(const std::string& name, const Json& config) {
+  static const std::set<std::string> known = {"head.dense.weight", "head.dense.bias",   "head.norm.weight",
+                                              "head.norm.bias",    "decoder.weight",    "decoder.bias",
+                                              "classifier.weight", "classifier.bias"};
+  return known.count(name) || (starts(name, "head.") && config.find("refimpl_head"));
+}
+
+// -- tensors --------------------------------------------------------------------------------------
+
+// As the engine reads it: checked, and copied only where the file's own bytes cannot serve.
+Param param_of(const FileTensor& tensor) {
+  const bool wide = tensor.dtype == "F64";
+  if (!wide && tensor.dtype != "F32" && tensor.dtype != "F16" && tensor.dtype != "BF16")
+    throw tensor.error("dtype " + tensor.dtype + " holds no floats");
+  Param param{tensor, {}};
+  const std::size_t count = tensor.count(), width = count ? tensor.bytes / count : 1;
+  if (const std::size_t bad = first_not_finite(tensor.data(), tensor.dtype, count); bad < count) {
+    std::string at;
+    std::uint64_t rest = bad;
+    for (auto size = tensor.shape.rbegin(); size != tensor.shape.rend(); rest /= *size++)
+      at = std::to_string(rest % *size) + (at.empty() ? "" : ", ") + at;
+    throw tensor.error("it holds a value that is not finite, or no float32, at (" + at + "); weights must be finite");
+  }
+  if (wide || reinterpret_cast<std::uintptr_t>(tensor.data()) % width) {
+    param.copy.resize(count);
+    for (std::size_t i = 0; i < count; ++i) param.copy[i] = float_at(tensor.data(), tensor.dtype, i);
+  }
+  tensor.file->release(tensor.offset, tensor.bytes);
+  return param;
+}
+
+}  // namespace
+
+ModelFolder read_folder(const std::string& given) {
+  std::string path = given;
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  if (!is_folder(path)) throw FormatError(path, "this folder is missing");
+  const std::string root = transformer_folder(path), config_file = join(root, "config.json");
+  const Json config = read_object_or_list(config_file, true);
+  ModelFolder folder{config_of(config, config_file), {}, {}};
+  Named tensors = plain_names(read_weights(root, folder.files));
+
+  const auto named = [&](const char* name) {
+    return std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.first == name; });
+  };
+  // A decoder alone fills the embedding.
+  if (named(kEmbedding) == tensors.end() && named(kDecoder) != tensors.end()) named(kDecoder)->first = kEmbedding;
+
+  const auto needed = encoder_shapes(folder.config);
+  std::map<std::string, const FileTensor*> found;
+  for (const auto& [name, tensor] : tensors) found[name] = &tensor;
+  const auto missing = std::find_if(needed.begin(), needed.end(), [&](const auto& n) { return !found.count(n.first); });
+  if (missing != needed.end())
+    throw FormatError(join(root, is_file(join(root, kWeights)) ? kWeights : kIndex), missing->first, kNoOffset,
+                      "this tensor is missing");
+
+  const std::map<std::string, Shape> shapes(needed.begin(), needed.end());
+  for (const auto& [name, tensor] : tensors) {
+    const auto shape = shapes.find(name);
+    if (shape == shapes.end()) {
+      if (!harmless(name) && !of_a_head(name, config))
+        throw tensor.error("this tensor belongs to no part of the model that config.json names");
+    } else if (tensor.shape != shape->second) {
+      throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(shape->second));
+    }
+  }
+  for (const auto& entry : needed) folder.params.emplace(entry.first, param_of(*found[entry.first]));
+  return folder;
+}
+
+}  // namespace refimpl

@@ -1,0 +1,37 @@
+// A model folder in the Hugging Face layout: config.json and the encoder's tensors.
+//
+// model.safetensors, or shards and their index; names with or without `model.`, and the original
+// training code's; a sentence-transformers folder by the first of its modules. A tensor that is
+// missing, extra, misshapen or not finite is a FormatError with file and key; tensors of a head may
+// lie beside the encoder's and are not read. Refuses what refimpl/checkpoint.py refuses.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "files/config.h"
+#include "files/safetensors.h"
+
+namespace refimpl {
+
+// A tensor of the encoder: in the mapped file, or widened or aligned in memory where the file's is
+// float64 or misaligned.
+struct Param {
+  FileTensor tensor;
+  std::vector<float> copy;  // empty when the file's own bytes serve; else float32
+
+  const void* data() const { return copy.empty() ? static_cast<const void*>(tensor.data()) : copy.data(); }
+};
+
+struct ModelFolder {
+  Config config;
+  std::vector<std::unique_ptr<Safetensors>> files;  // which the tensors stand in
+  std::map<std::string, Param> params;              // by the names of encoder_shapes
+};
+
+// Reads and checks everything; pages that the check looked at are given back.
+ModelFolder read_folder(const std::string& path);
+
+}  // namespace refimpl

@@ -1,0 +1,65 @@
+#include "files/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "files/format_error.h"
+
+namespace refimpl {
+namespace {
+
+[[noreturn]] void refuse(const std::string& path, int error) {
+  throw FormatError(path, "cannot be read: " + std::generic_category().message(error));
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path) : path_(path) {
+  // A pipe would wait for its writer.
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) refuse(path, errno);
+  struct stat facts;
+  int error = fstat(file, &facts) ? errno : 0;
+  if (!error && !S_ISREG(facts.st_mode)) error = S_ISDIR(facts.st_mode) ? EISDIR : EINVAL;
+  if (!error && facts.st_size > 0) {
+    void* map = mmap(nullptr, static_cast<std::size_t>(facts.st_size), PROT_READ, MAP_PRIVATE, file, 0);
+    if (map == MAP_FAILED) {
+      error = errno;
+    } else {
+      data_ = static_cast<unsigned char*>(map);
+      size_ = static_cast<std::size_t>(facts.st_size);
+    }
+  }
+  close(file);
+  if (error) refuse(path, error);
+}
+
+MappedFile::~MappedFile() {
+  if (data_) munmap(data_, size_);
+}
+
+void MappedFile::release(std::size_t first, std::size_t count) const {
+  if (!data_ || first >= size_) return;
+  const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t begin = (first + page - 1) / page * page;
+  const std::size_t end = (first + std::min(count, size_ - first)) / page * page;
+  if (begin < end) madvise(data_ + begin, end - begin, MADV_DONTNEED);
+}
+
+bool is_file(const std::string& path) {
+  struct stat facts;
+  return stat(path.c_str(), &facts) == 0 && S_ISREG(facts.st_mode);
+}
+
+bool is_folder(const std::string& path) {
+  struct stat facts;
+  return stat(path.c_str(), &facts) == 0 && S_ISDIR(facts.st_mode);
+}
+
+}  // namespace refimpl

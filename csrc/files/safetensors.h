@@ -1,0 +1,50 @@
+// safetensors files: mapped, and their whole header checked before anything is read.
+//
+//   file = header length (8 bytes, little-endian) | json header | data without gaps
+//
+// Data that overlap, leave a hole, end elsewhere than the file, or have another size than shape and
+// dtype say are a FormatError with file, tensor and byte offset. What the tensors mean: folder.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "files/format_error.h"
+#include "files/mapped_file.h"
+
+namespace refimpl {
+
+// Sizes of axes, outermost first.
+using Shape = std::vector<std::uint64_t>;
+
+// "[2, 3]"
+std::string shape_text(const Shape& shape);
+
+struct FileTensor {
+  std::string name;   // as the file spells it
+  std::string dtype;  // "F32", "BF16", "F16", "F64", or a type that holds no floats
+  Shape shape;
+  const MappedFile* file = nullptr;
+  std::uint64_t offset = 0, bytes = 0;  // of its data in the file
+
+  const unsigned char* data() const { return file->data() + offset; }
+  std::uint64_t count() const;  // of elements
+  // That names this tensor and where its data begin.
+  FormatError error(const std::string& message) const;
+};
+
+class Safetensors {
+ public:
+  // Throws FormatError, also for a missing file.
+  explicit Safetensors(const std::string& path);
+
+  const std::vector<FileTensor>& tensors() const { return tensors_; }  // in the order of the header
+
+ private:
+  MappedFile file_;
+  std::vector<FileTensor> tensors_;
+};
+
+}  // namespace refimpl

@@ -1,0 +1,179 @@
+/* The C interface of libmodernbert.so: ModernBERT encoders on CPUs.
+ *
+ *     modernbert_model *model;
+ *     if (modernbert_open("folder", NULL, &model)) puts(modernbert_last_error());
+ *
+ * Every function that can fail returns a modernbert_status; modernbert_last_error tells why, per
+ * thread. Arguments are checked before anything is done, and nothing is thrown. Structs start with
+ * their size, which the caller sets to sizeof; fields that are left zero mean the default.
+ * A model may be used by several threads at once, and is closed once, when nobody uses it.
+ * Arrays are C-contiguous and aligned as their elements; results overlap no argument. Equations and
+ * names are those of MODEL.md.
+ */
+#ifndef MODERNBERT_H
+#define MODERNBERT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define MODERNBERT_API __attribute__((visibility("default")))
+#else
+#define MODERNBERT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* declarations */
+
+typedef enum {
+    MODERNBERT_OK = 0,
+    MODERNBERT_INVALID_ARGUMENT = 1, /* the caller's; nothing was done */
+    MODERNBERT_BAD_FILE = 2,         /* missing, broken or not supported: file, key, byte offset */
+    MODERNBERT_OUT_OF_MEMORY = 3,
+    MODERNBERT_INTERRUPTED = 4, /* by a callback of the caller; out is unfinished */
+    MODERNBERT_INTERNAL = 5     /* a mistake of the library */
+} modernbert_status;
+
+/* How a tensor is stored. */
+typedef enum {
+    MODERNBERT_FLOAT32 = 0,
+    MODERNBERT_BFLOAT16 = 1,
+    MODERNBERT_FLOAT16 = 2
+} modernbert_storage;
+
+typedef struct modernbert_model modernbert_model;
+
+/* Why the last call in this thread failed; "" when none did. Valid until this thread's next failure. */
+MODERNBERT_API const char *modernbert_last_error(void);
+
+/* -- what is here -- */
+
+MODERNBERT_API const char *modernbert_version(void);
+MODERNBERT_API const char *modernbert_compiler(void);
+
+/* Tiers of this build, best first; NULL past the last. */
+MODERNBERT_API const char *modernbert_tier_name(size_t i);
+/* Why tier i cannot run here; "" when it can, NULL past the last. */
+MODERNBERT_API const char *modernbert_tier_missing(size_t i);
+/* The best tier that runs here, offers the dtype (NULL: float32) and is not above `cap` (NULL or "":
+ * no cap). */
+MODERNBERT_API int modernbert_best_tier(const char *cap, const char *dtype, const char **tier);
+/* REFIMPL_THREADS, else OMP_NUM_THREADS, else the least of affinity, cgroup quota and cores. */
+MODERNBERT_API int modernbert_default_threads(void);
+
+/* -- a model -- */
+
+typedef struct {
+    size_t struct_size;
+    const char *dtype;    /* of the products: "float32" (NULL), "bf16x3", "bfloat16" */
+    const char *tier_cap; /* no tier above this one; NULL: the best that runs here */
+    int threads;          /* of a forward pass that names none; 0: modernbert_default_threads() */
+    /* Called in the calling thread when the weights of a layer were copied, whose source is not read
+     * again. NULL: not called. */
+    void (*packed)(void *user, int64_t layer);
+    void *user;
+} modernbert_options;
+
+/* The encoder of a folder in the Hugging Face or sentence-transformers layout: config.json and
+ * model.safetensors (or its shards). Files are mapped and must not change while the model is open.
+ * options may be NULL. On MODERNBERT_OK *model is to be closed. */
+MODERNBERT_API int modernbert_open(const char *folder, const modernbert_options *options,
+                                   modernbert_model **model);
+
+typedef struct {
+    size_t struct_size;
+    int64_t vocab, hidden, inter, heads, layers;
+    int64_t types;          /* rows of the token type table; 0: there is none */
+    const int64_t *windows; /* [layers] largest visible |i - j|; negative: everything is visible */
+    const double *thetas;   /* [layers] of RoPE */
+    double norm_eps;
+    const char *activation; /* as hidden_activation; NULL: "gelu" */
+} modernbert_config;
+
+/* A parameter under its name in MODEL.md section 7, linear weights [out, in]. */
+typedef struct {
+    const char *name;
+    const void *data;
+    modernbert_storage storage;
+    int rank;
+    const int64_t *shape;
+} modernbert_tensor;
+
+/* An encoder from memory. Every tensor of MODEL.md section 7 must be there; a bias may be left out,
+ * nothing else may be given. The token embedding's data are read as long as the model is open, the
+ * rest during this call only. Values are not looked at: what is not finite makes results so. */
+MODERNBERT_API int modernbert_create(const modernbert_config *config, const modernbert_tensor *tensors,
+                                     size_t count, const modernbert_options *options,
+                                     modernbert_model **model);
+
+MODERNBERT_API void modernbert_close(modernbert_model *model); /* NULL is legal */
+
+typedef struct {
+    size_t struct_size;
+    int64_t vocab, hidden, inter, heads, layers, types;
+    const char *tier, *dtype;
+    int threads;
+    uint64_t packed_bytes; /* of the matrices, which the model holds beside the embedding */
+} modernbert_facts;
+
+/* Fills in *facts, whose struct_size is set; texts live as long as the model. */
+MODERNBERT_API int modernbert_model_facts(const modernbert_model *model, modernbert_facts *facts);
+
+/* Bytes that a forward pass allocates and frees for so many tokens in so many sequences; index arrays
+ * and rotary tables come on top. threads 0: the model's. */
+MODERNBERT_API int modernbert_workspace_bytes(const modernbert_model *model, int64_t total,
+                                              int64_t sequences, int threads, uint64_t *bytes);
+
+/* -- a forward pass -- */
+
+/* Sequences one after the other; total = cu_seqlens[sequences]. Exactly one of ids and embeddings. */
+typedef struct {
+    size_t struct_size;
+    int64_t sequences;
+    const int64_t *cu_seqlens;    /* [sequences + 1] from 0, never falling */
+    const int64_t *ids;           /* [total] in 0 .. vocab - 1 */
+    const float *embeddings;      /* [total, hidden], before their norm */
+    const int64_t *token_types;   /* [total]; NULL: type 0, where the model has types */
+    const int64_t *positions;     /* [total]; NULL: 0, 1, .. in each sequence */
+    const unsigned char *visible; /* [total], 0: hidden as a key; NULL: all visible */
+} modernbert_input;
+
+typedef struct {
+    size_t struct_size;
+    int threads; /* 0: the model's */
+    /* Asked now and then in the calling thread; not 0: stop. NULL: never asked. */
+    int (*interrupt)(void *user);
+    void *user;
+} modernbert_run;
+
+/* out [total, hidden], its number of floats in out_count: the last hidden state. run may be NULL. */
+MODERNBERT_API int modernbert_forward(const modernbert_model *model, const modernbert_input *input,
+                                      const modernbert_run *run, float *out, size_t out_count);
+
+/* Rows [first_row, first_row + rows) of a step of MODEL.md section 2, [rows, columns]. */
+typedef struct {
+    size_t struct_size;
+    const char *step; /* "layers.0.q" */
+    int64_t layer;    /* -1 outside the layers */
+    int64_t first_row, rows, columns;
+    const float *data; /* valid until the callback returns, as step is */
+} modernbert_piece;
+
+/* Called in the calling thread; not 0: stop. */
+typedef int (*modernbert_tap)(void *user, const modernbert_piece *piece);
+
+/* The same pass, every step told to tap, some in several pieces. fused 0: all steps of MODEL.md, each
+ * computed by itself; else those that modernbert_forward brings into being, with the same bits. */
+MODERNBERT_API int modernbert_trace(const modernbert_model *model, const modernbert_input *input,
+                                    int threads, int fused, modernbert_tap tap, void *user, float *out,
+                                    size_t out_count);
+
+/* end of declarations */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
