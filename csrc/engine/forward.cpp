@@ -16,14 +16,14 @@ const float* or_null(const Floats& x) { return x.empty() ? nullptr : x.data(); }
 }  // namespace
 
 Rotary::Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions)
-    : theta(theta), cos(rows * (head_dim / 2)), sin(rows * (head_dim / 2)) {
+    : theta(theta), size_(rows * (head_dim / 2)), tables_(2 * size_ * sizeof(float)) {
   const std::size_t half = head_dim / 2;
   for (std::size_t i = 0; i < half; ++i) {
     const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
     for (std::size_t p = 0; p < rows; ++p) {
       const double angle = (positions ? static_cast<double>(positions[p]) : static_cast<double>(p)) * frequency;
-      cos[p * half + i] = static_cast<float>(std::cos(angle));
-      sin[p * half + i] = static_cast<float>(std::sin(angle));
+      tables_.floats()[p * half + i] = static_cast<float>(std::cos(angle));
+      tables_.floats()[size_ + p * half + i] = static_cast<float>(std::sin(angle));
     }
   }
 }
@@ -112,7 +112,7 @@ void Forward::embedding() {
 // attn_norm (none in layer 0), q k v, their rotation, and all to where attention reads them
 void Forward::qkv(std::size_t layer) {
   const Rotary& table = table_of(layer);
-  const Rotation rotation{table.cos.data(), table.sin.data(), row_.data(),
+  const Rotation rotation{table.cos(), table.sin(), row_.data(),
                           1.0f / std::sqrt(static_cast<float>(head_dim))};
   each_chunk([&](Rows rows) {
     norm_to_operands(e.layers_[layer].attn_norm, rows);

@@ -21,8 +21,14 @@ constexpr std::size_t kNoLayer = static_cast<std::size_t>(-1);
 struct Rotary {
   Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions);
 
+  const float* cos() const { return tables_.floats(); }
+  const float* sin() const { return tables_.floats() + size_; }
+
   double theta;
-  Floats cos, sin;
+
+ private:
+  std::size_t size_;  // of each
+  Memory tables_;
 };
 
 class Forward {

@@ -62,7 +62,7 @@ void Forward::tap_tables() {
       const std::size_t half = head_dim / 2;
       for (std::size_t t = 0; t < total; ++t)
         for (std::size_t i = 0; i < head_dim; ++i)
-          rows[t * head_dim + i] = (cosine ? table.cos : table.sin)[row_[t] * half + i % half];
+          rows[t * head_dim + i] = (cosine ? table.cos() : table.sin())[row_[t] * half + i % half];
       tap_rows(full ? (cosine ? "rope.full.cos" : "rope.full.sin") : (cosine ? "rope.sliding.cos" : "rope.sliding.sin"),
                kNoLayer, {0, total}, head_dim, rows.data());
     }
