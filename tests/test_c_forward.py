@@ -342,12 +342,18 @@ assert (model.forward(few, 2) == before).all()
 """
 
 
-def test_memory_that_is_not_there_is_a_status() -> None:
-    """In a child, whose address space ends 64 MiB above what it has."""
+def test_memory_that_is_not_there_is_a_status(tmp_path: Path) -> None:
+    """In a child, whose address space ends 64 MiB above what it has; not in the checkout, whose own
+    package would come before the one under test."""
     script = OUT_OF_ROOM.format(tests=str(Path(__file__).parent))
     env = {**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])}
     run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=env, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=tmp_path,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
 
