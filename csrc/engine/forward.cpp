@@ -127,14 +127,15 @@ void Forward::qkv(std::size_t layer) {
   });
 }
 
-// Every head of every block of queries; heads joined where q stood.
+// Every block of queries of every head; heads joined where q stood. One head after the other, whose
+// keys and values the caches of all threads share.
 void Forward::attention(std::size_t layer) {
   const Heads all = heads(0);
   parallel_for(threads, blocks_.size() * e.plan.heads, [&](std::size_t task, int thread) {
-    const QueryBlock& block = blocks_[task / e.plan.heads];
+    const QueryBlock& block = blocks_[task % blocks_.size()];
     Sequence sequence = sequences_[block.sequence];
     sequence.window = e.plan.layers[layer].window;
-    k.attention(all, sequence, task % e.plan.heads, block.first, scratch_of(thread));
+    k.attention(all, sequence, task / blocks_.size(), block.first, scratch_of(thread));
   }, &stop_);
   if (tap_) tap_operands("attention", layer, {0, total}, hidden, q_.data(), ldq_);
 }

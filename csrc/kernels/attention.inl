@@ -3,11 +3,14 @@
 //
 // Running maximum and sum per row (online softmax). Blocks of keys start at multiples of kKeys from
 // the panel of the first key that the block of queries can see, so that a row's order of operations
-// depends on its index in its sequence and on the sequence's length alone. Blocks of keys out of
-// every row's window are skipped; within a block a hidden key has weight zero.
+// depends on its index in its sequence and on the sequence's length alone. Within a block of keys each
+// register tile of queries takes only the panels that one of its rows can see; there a hidden key has
+// weight zero.
 
-constexpr std::size_t kQueries = 4 * kRows;
-constexpr std::size_t kKeys = 8 * kPanel;
+// Queries that use a key while it is in the caches; a window of 128 and its queries fit one block of
+// keys, and scores and keys of a block stay in L2.
+constexpr std::size_t kQueries = 8 * kRows;
+constexpr std::size_t kKeys = 12 * kPanel;
 
 // Floats of scratch: scores of a block, the output before its division, running maximum and sum.
 inline std::size_t attention_floats(std::size_t head_dim) {
@@ -19,50 +22,75 @@ inline std::size_t scratch_bytes(std::size_t, std::size_t head_dim) {
   return attention_floats(head_dim) * sizeof(float);
 }
 
-// scores[r, key0 + c] = q[r] . k[c], one panel of keys.
+// out[r, 0:kPanel] += sum_j p[r, j] v[j, 0:kPanel], j < keys, one panel of values.
 template <int R>
-inline void score_tile(std::size_t head_dim, const float* q, std::size_t ldq, const float* keys, float* scores) {
+inline void value_tile(std::size_t keys, const float* p, const float* v, float* out, std::size_t ldo) {
   f32 acc[R][2];
-  for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set1(0.0f);
-  multiply<R>(0, head_dim, q, ldq, keys, kPanel, acc);
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 2; ++c) store(scores + r * kKeys + c * f32::lanes, acc[r][c]);
+    for (int c = 0; c < 2; ++c) acc[r][c] = load(out + r * ldo + c * kLanes);
+  multiply<R>(0, keys, p, kKeys, v, kPanel, acc);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < 2; ++c) store(out + r * ldo + c * kLanes, acc[r][c]);
 }
 
 template <int R>
-inline void score_rows(int rows, std::size_t head_dim, const float* q, std::size_t ldq, const float* keys,
-                       float* scores) {
-  if (rows == R) return score_tile<R>(head_dim, q, ldq, keys, scores);
-  if constexpr (R > 1) score_rows<R - 1>(rows, head_dim, q, ldq, keys, scores);
+inline void value_rows(int rows, std::size_t keys, const float* p, const float* v, float* out, std::size_t ldo) {
+  if (rows == R) return value_tile<R>(keys, p, v, out, ldo);
+  if constexpr (R > 1) value_rows<R - 1>(rows, keys, p, v, out, ldo);
 }
 
-// out[r, 0:columns] += sum_j p[r, j] v[j], columns <= kPanel of values with row stride ldv.
-template <int R>
-inline void value_tile(std::size_t keys, const float* p, const float* v, std::size_t ldv, float* out,
-                       std::size_t ldo) {
-  f32 acc[R][2];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 2; ++c) acc[r][c] = load(out + r * ldo + c * f32::lanes);
-  multiply<R>(0, keys, p, kKeys, v, ldv, acc);
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 2; ++c) store(out + r * ldo + c * f32::lanes, acc[r][c]);
+// Keys [from, to) of a sequence; from is a multiple of kPanel.
+struct Span {
+  std::size_t from, to;
+  bool empty() const { return from >= to; }
+};
+
+inline Span common(Span a, Span b) { return {a.from > b.from ? a.from : b.from, a.to < b.to ? a.to : b.to}; }
+
+// What queries i .. last can see of their sequence.
+inline Span seen_by(std::size_t i, std::size_t last, std::size_t reach, std::size_t length) {
+  return {(i > reach ? i - reach : 0) / kPanel * kPanel, length - last > reach ? last + reach + 1 : length};
 }
 
-template <int R>
-inline void value_rows(int rows, std::size_t keys, const float* p, const float* v, std::size_t ldv, float* out,
-                       std::size_t ldo) {
-  if (rows == R) return value_tile<R>(keys, p, v, ldv, out, ldo);
-  if constexpr (R > 1) value_rows<R - 1>(rows, keys, p, v, ldv, out, ldo);
+// s: scores of query i for the keys of a span, filled up to whole panels; -inf where it cannot see.
+inline void hide(const Span& keys, std::size_t i, std::size_t reach, std::size_t length, const unsigned char* visible,
+                 float* s) {
+  const std::size_t from = keys.from, end = from + round_up(keys.to - from, kPanel);
+  const std::size_t low = i > reach ? i - reach : 0, high = length - i > reach ? i + reach + 1 : length;
+  for (std::size_t j = from; j < (low < end ? low : end); ++j) s[j - from] = -__builtin_inff();
+  for (std::size_t j = high > from ? high : from; j < end; ++j) s[j - from] = -__builtin_inff();
+  if (visible)
+    for (std::size_t j = from; j < keys.to; ++j)
+      if (!visible[j]) s[j - from] = -__builtin_inff();
+}
+
+// The largest of `top` and the scores of so many keys, whole panels of them.
+inline float peak_of(std::size_t keys, const float* s, float top) {
+  f32 best[2] = {set1(top), set1(top)};
+  for (std::size_t j = 0; j < keys; j += kPanel)
+    for (int c = 0; c < 2; ++c) best[c] = max(best[c], load(s + j + c * kLanes));
+  return max(max(best[0], best[1]));
+}
+
+// s[j] becomes exp(s[j] - peak); returns their sum. Zeros when all are hidden.
+inline float weigh(std::size_t keys, float peak, float* s) {
+  const f32 shift = set1(peak == -__builtin_inff() ? 0.0f : peak);
+  f32 sums[2] = {set1(0.0f), set1(0.0f)};
+  for (std::size_t j = 0; j < keys; j += kPanel)
+    for (int c = 0; c < 2; ++c) {
+      const f32 p = exp(sub(load(s + j + c * kLanes), shift));
+      sums[c] = add(sums[c], p);
+      store(s + j + c * kLanes, p);
+    }
+  return sum(add(sums[0], sums[1]));
 }
 
 inline void attention(const Heads& h, const Sequence& sequence, std::size_t head, std::size_t first, void* memory) {
-  const std::size_t length = sequence.length, d = h.head_dim;
-  const std::size_t last = length - first < kQueries ? length : first + kQueries;
-  const std::size_t rows = last - first;
-  const std::size_t width = kv_width(d);  // of the accumulated output
+  const std::size_t length = sequence.length, d = h.head_dim, width = kv_width(d);
+  const std::size_t rows = length - first < kQueries ? length - first : kQueries;
   const std::size_t reach = sequence.window < 0 ? length : static_cast<std::size_t>(sequence.window);
-  const std::size_t from = (first > reach ? first - reach : 0) / kPanel * kPanel;
-  const std::size_t to = length - last < reach ? length : last + reach;
   const std::size_t slot0 = h.slot[sequence.first], ldq = h.ldq / sizeof(float);
   const unsigned char* visible = h.visible ? h.visible + sequence.first : nullptr;
   float* q = operand(h.q, h.ldq, sequence.first + first) + head * d;  // and the output, once they are read
@@ -74,54 +102,57 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   for (std::size_t i = 0; i < rows * width; ++i) out[i] = 0.0f;
   for (std::size_t r = 0; r < rows; ++r) top[r] = -__builtin_inff(), total[r] = 0.0f;
 
-  for (std::size_t key0 = from; key0 < to; key0 += kKeys) {
-    const std::size_t keys = to - key0 < kKeys ? to - key0 : kKeys;
-    const std::size_t padded = round_up(keys, kPanel);
-    for (std::size_t c = 0; c < padded; c += kPanel)
-      for (std::size_t r = 0, n; r < rows; r += n) {
-        n = tile_rows(rows - r);
-        score_rows<kRows>(static_cast<int>(n), d, q + r * ldq, ldq, keys_of(h, head, slot0 + key0 + c), scores + r * kKeys + c);
+  struct Tile {
+    std::size_t row, rows;
+    Span seen;
+  } tiles[kQueries / kRows + 1];
+  std::size_t count = 0;
+  for (std::size_t r = 0, n; r < rows; r += n) {
+    n = tile_rows(rows - r);
+    tiles[count++] = {r, n, seen_by(first + r, first + r + n - 1, reach, length)};
+  }
+  const Span all = seen_by(first, first + rows - 1, reach, length);
+  const std::size_t panel_bytes = d * kPanel * sizeof(float), wanted = ceil_div(panel_bytes, kCacheLine * count);
+  const std::size_t lines = wanted < d ? wanted : d;  // of the next panel of keys, fetched by each tile
+
+  for (std::size_t key0 = all.from; key0 < all.to; key0 += kKeys) {
+    const Span block{key0, all.to - key0 < kKeys ? all.to : key0 + kKeys};
+    for (std::size_t key = block.from; key < block.to; key += kPanel) {
+      const float* panel = keys_of(h, head, slot0 + key);
+      const char* next = reinterpret_cast<const char*>(keys_of(h, head, slot0 + key + (key + kPanel < all.to ? kPanel : 0)));
+      for (const Tile* t = tiles; t < tiles + count; ++t, next += lines * kCacheLine)
+        if (!common(t->seen, {key, key + kPanel}).empty())
+          gemm_rows<kRows>(static_cast<int>(t->rows), d, q + t->row * ldq, ldq, panel, next, lines,
+                           scores + t->row * kKeys + (key - key0), kKeys);
+    }
+    for (const Tile* t = tiles; t < tiles + count; ++t) {
+      const Span keys = common(t->seen, block);
+      if (keys.empty()) continue;
+      const std::size_t n = keys.to - keys.from;
+      float* s = scores + t->row * kKeys + (keys.from - key0);
+      float peaks[kRows];  // of all rows first: their reductions overlap
+      for (std::size_t r = 0; r < t->rows; ++r) {
+        hide(keys, first + t->row + r, reach, length, visible, s + r * kKeys);
+        peaks[r] = peak_of(n, s + r * kKeys, top[t->row + r]);
       }
-    for (std::size_t r = 0; r < rows; ++r) {
-      float* s = scores + r * kKeys;
-      const std::size_t i = first + r;
-      // Hide what the window, the end of the sequence or the padding mask hides from this row.
-      const std::size_t low = i > reach ? i - reach : 0, high = length - i > reach ? i + reach + 1 : length;
-      const std::size_t end = key0 + padded;
-      for (std::size_t j = key0; j < (low < end ? low : end); ++j) s[j - key0] = -__builtin_inff();
-      for (std::size_t j = high > key0 ? high : key0; j < end; ++j) s[j - key0] = -__builtin_inff();
-      if (visible)
-        for (std::size_t j = key0; j < key0 + keys; ++j)
-          if (!visible[j]) s[j - key0] = -__builtin_inff();
-      f32 best = set1(top[r]);
-      for (std::size_t c = 0; c < padded; c += f32::lanes) best = max(best, load(s + c));
-      const float peak = max(best);
-      if (peak == -__builtin_inff()) {
-        for (std::size_t c = 0; c < padded; ++c) s[c] = 0.0f;
-        continue;
+      for (std::size_t r = 0; r < t->rows; ++r) {
+        const std::size_t row = t->row + r;
+        if (top[row] < peaks[r]) {  // what was summed so far was relative to a smaller maximum
+          float shrink[kLanes];
+          store(shrink, exp(set1(top[row] - peaks[r])));
+          total[row] *= shrink[0];
+          float* y = out + row * width;
+          for (std::size_t c = 0; c < width; c += kLanes) store(y + c, mul(load(y + c), set1(shrink[0])));
+          top[row] = peaks[r];
+        }
+        total[row] += weigh(n, peaks[r], s + r * kKeys);
       }
-      f32 sums = set1(0.0f);
-      const f32 shift = set1(peak);
-      for (std::size_t c = 0; c < padded; c += f32::lanes) {
-        const f32 p = exp(sub(load(s + c), shift));
-        sums = add(sums, p);
-        store(s + c, p);
-      }
-      if (top[r] < peak) {  // what was summed so far was relative to a smaller maximum
-        float shrink[f32::lanes];
-        store(shrink, exp(set1(top[r] - peak)));
-        total[r] *= shrink[0];
-        const f32 by = set1(shrink[0]);
-        for (std::size_t c = 0; c < width; c += f32::lanes) store(out + r * width + c, mul(load(out + r * width + c), by));
-        top[r] = peak;
-      }
-      total[r] += sum(sums);
     }
     for (std::size_t c = 0; c < d; c += kPanel)
-      for (std::size_t r = 0, n; r < rows; r += n) {
-        n = tile_rows(rows - r);
-        value_rows<kRows>(static_cast<int>(n), keys, scores + r * kKeys, values_of(h, head, slot0 + key0) + c, width, out + r * width + c, width);
-      }
+      for (const Tile* t = tiles; t < tiles + count; ++t)
+        if (const Span keys = common(t->seen, block); !keys.empty())
+          value_rows<kRows>(static_cast<int>(t->rows), keys.to - keys.from, scores + t->row * kKeys + (keys.from - key0),
+                            values_of(h, head, slot0 + keys.from, c), out + t->row * width + c, width);
   }
   for (std::size_t r = 0; r < rows; ++r) {
     const f32 by = set1(total[r] > 0.0f ? 1.0f / total[r] : 0.0f);

@@ -61,7 +61,7 @@ REFIMPL_INLINE void multiply(std::size_t from, std::size_t to, const float* x, s
 // y [R, kPanel] = x b; the first `lines` steps of k fetch a cache line of `next` each, lines <= k.
 template <int R, class W>
 inline void gemm_tile(std::size_t k, const float* x, std::size_t ldx, const W* b, const char* next, std::size_t lines,
-                      float* y) {
+                      float* y, std::size_t ldy) {
   f32 acc[R][2];
 #pragma GCC unroll 16  // for a compiler that else keeps acc in memory
   for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set1(0.0f);
@@ -73,15 +73,15 @@ inline void gemm_tile(std::size_t k, const float* x, std::size_t ldx, const W* b
   multiply<R>(lines, k, x, ldx, b, kPanel, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 2; ++c) store(y + r * kPanel + c * kLanes, acc[r][c]);
+    for (int c = 0; c < 2; ++c) store(y + r * ldy + c * kLanes, acc[r][c]);
 }
 
 // The tile with that many rows.
 template <int R, class W>
 inline void gemm_rows(int rows, std::size_t k, const float* x, std::size_t ldx, const W* b, const char* next,
-                      std::size_t lines, float* y) {
-  if (rows == R) return gemm_tile<R>(k, x, ldx, b, next, lines, y);
-  if constexpr (R > 1) gemm_rows<R - 1>(rows, k, x, ldx, b, next, lines, y);
+                      std::size_t lines, float* y, std::size_t ldy) {
+  if (rows == R) return gemm_tile<R>(k, x, ldx, b, next, lines, y, ldy);
+  if constexpr (R > 1) gemm_rows<R - 1>(rows, k, x, ldx, b, next, lines, y, ldy);
 }
 
 // Rows of the next tile: a last one of under four rows has too few chains to fill the units, so what
@@ -107,7 +107,7 @@ inline void gemm(const Gemm& g, const Range& range, void*, Finish finish) {
     for (std::size_t row = range.row0, rows; row < range.row1; row += rows, next += lines * kCacheLine) {
       rows = tile_rows(range.row1 - row);
       gemm_rows<kRows>(static_cast<int>(rows), k, operand(g.x, g.ldx, row), g.ldx / sizeof(float),
-                       reinterpret_cast<const W*>(packed), next, lines, sums);
+                       reinterpret_cast<const W*>(packed), next, lines, sums, kPanel);
       for (std::size_t r = 0; r < rows; ++r) {
         const f32 v0 = load(sums + r * kPanel), v1 = load(sums + r * kPanel + kLanes);
         if (g.bias)
