@@ -125,3 +125,44 @@ def test_limits_without_a_compiler_say_so(harness, monkeypatch, tmp_path):
     monkeypatch.setattr(limits.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="no C\\+\\+ compiler found: set CXX"):
         limits.limits(1)
+
+
+def test_an_operation_is_held_against_its_slower_limit(harness):
+    import ops
+
+    rates = {"fma_avx2": 100.0, "memory_read": 10.0, "amx_bf16": 600.0, "fma_avx512": 200.0}
+
+    def limit(tier, dtype, op="Wo", flops=2e9, size=0.0):
+        return ops.limit({"op": op, "flops": flops, "bytes": size}, tier, dtype, rates)
+
+    assert limit("avx2", "float32") == limit("avx2", "bfloat16", size=0.1e9) == 0.02
+    assert (
+        limit("avx2", "float32", size=1e9) == limit("scalar", "float32", "LayerNorm", 0, 1e9) == 0.1
+    )
+    assert limit("scalar", "float32") is None
+    assert limit("amx", "bfloat16") == limit("amx", "bf16x3") / 3 == limit("amx", "float32") / 6
+    assert limit("amx", "float32", "attention, window") == 0.01
+
+
+def test_operations_are_told_with_their_share(harness, monkeypatch, capsys):
+    import ops
+
+    if why_not_native() is not None:
+        pytest.skip("needs the engine")
+    row = {
+        "op": "Wo",
+        "shape": "1 x 2 x 3",
+        "seconds": 0.04,
+        "spread": 0.1,
+        "flops": 2e9,
+        "bytes": 1e6,
+    }
+    monkeypatch.setattr(
+        ops, "limits", lambda n: {"fma_avx2": {"2": 100.0}, "memory_read": {"2": 10.0}}
+    )
+    monkeypatch.setattr(ops, "operations", lambda *_: [row, row | {"op": "LayerNorm", "flops": 0}])
+    monkeypatch.setattr(sys, "argv", ["ops.py", "--tier", ops.native().tiers()[-1]])
+    ops.main()
+    head, product, rowwise, result = capsys.readouterr().out.splitlines()
+    assert product.split()[-3:] == ["50.0", "0.025", "-"] and rowwise.split()[-1] == "0%"
+    assert json.loads(result)["rows"][1]["share"] == 1e-4 / 0.04
