@@ -102,7 +102,8 @@ void pass(Bytes& bytes, const modernbert_model* model) {
   modernbert_input input{};
   input.struct_size = maybe_wrong(bytes, sizeof input);
   input.sequences = bytes.once_in(32) ? -bytes.take<std::uint8_t>() : bytes.take<std::uint8_t>() % 6;
-  for (std::size_t s = 1; s < 7; ++s) cu[s] = bytes.once_in(32) ? bytes.take<std::int64_t>() : cu[s - 1] + bytes.number(9);
+  for (std::size_t s = 1; s < 7; ++s)
+    if (bytes.once_in(32) || __builtin_add_overflow(cu[s - 1], bytes.number(9), &cu[s])) cu[s] = bytes.take<std::int64_t>();
   for (std::size_t t = 0; t < kRoom; ++t)
     ids[t] = bytes.once_in(64) ? bytes.take<std::int64_t>() : bytes.take<std::uint8_t>() % 3;
   const std::int64_t total = input.sequences < 0 ? 0 : cu[static_cast<std::size_t>(input.sequences)];
