@@ -58,7 +58,7 @@ modernbert_model* make(Bytes& bytes) {
   if (bytes.once_in(8)) config.heads = bytes.take<std::int64_t>();
   if (bytes.once_in(8)) config.types = bytes.take<std::int64_t>();
   if (bytes.once_in(8)) config.norm_eps = bytes.take<double>();
-  if (bytes.once_in(8)) config.layers = bytes.once_in(2) ? 0 : -bytes.number(8);
+  if (bytes.once_in(8)) config.layers = std::min(bytes.take<std::int64_t>(), std::int64_t{1});  // more would be a lie
   if (bytes.once_in(16)) config.thetas = nullptr;
   std::vector<modernbert_tensor> tensors;
   std::vector<std::vector<std::int64_t>> shapes;
