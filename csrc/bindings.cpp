@@ -6,6 +6,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <climits>
@@ -47,15 +48,46 @@ void check(int status) {
   }
 }
 
+// The GIL back for this thread. Before 3.14 Python ends a daemon thread that asks for it while the
+// interpreter goes down, by unwinding its stack, which C++ answers by ending the process: it is held
+// here until the process is over, as later Pythons do.
+void take_gil(PyThreadState* self) {
+  try {
+    PyEval_RestoreThread(self);
+  } catch (...) {
+    for (;;) pause();
+  }
+}
+
+// Without the GIL while this lives.
+class Released {
+ public:
+  Released() : self_(PyEval_SaveThread()) {}
+  ~Released() { take_gil(self_); }
+  Released(const Released&) = delete;
+
+ private:
+  PyThreadState* self_;
+};
+
+// With it, in a callback of the thread that gave it away.
+class Taken {
+ public:
+  Taken() { take_gil(PyGILState_GetThisThreadState()); }
+  ~Taken() { PyEval_SaveThread(); }
+  Taken(const Taken&) = delete;
+};
+
 // f() is a status, given without the GIL.
 template <class F>
+int released(F f) {
+  const Released without;
+  return f();
+}
+
+template <class F>
 void check_released(F f) {
-  int status;
-  {
-    py::gil_scoped_release release;
-    status = f();
-  }
-  check(status);
+  check(released(f));
 }
 
 template <class Sizes>
@@ -111,10 +143,11 @@ class Stored {
  private:
   py::array plain(const std::string& name, const py::array& given) {
     if (py::isinstance<py::array_t<float>>(given)) return py::cast<Float>(given);
-    const char kind = given.dtype().kind();
-    if (given.itemsize() != 2 || (kind != 'f' && kind != 'u'))
-      throw std::invalid_argument(name + " must be a float32 or float16 array, or uint16 with the bits of bfloat16");
-    storage_ = kind == 'f' ? MODERNBERT_FLOAT16 : MODERNBERT_BFLOAT16;
+    const bool half = given.dtype().equal(py::dtype("float16"));  // in this machine's byte order
+    if (!half && !py::isinstance<py::array_t<std::uint16_t>>(given))
+      throw std::invalid_argument(name + " must be a float32 or float16 array, or uint16 with the bits of bfloat16, " +
+                                  "in the machine's byte order");
+    storage_ = half ? MODERNBERT_FLOAT16 : MODERNBERT_BFLOAT16;
     return py::array::ensure(given, kPlain);
   }
   modernbert_storage storage_ = MODERNBERT_FLOAT32;
@@ -220,7 +253,7 @@ bool in_main_thread() {
 
 // Ctrl-C and other signals: Python's handlers run here. Not 0 when one of them raised.
 int interrupted(void*) {
-  py::gil_scoped_acquire acquire;
+  const Taken gil;
   return PyErr_CheckSignals();
 }
 
@@ -231,7 +264,7 @@ struct Callback {
 
   template <class Call>
   int operator()(Call call) {
-    py::gil_scoped_acquire acquire;
+    const Taken gil;
     try {
       if (!error) call(f);
     } catch (...) {
@@ -319,11 +352,8 @@ class PyEngine {
         f(step, layer, p->first_row, Float({p->rows, p->columns}, p->data));
       });
     };
-    int status;
-    {
-      py::gil_scoped_release release;
-      status = modernbert_trace(model_.get(), &input, n, fused, tell_piece, &tell, y, count);
-    }
+    const int status =
+        released([&] { return modernbert_trace(model_.get(), &input, n, fused, tell_piece, &tell, y, count); });
     tell.rethrow();
     check(status);
     return out;

@@ -223,3 +223,28 @@ def test_one_cpu_of_affinity_uses_one_thread():
         "print(threads_born(), threads_born(num_threads=3))"
     )
     assert child(code, {}) == "0 2"
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["forward(ids, None, whole)", "trace(ids, None, whole, tap=lambda *_: None)"],
+    ids=["forward", "trace"],
+)
+def test_a_daemon_thread_within_the_engine_does_not_abort_the_exit(call):
+    """Python ends such a thread when it asks for the GIL back, here or in a callback."""
+    code = (
+        "import threading, numpy as np\n"
+        "from refimpl import ModernBERT\n"
+        "from refimpl.engine import Engine\n"
+        "model = ModernBERT.from_variant('tiny')\n"
+        "engine = Engine(model.config, dict(model.params), 1)._native\n"
+        "ids, whole, begun = np.arange(20), np.array([0, 20]), threading.Event()\n"
+        "def compute():\n"
+        "    while True:\n"
+        f"        engine.{call}\n"
+        "        begun.set()\n"
+        "threading.Thread(target=compute, daemon=True).start()\n"
+        "begun.wait()\n"
+        "print('over')"
+    )
+    assert child(code, {}) == "over"

@@ -43,6 +43,15 @@ def test_stored_weights_are_widened_exactly(tier, storage, m, n, k):
         )
 
 
+@pytest.mark.parametrize("storage", STORED)
+def test_the_other_byte_order_is_refused(storage):
+    stored, _ = STORED[storage](np.ones((2, 3), np.float32))
+    swapped = stored.astype(stored.dtype.newbyteorder())
+    np.testing.assert_array_equal(swapped, stored)
+    with pytest.raises(ValueError, match="weight must be .* byte order"):
+        native.linear("scalar", np.ones((1, 3), np.float32), swapped)
+
+
 def test_every_float16_is_widened_exactly():
     bits = np.arange(2**16, dtype=np.uint16).view(np.float16)
     weight = bits[np.isfinite(bits)][:, None]
