@@ -68,7 +68,10 @@ class Pool {
     loop.helpers.store(helpers, std::memory_order_relaxed);
     for (int i = 0; i < helpers; ++i) offer(slots_[i], &loop);
     work(loop, 0, stop);
-    if (!is_mine(this)) throw std::runtime_error("forked in the middle of a parallel loop");
+    if (!is_mine(this)) {  // a child, where nobody ends what helpers began
+      if (stop && stop->said()) return true;
+      throw std::runtime_error("forked in the middle of a parallel loop");
+    }
     for (int i = 0; i < helpers; ++i)  // take back what nobody has begun
       if (slots_[i].offered.exchange(nullptr, std::memory_order_relaxed))
         loop.helpers.fetch_sub(1, std::memory_order_relaxed);
@@ -96,12 +99,13 @@ class Pool {
     slot.wake.notify_one();
   }
 
-  // Helpers take no signals: those are for the threads of the program.
+  // Helpers take no signals but those of their own faults: others are for the threads of the program.
   void grow(int wanted) {
     if (born_ >= wanted) return;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigset_t others, before;
+    sigfillset(&others);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&others, fault);
+    pthread_sigmask(SIG_SETMASK, &others, &before);
     try {
       for (; born_ < wanted; ++born_) std::thread([this, index = born_] { serve(index); }).detach();
     } catch (const std::exception&) {

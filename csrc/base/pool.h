@@ -49,8 +49,8 @@ bool run_loop(int threads, std::size_t tasks, const Body& body, Stop* stop);
 // thread takes which task is not determined. f must neither throw nor start a loop.
 // The calling thread polls `stop` (may be null) before each of its tasks; once it says yes no task
 // begins. Returns when every begun task has ended: true when all are done, false when stopped.
-// `stop` may run loops of its own. Throws std::bad_alloc before anything is begun, std::runtime_error
-// in a child that `stop` forked, whose loop is left unfinished.
+// `stop` may run loops of its own, and must not throw. Throws std::bad_alloc before anything is begun,
+// std::runtime_error in a child that `stop` forked and did not stop: its loop is left unfinished.
 template <class F>
 bool parallel_for(int threads, std::size_t tasks, const F& f, Stop* stop = nullptr) {
   const auto call = [](const void* g, std::size_t task, int thread) { (*static_cast<const F*>(g))(task, thread); };

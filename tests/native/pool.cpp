@@ -71,7 +71,7 @@ void loops_of_one_task_wake_nobody() {
   CHECK(living() == before);
 }
 
-void helpers_are_as_many_as_tasks_allow_and_take_no_signals() {
+void helpers_are_as_many_as_tasks_allow_and_take_no_signals_but_faults() {
   const std::set<std::string> before = living();
   std::atomic<int> inside{0};
   parallel_for(64, 3, [&](std::size_t, int) {
@@ -87,6 +87,7 @@ void helpers_are_as_many_as_tasks_allow_and_take_no_signals() {
       if (line.rfind("SigBlk:", 0) == 0) blocked = line.substr(7);
     const unsigned long long mask = std::strtoull(blocked.c_str(), nullptr, 16);
     for (int s : {SIGINT, SIGALRM, SIGTERM, SIGUSR1}) CHECK(mask >> (s - 1) & 1);
+    for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) CHECK(!(mask >> (s - 1) & 1));  // else no handler hears of them
   }
   CHECK(born == 2);
 }
@@ -220,6 +221,18 @@ void a_child_of_the_stop_is_told() {
   CHECK(sums_up(3, 100));
 }
 
+void a_child_of_the_stop_may_stop() {
+  pid_t child = -1;
+  Stop stop([&] {
+    child = fork();
+    return true;
+  });
+  const bool done = parallel_for(2, 100, [](std::size_t, int) { nap(); }, &stop);
+  if (child == 0) std::_Exit(!done && sums_up(kInChild, 100) ? 0 : 1);
+  int status = -1;
+  CHECK(!done && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 // -- control groups -------------------------------------------------------------------------------
 
 class Machine {  // what /proc and /sys would say
@@ -281,7 +294,7 @@ void control_groups_are_read() {
 int main() {
   std::thread([] {}).join();  // a sanitizer's own thread is born with the first
   PART(loops_of_one_task_wake_nobody);
-  PART(helpers_are_as_many_as_tasks_allow_and_take_no_signals);
+  PART(helpers_are_as_many_as_tasks_allow_and_take_no_signals_but_faults);
   PART(every_task_is_done_once_by_one_thread_at_a_time);
   PART(loops_follow_each_other);
   PART(several_callers_all_get_done);
@@ -292,6 +305,7 @@ int main() {
   PART(forks_after_use_answer);
   PART(forks_while_others_loop_answer);
   PART(a_child_of_the_stop_is_told);
+  PART(a_child_of_the_stop_may_stop);
   PART(control_groups_are_read);
   PART(more_threads_than_the_pool_has_are_as_many_as_it_has);
 }
