@@ -4,8 +4,9 @@
  *     if (modernbert_open("folder", NULL, &model)) puts(modernbert_last_error());
  *
  * Every function that can fail returns a modernbert_status; modernbert_last_error tells why, per
- * thread. Arguments are checked before anything is done, and nothing is thrown. Structs start with
- * their size, which the caller sets to sizeof; fields that are left zero mean the default.
+ * thread. Arguments are checked before anything is done, and nothing is thrown; callbacks must not
+ * throw either. Structs start with their size, which the caller sets to sizeof (modernbert_tensor,
+ * given in arrays, has none); in options, input and run, fields that are left zero mean the default.
  * A model may be used by several threads at once, and is closed once, when nobody uses it.
  * Arrays are C-contiguous and aligned as their elements; results overlap no argument. Equations and
  * names are those of MODEL.md.
@@ -56,7 +57,7 @@ MODERNBERT_API const char *modernbert_compiler(void);
 
 /* Tiers of this build, best first; NULL past the last. */
 MODERNBERT_API const char *modernbert_tier_name(size_t i);
-/* Why tier i cannot run here; "" when it can, NULL past the last. */
+/* Why tier i cannot run here; "" when it can, NULL past the last. Valid until this thread's next call. */
 MODERNBERT_API const char *modernbert_tier_missing(size_t i);
 /* The best tier that runs here, offers the dtype (NULL: float32) and is not above `cap` (NULL or "":
  * no cap). */

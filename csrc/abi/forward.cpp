@@ -110,8 +110,9 @@ int modernbert_workspace_bytes(const modernbert_model* model, int64_t total, int
     const Engine& engine = *not_null(model, "model").engine;
     check_total(engine, total, sequences);
     const int n = threads_of(threads, model->threads);
-    not_null(bytes, "bytes") =
-        engine.workspace_bytes(static_cast<std::size_t>(total), static_cast<std::size_t>(sequences), n);
+    const std::size_t tokens = static_cast<std::size_t>(total);
+    const std::size_t rows = model->types.empty() ? 0 : tokens * engine.plan.hidden * sizeof(float);  // batch_of's
+    not_null(bytes, "bytes") = rows + engine.workspace_bytes(tokens, static_cast<std::size_t>(sequences), n);
   });
 }
 

@@ -12,7 +12,9 @@ namespace {
 thread_local char last_error[1024] = "";
 
 int tell(int status, const char* text) {
-  std::strncpy(last_error, text, sizeof last_error - 1);
+  const std::size_t bytes = shown_bytes(text, std::strlen(text), sizeof last_error - 1);
+  std::memcpy(last_error, text, bytes);
+  last_error[bytes] = '\0';
   return status;
 }
 

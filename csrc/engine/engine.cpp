@@ -74,7 +74,8 @@ std::size_t Engine::packed_bytes() const {
 }
 
 std::size_t Engine::workspace_bytes(std::size_t total, std::size_t batch, int threads) const {
-  const std::size_t slots = round_up(total + batch * (kernels.slot_block - 1), kernels.slot_block);
+  const std::size_t filled = std::min(batch, total);  // sequences that have tokens
+  const std::size_t slots = round_up(total + filled * (kernels.slot_block - 1), kernels.slot_block);
   const std::size_t chunk = std::min(total, kTokenChunk) + kernels.row_block - 1;
   return (total + kernels.row_block - 1) * kernels.operand_bytes(plan.hidden) +
          2 * plan.heads * kernels.kv_bytes(slots, head_dim()) +
