@@ -112,17 +112,16 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
     tiles[count++] = {r, n, seen_by(first + r, first + r + n - 1, reach, length)};
   }
   const Span all = seen_by(first, first + rows - 1, reach, length);
-  const std::size_t panel_bytes = d * kPanel * sizeof(float), wanted = ceil_div(panel_bytes, kCacheLine * count);
-  const std::size_t lines = wanted < d ? wanted : d;  // of the next panel of keys, fetched by each tile
+  const std::size_t pace = ceil_div(kPanel * sizeof(float), count);  // the next panel of keys, while these pass one
 
   for (std::size_t key0 = all.from; key0 < all.to; key0 += kKeys) {
     const Span block{key0, all.to - key0 < kKeys ? all.to : key0 + kKeys};
     for (std::size_t key = block.from; key < block.to; key += kPanel) {
       const float* panel = keys_of(h, head, slot0 + key);
       const char* next = reinterpret_cast<const char*>(keys_of(h, head, slot0 + key + (key + kPanel < all.to ? kPanel : 0)));
-      for (const Tile* t = tiles; t < tiles + count; ++t, next += lines * kCacheLine)
+      for (const Tile* t = tiles; t < tiles + count; ++t, next += pace * d)
         if (!common(t->seen, {key, key + kPanel}).empty())
-          gemm_rows<kRows>(static_cast<int>(t->rows), d, q + t->row * ldq, ldq, panel, next, lines,
+          gemm_rows<kRows>(static_cast<int>(t->rows), d, q + t->row * ldq, ldq, panel, next, pace,
                            scores + t->row * kKeys + (key - key0), kKeys);
     }
     for (const Tile* t = tiles; t < tiles + count; ++t) {

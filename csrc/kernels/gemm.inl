@@ -58,19 +58,19 @@ REFIMPL_INLINE void multiply(std::size_t from, std::size_t to, const float* x, s
   }
 }
 
-// y [R, kPanel] = x b; the first `lines` steps of k fetch a cache line of `next` each, lines <= k.
+// y [R, kPanel] = x b, rows of y ldy apart; each step of k fetches what stands `pace` bytes further on
+// from `next`: evenly, as a burst would wait for memory.
 template <int R, class W>
-inline void gemm_tile(std::size_t k, const float* x, std::size_t ldx, const W* b, const char* next, std::size_t lines,
+inline void gemm_tile(std::size_t k, const float* x, std::size_t ldx, const W* b, const char* next, std::size_t pace,
                       float* y, std::size_t ldy) {
   f32 acc[R][2];
 #pragma GCC unroll 16  // for a compiler that else keeps acc in memory
   for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set1(0.0f);
 #pragma GCC unroll 1
-  for (std::size_t p = 0; p < lines; ++p) {
-    __builtin_prefetch(next + p * kCacheLine);
+  for (std::size_t p = 0; p < k; ++p) {
+    __builtin_prefetch(next + p * pace, 0, 2);
     multiply<R>(p, p + 1, x, ldx, b, kPanel, acc);
   }
-  multiply<R>(lines, k, x, ldx, b, kPanel, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < 2; ++c) store(y + r * ldy + c * kLanes, acc[r][c]);
@@ -79,9 +79,9 @@ inline void gemm_tile(std::size_t k, const float* x, std::size_t ldx, const W* b
 // The tile with that many rows.
 template <int R, class W>
 inline void gemm_rows(int rows, std::size_t k, const float* x, std::size_t ldx, const W* b, const char* next,
-                      std::size_t lines, float* y, std::size_t ldy) {
-  if (rows == R) return gemm_tile<R>(k, x, ldx, b, next, lines, y, ldy);
-  if constexpr (R > 1) gemm_rows<R - 1>(rows, k, x, ldx, b, next, lines, y, ldy);
+                      std::size_t pace, float* y, std::size_t ldy) {
+  if (rows == R) return gemm_tile<R>(k, x, ldx, b, next, pace, y, ldy);
+  if constexpr (R > 1) gemm_rows<R - 1>(rows, k, x, ldx, b, next, pace, y, ldy);
 }
 
 // Rows of the next tile: a last one of under four rows has too few chains to fill the units, so what
@@ -97,17 +97,17 @@ inline void gemm(const Gemm& g, const Range& range, void*, Finish finish) {
   const std::size_t k = g.packing.k, panel_bytes = k * kPanel * sizeof(W);
   const std::size_t tiles = ceil_div(range.row1 - range.row0, kRows);
   if (tiles == 0) return;
-  const std::size_t wanted = ceil_div(panel_bytes, kCacheLine * tiles), lines = wanted < k ? wanted : k;
+  const std::size_t pace = ceil_div(panel_bytes, tiles * k);
   for (std::size_t panel = range.panel0; panel < range.panel1; ++panel) {
     const char* packed = static_cast<const char*>(g.packed) + panel * panel_bytes;
     const char* next = packed + (panel + 1 < range.panel1 ? panel_bytes : 0);
     const PanelColumns c = columns_of(g.packing, panel, kLanes);
     const f32 bias0 = g.bias ? load_first(g.bias + c.first, c.n_first) : set1(0.0f);
     const f32 bias1 = g.bias ? load_first(g.bias + c.second, c.n_second) : set1(0.0f);
-    for (std::size_t row = range.row0, rows; row < range.row1; row += rows, next += lines * kCacheLine) {
+    for (std::size_t row = range.row0, rows; row < range.row1; row += rows, next += pace * k) {
       rows = tile_rows(range.row1 - row);
       gemm_rows<kRows>(static_cast<int>(rows), k, operand(g.x, g.ldx, row), g.ldx / sizeof(float),
-                       reinterpret_cast<const W*>(packed), next, lines, sums, kPanel);
+                       reinterpret_cast<const W*>(packed), next, pace, sums, kPanel);
       for (std::size_t r = 0; r < rows; ++r) {
         const f32 v0 = load(sums + r * kPanel), v1 = load(sums + r * kPanel + kLanes);
         if (g.bias)

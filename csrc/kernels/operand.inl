@@ -2,7 +2,6 @@
 
 constexpr std::size_t kLanes = f32::lanes;
 constexpr std::size_t kPanel = 2 * kLanes;
-constexpr std::size_t kCacheLine = 64;
 
 inline std::size_t operand_bytes(std::size_t columns) { return columns * sizeof(float); }
 
