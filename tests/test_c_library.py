@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from c_interface import CSRC, LIBRARY
-from native import tiers
+from native import tiers, tiers_and_dtypes
 
 import refimpl
 from refimpl import backend
@@ -18,9 +18,15 @@ from refimpl.cli import main
 from refimpl.engine import Engine
 from refimpl.verify.c_port import CPort
 from refimpl.verify.cases import CASES, case
+from refimpl.verify.engine_port import EnginePort
 from refimpl.verify.gates import verify
+from refimpl.verify.port import Request
+from refimpl.verify.rounding import DTYPES
 
 every_tier = pytest.mark.parametrize("tier", tiers())
+every_dtype = pytest.mark.parametrize(
+    ("tier", "dtype"), [(tier, dtype) for tier, dtype in tiers_and_dtypes() if dtype in DTYPES]
+)
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 TINY = Path(refimpl.__file__).parent / "bundled" / "tiny"
 IDS = [1, 17, 4000, 2]
@@ -116,9 +122,9 @@ def test_headers_stand_alone(compiler: list[str], tmp_path: Path) -> None:
         subprocess.run([*line, f"-I{CSRC}", str(source)], check=True)
 
 
-@every_tier
-def test_library_is_exact_spec_in_every_case(tier: str) -> None:
-    report = verify(CPort(tier), CASES, runtime=False)
+@every_dtype
+def test_library_is_exact_spec_in_every_case(tier: str, dtype: str) -> None:
+    report = verify(CPort(tier, dtype=dtype), CASES, runtime=False)
     assert report.verdict == "exact-spec", [f.message for f in report.findings]
     assert len(report.cases) == len(CASES)
 
@@ -133,6 +139,23 @@ def test_command_takes_the_library(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["verify", "--engine-library", "scalar", "--case", "two-tokens", "--no-runtime"]
     assert main(command) == 0
     assert "libmodernbert.so, tier scalar (float32): exact-spec" in capsys.readouterr().out
+
+
+@every_dtype
+def test_library_computes_in_the_dtype_that_is_verified(tier: str, dtype: str) -> None:
+    p = case("two-tokens").model()
+    request = Request.of("two-tokens", case("two-tokens").config, p)
+    ports = CPort(tier, dtype=dtype), EnginePort(tier, dtype=dtype)
+    got, expected = (port.run(request).taps["final_norm"] for port in ports)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_command_hands_the_dtype_on(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", "--engine-library", "scalar", "--case", "two-tokens", "--no-runtime"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--dtype", "float16"])  # which the engine has not, and has a budget
+    assert ended.value.code == 2
+    assert "dtype 'float16' is not verified on tier scalar" in capsys.readouterr().err
 
 
 def test_library_tells_its_place() -> None:

@@ -127,6 +127,9 @@ def test_an_export_of_some_cases(tmp_path, capsys):
         (("--onnx", "none.onnx"), "--case"),
         (("--command", "true", "--dtype", "int8"), "--dtype 'int8' is unknown"),
         (("--command", "true", "--map", "none.json"), "none.json is not readable"),
+        (("--command", "true", "--timeout", "nan"), "must be at least 0, not nan"),
+        (("--command", "true", "--json", "no/x.json"), "--json no/x.json: there is no folder no"),
+        (("--command", "true", "--html", "."), "--html . is a folder"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_would_be_right(

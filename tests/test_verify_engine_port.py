@@ -4,7 +4,7 @@ budget: exact-spec, in any company."""
 from dataclasses import replace
 
 import pytest
-from native import tiers_and_dtypes
+from native import extension, tiers_and_dtypes
 
 from refimpl.cli import main
 from refimpl.verify.cases import CASES, case
@@ -55,6 +55,16 @@ def test_engine_in_bfloat16_is_no_float32_port():
 
     report = verify(Claims("scalar"), [case("window-66")], "float32", runtime=False)
     assert report.verdict != "exact-spec"
+
+
+def test_engine_port_takes_the_best_tier_that_the_environment_leaves(monkeypatch):
+    monkeypatch.delenv("REFIMPL_ISA", raising=False)
+    assert EnginePort().tier == extension().best_tier()
+    monkeypatch.setenv("REFIMPL_ISA", "scalar")
+    assert EnginePort().tier == "scalar"
+    monkeypatch.setenv("REFIMPL_ISA", "mmx")
+    with pytest.raises(ValueError, match="REFIMPL_ISA is 'mmx'"):
+        EnginePort()
 
 
 def test_engine_dtype_without_a_budget_is_refused():

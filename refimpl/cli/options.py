@@ -86,6 +86,14 @@ def count(text: str) -> int:
     return _at_least(0, text)
 
 
+def seconds(text: str) -> float:
+    """An argparse type: a time, at least 0."""
+    value = float(text)
+    if not value >= 0.0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
+
+
 def _at_least(least: int, text: str) -> int:
     value = int(text)
     if value < least:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .options import seconds
+
 if TYPE_CHECKING:
     from ..verify.cases import Case
     from ..verify.names import Description
@@ -68,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--dtype", help="what the port computes in (default: what it says)")
     what.add_argument("--map", metavar="FILE", type=Path, help="JSON: names and layouts of a dump")
     what.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=300.0, help="of a call of the port"
+        "--timeout", metavar="SECONDS", type=seconds, default=300.0, help="of a call of the port"
     )
     what.add_argument(
         "--no-runtime", action="store_true", help="one pass per case, no calls in other company"
@@ -89,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     with usage_errors(args):
         if args.dtype is not None and args.dtype not in DTYPES:
             raise ValueError(f"--dtype {args.dtype!r} is unknown; known: {', '.join(DTYPES)}")
+        for name in ("json", "html"):
+            writable(f"--{name}", getattr(args, name))
         cases = chosen(args.case)
         port = port_of(args, cases)
         cases = answered(args, cases)
@@ -158,7 +162,7 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
     if args.engine_library is not None:
         from ..verify.c_port import CPort
 
-        return CPort(args.engine_library or None)
+        return CPort(args.engine_library or None, dtype=args.dtype or "float32")
     if args.onnx is not None:
         from ..verify.onnx_port import OnnxPort
 
@@ -188,6 +192,14 @@ def described(path: Path | None) -> Description:
     from ..verify.names import Description, read_description
 
     return Description() if path is None else read_description(path)
+
+
+def writable(option: str, path: Path | None) -> None:
+    """ValueError when a report could not be written, told before minutes of work, not after."""
+    if path is not None and path.is_dir():
+        raise ValueError(f"{option} {path} is a folder; it must be a file")
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
 
 
 def tell(args: argparse.Namespace, report: Report) -> None:

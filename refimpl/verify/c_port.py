@@ -27,17 +27,19 @@ Array = np.ndarray
 class CPort(EnginePort):
     """As EnginePort. Raises MissingExtraError without cffi."""
 
-    def __init__(self, tier: str | None = None, num_threads: int | None = None) -> None:
+    def __init__(
+        self, tier: str | None = None, num_threads: int | None = None, dtype: str = "float32"
+    ) -> None:
         if find_spec("cffi") is None:
             raise MissingExtraError("cffi", "verify", "calling the C interface")
-        super().__init__(tier, num_threads)
+        super().__init__(tier, num_threads, dtype)
 
     @property
     def name(self) -> str:
         return f"libmodernbert.so, tier {self.tier}"
 
     def make(self, config: ModernBertConfig, params: Mapping[str, Array]) -> Engine:
-        return CEngine(config, params, self.num_threads, self.tier)
+        return CEngine(config, params, self.num_threads, self.tier, self.dtype)
 
 
 class CEngine(Engine):
@@ -49,6 +51,7 @@ class CEngine(Engine):
         params: Mapping[str, Array],
         num_threads: int | None,
         tier: str,
+        dtype: str,
     ) -> None:
         from cffi import FFI
 
@@ -56,7 +59,7 @@ class CEngine(Engine):
         self._ffi.cdef(declarations())
         self._lib: Any = self._ffi.dlopen(str(library()))
         self._hidden, self.num_threads = config.hidden_size, num_threads or 0
-        names = [self._ffi.new("char[]", text.encode()) for text in (tier, "float32")]
+        names = [self._ffi.new("char[]", text.encode()) for text in (tier, dtype)]
         options = self._struct("options", tier_cap=names[0], dtype=names[1])
         made = self._ffi.new("modernbert_model **")
         with tempfile.TemporaryDirectory(prefix="modernbert-verify-") as folder:

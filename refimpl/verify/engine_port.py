@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..backend import native
+from ..backend import chosen_tier, native
 from ..config import ModernBertConfig
 from ..engine import Engine
 from ..heads import HEADS
@@ -26,8 +26,9 @@ Array = np.ndarray
 
 
 class EnginePort:
-    """tier: one of `_native.tiers()`, None for the best; dtype: one that it computes in and that
-    has a budget. Raises ValueError for what is not there, or when the extension was not built."""
+    """tier: one of `_native.tiers()`, None for the best that REFIMPL_ISA leaves; dtype: one that it
+    computes in and that has a budget. Raises ValueError for what is not there, or when the
+    extension was not built."""
 
     abilities = frozenset({"inputs", "state", "threads", "packed", "positions"})
 
@@ -35,7 +36,7 @@ class EnginePort:
         self, tier: str | None = None, num_threads: int | None = None, dtype: str = "float32"
     ) -> None:
         here = native().tiers()
-        self.tier, self.num_threads = tier or here[0], num_threads
+        self.tier, self.num_threads = tier or chosen_tier(), num_threads
         if self.tier not in here:
             raise ValueError(f"tier {tier!r} does not run here; these do: {', '.join(here)}")
         known = [name for name in native().dtypes(self.tier) if name in DTYPES]
