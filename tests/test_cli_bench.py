@@ -82,6 +82,22 @@ def test_ctrl_c_prints_what_there_is(capsys, monkeypatch):
     assert record["shape"] == "1x3" and record["error"] is None
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--shapes=99999999999999999999x1", "is larger than any memory"),
+        (f"--shapes={2**60}x1", "is larger than any memory"),
+        ("--shapes=1x3,2x2,1x3", "'1x3' is named twice"),
+        ("--seconds=nan", "must be at least 0, not nan"),
+        ("--seconds=-1", "must be at least 0, not -1"),
+    ],
+)
+def test_number_that_cannot_be_is_wrong_usage(option, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", option])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["", "8", "0x4", "4x0", "1x2,", "x", "-1x3", "1x2 ,3x4"])
 def test_shape_that_is_none_is_wrong_usage(text, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_format, add_model, model_options
+from .options import add_format, add_model, model_options, seconds
 from .records import Record, Writer
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=seconds,
         default=2.0,
         metavar="S",
         help="how long each shape is run, but at least once (default: %(default)g)",
@@ -63,13 +63,18 @@ def shapes(text: str) -> dict[str, list[int]]:
 
     found = {}
     for name in text.split(","):
+        if name in found:
+            raise argparse.ArgumentTypeError(f"{name!r} is named twice")
         match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", name)
         if name == "mixed":
             least, most, texts = MIXED
             drawn = np.random.default_rng(SEED).integers(least, most + 1, texts)
             found[name] = [int(n) for n in drawn]
         elif match:
-            found[name] = [int(match[2])] * int(match[1])
+            try:
+                found[name] = [int(match[2])] * int(match[1])
+            except (OverflowError, MemoryError):
+                raise argparse.ArgumentTypeError(f"{name!r} is larger than any memory") from None
         else:
             raise argparse.ArgumentTypeError(f"{name!r} is neither TEXTSxTOKENS nor mixed")
     return found
