@@ -10,13 +10,15 @@ decides what the caller leaves open:
     REFIMPL_THREADS         the engine's threads, else OMP_NUM_THREADS, else the usable cores
     REFIMPL_REQUIRE_NATIVE  1: a missing engine is an error, where "auto" would fall back to numpy
 
-The only module that imports `_native`.
+The only module that imports `_native`. Long because what is chosen and what is told about the
+choice must stay the same.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +36,9 @@ BACKENDS: dict[str, tuple[str, ...]] = {
 # Dtypes of native that take a unit which one tier alone has.
 ONLY_ON = {"bf16x3": "amx"}
 
+# Of the engine; more are not used (csrc/base/pool.h).
+MOST_THREADS = 256
+
 # Written by setup.py where it could not build the extension: one line that says why.
 NOT_BUILT = Path(__file__).with_name("native_not_built.txt")
 
@@ -43,24 +48,35 @@ def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[s
     if dtype is None:  # which numpy takes for float64
         raise ValueError(f"dtype is None; available: {', '.join(_all_dtypes())}")
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    by = ""
     if backend == "auto":
         backend = _automatic(name)
+        if backend == os.environ.get("REFIMPL_BACKEND"):
+            by = f"REFIMPL_BACKEND is {backend!r}: "
+        elif not any(name in dtypes for dtypes in BACKENDS.values()):
+            raise ValueError(
+                f"dtype {name!r} is not available; available: {', '.join(_all_dtypes())}"
+            )
     if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is not available; available: {', '.join(present())}")
+        raise ValueError(
+            f"{by}backend {backend!r} is not available; available: {', '.join(present())}"
+        )
     offered = dtypes_of(backend)
     if name not in offered:
         why = why_not_dtypes().get(name) if backend == "native" else None
         raise ValueError(
-            f"dtype {name!r} is not available on backend {backend}: {', '.join(offered)}"
+            f"{by}dtype {name!r} is not available on backend {backend}: {', '.join(offered)}"
             + (f" ({name}: {why})" if why else "")
         )
     if num_threads is not None and backend == "numpy":
         raise ValueError(
-            f"num_threads is {num_threads!r}, but the numpy backend has the threads of its BLAS; "
-            "set OMP_NUM_THREADS before Python starts"
+            f"{by}num_threads is {num_threads!r}, but the numpy backend has the threads of its "
+            "BLAS; set OMP_NUM_THREADS before Python starts"
         )
     if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
         raise ValueError(f"num_threads is {num_threads!r}; it must be an int of at least 1")
+    if num_threads is None and backend == "native":
+        default_threads()  # now, not at the first call
     return backend, name
 
 
@@ -156,6 +172,15 @@ def chosen_tier() -> str:
         raise ValueError(f"REFIMPL_ISA is {cap!r}: {error}") from None
 
 
+def default_threads() -> int:
+    """The engine's threads where nobody names a number. ValueError for a REFIMPL_THREADS that is
+    no number of at least 1 (the library itself would pass over it)."""
+    given = os.environ.get("REFIMPL_THREADS")
+    if given and not re.fullmatch(r"\s*0*[1-9][0-9]*\s*", given):
+        raise ValueError(f"REFIMPL_THREADS is {given!r}; it must be an int of at least 1")
+    return native().default_threads()
+
+
 # -- facts ----------------------------------------------------------------------------------------
 
 
@@ -194,7 +219,7 @@ def _native_facts() -> dict[str, Any]:
         "tiers": module.tiers(),
         "left_out": left_out,
         "dtypes_left_out": why_not_dtypes(),
-        "threads": module.default_threads(),
+        "threads": default_threads(),
         "compiler": module.compiler,
         "library": str(library()),
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import chosen_tier, native
+from .backend import MOST_THREADS, chosen_tier, default_threads, native
 from .bfloat16 import BFLOAT16
 from .config import ModernBertConfig
 from .safetensors import release
@@ -29,9 +29,9 @@ class Engine:
 
     params: name -> array (params.py), float32, float16 or BFLOAT16; the token embedding is read in
     place, the matrices are packed, and the pages of the file behind them let go of, layer by layer.
-    num_threads: None for the default (backend.py), taken now and kept. tier: None for the best that
-    `REFIMPL_ISA` leaves. dtype: what the products are computed in, one that the tier has. Raises
-    ValueError.
+    num_threads: None for the default (backend.py), taken now and kept; of more than MOST_THREADS
+    those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
+    in, one that the tier has. Raises ValueError.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Engine:
         self._embedding = params["embeddings.tok_embeddings.weight"]
         self._types = params.get("embeddings.token_type_embeddings.weight")
         self._hidden = config.hidden_size
-        self.num_threads: int = num_threads or native().default_threads()
+        self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
 
     @property
     def tier(self) -> str:

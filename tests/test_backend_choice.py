@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,8 +74,17 @@ def test_auto_is_native_for_float32_and_numpy_for_the_rest(pretended, monkeypatc
     assert backend.resolve("auto", "float32")[0] == "native"
     assert backend.resolve("auto", "float64")[0] == "numpy"
     monkeypatch.setenv("REFIMPL_BACKEND", "tpu")
-    with pytest.raises(ValueError, match="'tpu' is not available; available: native, numpy"):
+    told = "REFIMPL_BACKEND is 'tpu': backend 'tpu' is not available; available: native, numpy"
+    with pytest.raises(ValueError, match=told):
         backend.resolve("auto", "float32")
+
+
+def test_refusal_names_the_variable_that_chose_the_backend(pretended, monkeypatch):
+    monkeypatch.setenv("REFIMPL_BACKEND", "numpy")
+    with pytest.raises(ValueError, match="^REFIMPL_BACKEND is 'numpy': dtype 'bfloat16' is not"):
+        backend.resolve("auto", "bfloat16")
+    with pytest.raises(ValueError, match="^dtype 'bfloat16' is not available on backend numpy"):
+        backend.resolve("numpy", "bfloat16")
 
 
 def test_without_the_extension_auto_is_numpy_unless_it_is_required(without, monkeypatch):
@@ -99,7 +109,8 @@ def test_without_the_extension_auto_is_numpy_unless_it_is_required(without, monk
         ("native", "float64", "'float64' is not available on backend native: float32, bfloat16$"),
         ("auto", "bf16x3", r"native: float32, bfloat16 \(bf16x3: tier middle lacks it, amx has it"),
         ("numpy", "bfloat16", "'bfloat16' is not available on backend numpy: float32, float64$"),
-        ("auto", "float16", "'float16' is not available on backend numpy: float32, float64$"),
+        ("auto", "float16", "'float16' is not available; available: float32, bfloat16, float64$"),
+        ("numpy", "float16", "'float16' is not available on backend numpy: float32, float64$"),
     ],
 )
 def test_dtype_that_a_backend_or_tier_lacks_is_refused(pretended, wanted, dtype, told):
@@ -117,6 +128,23 @@ def test_dtype_follows_the_tier_that_is_left(pretended, monkeypatch):
 def test_dtype_is_never_guessed(name, pretended):
     with pytest.raises(ValueError, match="dtype is None; available: float32, bfloat16, float64"):
         backend.resolve(name, None)
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "abc", "3.7", "2,4", "1e3", "two"])
+def test_threads_variable_that_is_no_number_is_refused(pretended, monkeypatch, value):
+    monkeypatch.setenv("REFIMPL_THREADS", value)
+    told = f"REFIMPL_THREADS is {value!r}; it must be an int of at least 1"
+    for refused in (lambda: backend.resolve("auto", "float32"), backend.info):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            refused()
+    assert backend.resolve("auto", "float32", 2)[0] == "native"  # not asked
+    assert backend.resolve("auto", "float64")[0] == "numpy"
+
+
+@pytest.mark.parametrize("value", ["", "2", " 02 "])
+def test_threads_variable_may_be_empty_or_a_number(pretended, monkeypatch, value):
+    monkeypatch.setenv("REFIMPL_THREADS", value)
+    assert backend.info()["native"]["threads"] == 3
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])

@@ -203,9 +203,19 @@ def child(code: str, variables: dict[str, str]) -> str:
 def test_threads_follow_the_environment_else_the_affinity(variables, cpus, expected):
     code = (
         f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cpus}])\n"
-        "from refimpl import info; print(info()['native']['threads'])"
+        "from refimpl.backend import native; print(native().default_threads())"
     )
     assert int(child(code, variables)) == expected
+
+
+def test_threads_beyond_the_engines_most_are_told_as_that():
+    most = child(
+        "from refimpl.backend import native; print(native().default_threads())",
+        {"REFIMPL_THREADS": str(10**9)},
+    )
+    model = refimpl.ModernBERT.from_variant("tiny", backend="native", num_threads=10**30)
+    assert model.engine.num_threads == int(most)
+    assert model([[1, 2]])["last_hidden_state"].shape == (1, 2, 256)
 
 
 def test_one_cpu_of_affinity_uses_one_thread():
