@@ -62,16 +62,18 @@ MODERNBERT_API const char *modernbert_tier_missing(size_t i);
 /* The best tier that runs here, offers the dtype (NULL: float32) and is not above `cap` (NULL or "":
  * no cap). */
 MODERNBERT_API int modernbert_best_tier(const char *cap, const char *dtype, const char **tier);
-/* REFIMPL_THREADS, else OMP_NUM_THREADS, else the least of affinity, cgroup quota and cores. */
+/* REFIMPL_THREADS, else OMP_NUM_THREADS, else the least of affinity, cgroup quota and cores; at most
+ * 256. A variable that holds no positive number is passed over. */
 MODERNBERT_API int modernbert_default_threads(void);
 
 /* -- a model -- */
 
 typedef struct {
     size_t struct_size;
-    const char *dtype;    /* of the products: "float32" (NULL), "bf16x3", "bfloat16" */
-    const char *tier_cap; /* no tier above this one; NULL: the best that runs here */
-    int threads;          /* of a forward pass that names none; 0: modernbert_default_threads() */
+    const char *dtype; /* of the products: "float32" (NULL), "bf16x3", "bfloat16" */
+    /* No tier above this one; NULL: the best that runs here. REFIMPL_ISA is not read: pass it on. */
+    const char *tier_cap;
+    int threads; /* of a forward pass that names none, at most 256; 0: modernbert_default_threads() */
     /* Called in the calling thread when the weights of a layer were copied, whose source is not read
      * again. NULL: not called. */
     void (*packed)(void *user, int64_t layer);
@@ -138,7 +140,7 @@ typedef struct {
     const int64_t *ids;           /* [total] in 0 .. vocab - 1 */
     const float *embeddings;      /* [total, hidden], before their norm */
     const int64_t *token_types;   /* [total]; NULL: type 0, where the model has types */
-    const int64_t *positions;     /* [total]; NULL: 0, 1, .. in each sequence */
+    const int64_t *positions;     /* [total], any; NULL: 0, 1, .. in each sequence */
     const unsigned char *visible; /* [total], 0: hidden as a key; NULL: all visible */
 } modernbert_input;
 

@@ -210,6 +210,7 @@ def test_facts_of_the_build_are_those_of_info() -> None:
     assert "'mmx' is unknown" in last_error()
     assert lib.modernbert_best_tier(b"scalar", b"bf16x3", tier) == INVALID
     assert "'bf16x3' is not available" in last_error()
+    assert last_error().endswith("on tier 'scalar' or below: float32, bfloat16")
 
 
 # -- callbacks ------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "size 0": (lambda: of_size("input", 0), "struct_size is 0"),
     "size beyond": (lambda: of_size("input", 10**6), "struct_size is 1000000"),
     "no lengths": (lambda: struct("input", sequences=1, ids=IDS), "cu_seqlens is NULL"),
-    "negative batch": (lambda: struct("input", sequences=-1, cu_seqlens=IDS), "negative"),
+    "negative batch": (lambda: struct("input", sequences=-1, cu_seqlens=IDS), "sequences is -1"),
     "huge batch": (lambda: struct("input", sequences=2**62, cu_seqlens=IDS), "any memory"),
     "both": (lambda: input_of([0, 5], ids=IDS, embeddings=FLOATS), "exactly one"),
     "neither": (lambda: input_of([0, 5]), "exactly one"),
@@ -322,6 +323,8 @@ def test_other_bad_arguments_of_a_forward_are_refused(small: Model) -> None:
     for total, batch, threads in ((-1, 1, 1), (1, -1, 1), (2**62, 1, 1), (1, 2**62, 1), (1, 1, -1)):
         status = lib.modernbert_workspace_bytes(small.handle, total, batch, threads, bytes_)
         assert status == INVALID
+    assert lib.modernbert_workspace_bytes(small.handle, 1, -2, 1, bytes_) == INVALID
+    assert last_error() == "1 tokens in -2 sequences: neither may be negative"
     assert lib.modernbert_workspace_bytes(small.handle, 1, 1, 1, null) == INVALID
     assert lib.modernbert_model_facts(null, struct("facts")) == INVALID
     assert lib.modernbert_model_facts(small.handle, null) == INVALID
@@ -407,7 +410,10 @@ THETAS = ffi.new("double[4]", [1e4, 1e4, float("nan"), 1e4])
 INFINITE = ffi.new("double[4]", [1e4, 1e4, float("inf"), 1e4])
 BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "size": ({"struct_size": 3}, "struct_size is 3"),
-    "vocab": ({"vocab": CASES[0].vocab + 1}, "another shape"),
+    "vocab": (
+        {"vocab": CASES[0].vocab + 1},
+        rf"another shape than \[{CASES[0].vocab + 1}, \d+\]: \[{CASES[0].vocab}, \d+\]",
+    ),
     "no vocab": ({"vocab": 0}, "vocab is 0"),
     "negative vocab": ({"vocab": -1}, "vocab is -1"),
     "huge vocab": ({"vocab": 2**62}, "vocab is"),
@@ -429,6 +435,7 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "theta nan": ({"thetas": THETAS}, r"thetas\[2\] is nan"),
     "theta inf": ({"thetas": INFINITE}, r"thetas\[2\] is inf"),
     "eps 0": ({"norm_eps": 0.0}, "norm_eps is 0"),
+    "eps": ({"norm_eps": -1e-9}, "norm_eps is -1e-09;"),
     "eps nan": ({"norm_eps": float("nan")}, "norm_eps is nan"),
     "activation": ({"activation": "mish"}, "activation is 'mish'"),
 }
@@ -464,9 +471,9 @@ def test_bad_tensors_are_refused() -> None:
 TENSORS: dict[str, tuple[Callable[[Any], object], str]] = {
     "no name": (lambda t: setattr(t, "name", ffi.NULL), "name is NULL"),
     "no data": (lambda t: setattr(t, "data", ffi.NULL), "has no data"),
-    "no shape": (lambda t: setattr(t, "shape", ffi.NULL), "another shape"),
-    "rank": (lambda t: setattr(t, "rank", -1), "another shape"),
-    "huge rank": (lambda t: setattr(t, "rank", 2**31 - 1), "another shape"),
+    "no shape": (lambda t: setattr(t, "shape", ffi.NULL), "its shape is NULL"),
+    "rank": (lambda t: setattr(t, "rank", -1), "its rank is -1"),
+    "huge rank": (lambda t: setattr(t, "rank", 2**31 - 1), "its rank is 2147483647"),
     "storage": (lambda t: setattr(t, "storage", 3), "storage 3"),
     "misaligned": (
         lambda t: setattr(t, "data", ffi.cast("char *", t.data) + 1), "not aligned"

@@ -12,7 +12,8 @@ constexpr std::int64_t kMaxTokens = std::int64_t{1} << 31;
 // What the engine may allocate for so many tokens stays countable.
 void check_total(const Engine& engine, std::int64_t total, std::int64_t sequences) {
   const std::size_t widest = std::max(3 * engine.plan.hidden, 2 * engine.plan.inter);
-  if (total < 0 || sequences < 0) refuse("negative numbers of tokens or sequences");
+  if (total < 0 || sequences < 0)
+    refuse(std::to_string(total) + " tokens in " + std::to_string(sequences) + " sequences: neither may be negative");
   if (total > kMaxTokens || sequences > kMaxTokens || static_cast<std::size_t>(total) > kMaxElements / widest)
     refuse(std::to_string(total) + " tokens in " + std::to_string(sequences) + " sequences are more than any memory");
 }
@@ -28,6 +29,7 @@ void check_range(const char* name, const std::int64_t* values, std::size_t count
 Batch batch_of(const modernbert_model& model, const modernbert_input& in, const float* out, std::size_t out_count,
                std::vector<float>& rows) {
   const std::size_t hidden = model.engine->plan.hidden;
+  if (in.sequences < 0) refuse("input->sequences is " + std::to_string(in.sequences) + "; it must be at least 0");
   check_total(*model.engine, 0, in.sequences);
   const std::int64_t* cu = &not_null(in.cu_seqlens, "input->cu_seqlens");
   if (cu[0] != 0) refuse("input->cu_seqlens starts with " + std::to_string(cu[0]) + ", not with 0");

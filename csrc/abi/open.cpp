@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <optional>
@@ -91,9 +92,10 @@ std::uint64_t size_of(const char* name, std::int64_t value, std::int64_t least, 
 }
 
 double positive(const std::string& name, double value) {
-  if (!(std::isfinite(value) && value > 0.0))
-    refuse("config->" + name + " is " + std::to_string(value) + "; it must be positive and finite");
-  return value;
+  if (std::isfinite(value) && value > 0.0) return value;
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  refuse("config->" + name + " is " + text + "; it must be positive and finite");
 }
 
 Config config_given(const modernbert_config& given) {
@@ -118,6 +120,15 @@ Config config_given(const modernbert_config& given) {
   return c;
 }
 
+// What a tensor has instead of `wanted`; its shape is read where it has as many axes.
+std::string given_shape(const modernbert_tensor& t, const Shape& wanted) {
+  if (t.rank < 0 || static_cast<std::size_t>(t.rank) != wanted.size()) return "its rank is " + std::to_string(t.rank);
+  if (!t.shape) return "its shape is NULL";
+  std::string text;
+  for (int i = 0; i < t.rank; ++i) text += (i ? ", " : "") + std::to_string(t.shape[i]);
+  return "[" + text + "]";
+}
+
 // The caller's tensors by name: each of the encoder's, of its shape, once.
 Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::size_t count) {
   const auto needed = encoder_shapes(config);
@@ -132,10 +143,11 @@ Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::si
     if (t.rank < 0 || static_cast<std::size_t>(t.rank) != shape->second.size() || !t.shape ||
         !std::equal(shape->second.begin(), shape->second.end(), t.shape,
                     [](std::uint64_t n, std::int64_t m) { return m >= 0 && n == static_cast<std::uint64_t>(m); }))
-      refuse(shown + " has another shape than " + shape_text(shape->second));
+      refuse(shown + " has another shape than " + shape_text(shape->second) + ": " + given_shape(t, shape->second));
     const bool half = t.storage == MODERNBERT_BFLOAT16 || t.storage == MODERNBERT_FLOAT16;
     if (!half && t.storage != MODERNBERT_FLOAT32)
-      refuse(shown + " has the storage " + std::to_string(static_cast<int>(t.storage)) + ", which is unknown");
+      refuse(shown + " has the storage " + std::to_string(static_cast<int>(t.storage)) +
+             "; it must be a modernbert_storage");
     if (!t.data) refuse(shown + " has no data");
     if (reinterpret_cast<std::uintptr_t>(t.data) % (half ? 2 : 4)) refuse(shown + " is not aligned as its elements");
     const Storage storage = t.storage == MODERNBERT_BFLOAT16  ? Storage::bfloat16
