@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -30,6 +31,18 @@ void pause() {
 #endif
 }
 
+// How a thread rounds and whether it flushes subnormal numbers: each thread's own, so helpers take over
+// the caller's.
+#if defined(__x86_64__)
+using Arithmetic = unsigned;  // MXCSR: several times faster than <cfenv>, which looks after the x87 as well
+void get_arithmetic(Arithmetic& a) { a = __builtin_ia32_stmxcsr(); }
+void set_arithmetic(const Arithmetic& a) { __builtin_ia32_ldmxcsr(a); }
+#else
+using Arithmetic = std::fenv_t;
+void get_arithmetic(Arithmetic& a) { std::fegetenv(&a); }
+void set_arithmetic(const Arithmetic& a) { std::fesetenv(&a); }
+#endif
+
 // Waits for ready() without sleeping, for kSpin at most. Whether it came.
 template <class F>
 bool spin_until(F ready) {
@@ -44,6 +57,7 @@ bool spin_until(F ready) {
 struct Loop {
   const Body& body;
   const std::size_t tasks;
+  Arithmetic arithmetic{};
   std::atomic<std::size_t> next{0};
   std::atomic<int> helpers{0};  // that were asked, less those that are done or were too late
 };
@@ -64,6 +78,7 @@ class Pool {
   bool run(int threads, Loop& loop, Stop* stop, bool (*is_mine)(Pool*)) {
     if (taken_.exchange(true, std::memory_order_acquire)) return false;
     grow(threads - 1);
+    get_arithmetic(loop.arithmetic);
     const int helpers = std::min(threads - 1, born_);
     loop.helpers.store(helpers, std::memory_order_relaxed);
     for (int i = 0; i < helpers; ++i) offer(slots_[i], &loop);
@@ -124,6 +139,7 @@ class Pool {
       }
       Loop* loop = slot.offered.exchange(nullptr, std::memory_order_acquire);
       if (!loop) continue;  // taken back
+      set_arithmetic(loop->arithmetic);
       work(*loop, index + 1, nullptr);
       if (loop->helpers.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // from here on it may be gone
         std::lock_guard<std::mutex> lock(mutex_);

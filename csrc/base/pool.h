@@ -46,7 +46,8 @@ struct Body {
 bool run_loop(int threads, std::size_t tasks, const Body& body, Stop* stop);
 
 // f(task, thread) for task in [0, tasks), on up to `threads` threads, thread in [0, threads). Which
-// thread takes which task is not determined. f must neither throw nor start a loop.
+// thread takes which task is not determined; all round, and flush subnormal numbers or not, as the
+// calling thread does. f must neither throw nor start a loop.
 // The calling thread polls `stop` (may be null) before each of its tasks; once it says yes no task
 // begins. Returns when every begun task has ended: true when all are done, false when stopped.
 // `stop` may run loops of its own, and must not throw. Throws std::bad_alloc before anything is begun,

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cfenv>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -90,6 +91,22 @@ void helpers_are_as_many_as_tasks_allow_and_take_no_signals_but_faults() {
     for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) CHECK(!(mask >> (s - 1) & 1));  // else no handler hears of them
   }
   CHECK(born == 2);
+}
+
+void helpers_round_as_the_caller_does() {
+  for (const int rounding : {FE_UPWARD, FE_DOWNWARD, FE_TONEAREST}) {
+    CHECK(std::fesetround(rounding) == 0);
+    const auto third = [] {
+      volatile double one = 1.0, three = 3.0;
+      return one / three;
+    };
+    const double expected = third();
+    std::atomic<int> inside{0};
+    parallel_for(3, 3, [&](std::size_t, int) {
+      for (++inside; inside < 3;) std::this_thread::yield();  // so that all have begun
+      CHECK(third() == expected);
+    });
+  }
 }
 
 void every_task_is_done_once_by_one_thread_at_a_time() {
@@ -295,6 +312,7 @@ int main() {
   std::thread([] {}).join();  // a sanitizer's own thread is born with the first
   PART(loops_of_one_task_wake_nobody);
   PART(helpers_are_as_many_as_tasks_allow_and_take_no_signals_but_faults);
+  PART(helpers_round_as_the_caller_does);
   PART(every_task_is_done_once_by_one_thread_at_a_time);
   PART(loops_follow_each_other);
   PART(several_callers_all_get_done);
