@@ -11,12 +11,15 @@ target=${1:?files or arguments}; seconds=${2:-60}
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 place=$root/build/fuzz
 cxx=${CXX:-clang++}
+[ -e "$root/tests/native/fuzz/$target.cpp" ] || { echo "$target is neither files nor arguments" >&2; exit 2; }
 flags="-std=c++17 -ffp-contract=off -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 mkdir -p "$place/objects" "$place/$target"
 cd "$root"
+newest=$(find csrc \( -name '*.h' -o -name '*.inl' -o -name '*.inc' \) -printf '%T@ %p\n' | sort -n | tail -1)
+newest=${newest#* }  # what is included: everything is built anew when it changes
 find csrc -name '*.cpp' ! -name bindings.cpp | while read -r file; do
   object=$place/objects/$(tr / - <<<"$file").o
-  [ "$object" -nt "$file" ] || echo "-c $file -o $object"
+  [ "$object" -nt "$file" ] && [ "$object" -nt "$newest" ] || echo "-c $file -o $object"
 done | xargs -r -P "$(nproc)" -L 1 "$cxx" $flags -fsanitize=fuzzer-no-link -Icsrc
 "$cxx" $flags -fsanitize=fuzzer -Icsrc -Itests/native "tests/native/fuzz/$target.cpp" "$place"/objects/*.o \
   -pthread -o "$place/$target.bin"
