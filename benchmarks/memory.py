@@ -120,7 +120,8 @@ def main() -> None:
     parser.add_argument("--folder", help="take these weights, not random ones")
     parser.add_argument("--variant", default="base")
     parser.add_argument("--calls", type=int, default=2000, help="of random lengths, at the end")
-    parser.add_argument("--dtype", nargs="*", default=dtypes_of("native"))
+    here = dtypes_of("native")
+    parser.add_argument("--dtype", nargs="*", choices=here, default=here)
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "DTYPE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:

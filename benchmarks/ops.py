@@ -66,6 +66,9 @@ def main() -> None:
     options = parser.parse_args()
     config = ModernBertConfig.from_variant(options.variant)
     tier, dtype, threads = options.tier, options.dtype, options.threads
+    if dtype not in native().dtypes(tier):
+        here = ", ".join(native().dtypes(tier))
+        parser.error(f"--dtype {dtype} is not here; tier {tier} has {here}")
     rates = {name: rate[str(threads)] for name, rate in limits(threads).items()}
     rows = operations(tier, dtype, threads, options.seconds, config)
     print(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,14 @@ DENSE = ("onnxruntime", "openvino")
 COPIES = 6
 # Spinning threads of the last runner have gone to sleep after this.
 PAUSE_S = 0.03
+
+
+def shape_names(text: str) -> list[str]:
+    """An argparse type: the shapes of a list with commas."""
+    for name in text.split(","):
+        if name != "mixed" and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", name):
+            raise argparse.ArgumentTypeError(f"{name!r} is neither TEXTSxTOKENS nor mixed")
+    return text.split(",")
 
 
 def sequences(shape: str, vocab: int) -> list:
@@ -183,7 +192,7 @@ def main() -> None:
     parser.add_argument("cache", type=Path, help="folder for weights, exports, truths and results")
     parser.add_argument("--variant", default="base")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--shapes", type=shape_names, default=",".join(SHAPES))
     parser.add_argument("--only", help="contenders to run, by the start of their names")
     parser.add_argument("--isa", choices=rivals.CAPS, help="cap everybody that can be capped")
     parser.add_argument("--seconds", type=float, default=60, help="about how long per shape")
@@ -200,11 +209,13 @@ def main() -> None:
     suffix = f"-{options.isa}" if options.isa else ""
     path = folder / f"results-{options.threads}{suffix}.json"
     table: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
-    shapes = options.shapes.split(",")
+    shapes = options.shapes
     wanted = [
         name for name in rivals.contenders()
         if not options.only or name.startswith(tuple(options.only.split(",")))
     ]  # fmt: skip
+    if not wanted:
+        parser.error(f"--only {options.only}: nobody; known: {', '.join(rivals.contenders())}")
     if not options.no_run:
         run_all(wanted, shapes, folder, table, path, config, options)
     for shape in shapes:

@@ -15,6 +15,7 @@ import json
 import sys
 
 import numpy as np
+from harness import machine
 
 from refimpl.backend import BACKENDS, native
 from refimpl.config import ModernBertConfig
@@ -71,6 +72,10 @@ def draw(rng: np.random.Generator, engine: Engine, vocab: int) -> bool:
     )
 
 
+def pairs(here: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{tier} {dtype}" for tier, dtype in here)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=10_000)
@@ -81,7 +86,7 @@ def main() -> None:
     here = [(t, d) for t in native().tiers() for d in native().dtypes(t)]
     wanted = [(t, d) for t, d in here if args.tier in (None, t) and args.dtype in (None, d)]
     if not wanted:
-        parser.error(f"tier {args.tier} has no dtype {args.dtype}")
+        parser.error(f"--dtype {args.dtype} is not here; these are: {pairs(here)}")
     result = {}
     for tier, dtype in wanted:
         name, rng = f"{tier} {dtype}", np.random.default_rng(args.seed)
@@ -91,7 +96,7 @@ def main() -> None:
                 sys.exit(f"{name}: draw {n} of seed {args.seed} differs")
         print(f"{name}: {args.draws} draws, no bit differs", flush=True)
         result[name] = {"draws": args.draws, "different": 0, "seed": args.seed}
-    print(json.dumps(result))
+    print(json.dumps({"rows": result, "machine": machine()}))
 
 
 if __name__ == "__main__":

@@ -118,6 +118,38 @@ def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
         assert 0 < both["refimpl float32"]["error"] < np.sqrt(np.finfo(np.float32).eps)
 
 
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("peers", ["FOLDER", "--only", "nobody"], "--only nobody: nobody; known: refimpl float32"),
+        ("peers", ["FOLDER", "--shapes", "1x16,x"], "'x' is neither TEXTSxTOKENS nor mixed"),
+        ("ops", ["--tier", "scalar", "--dtype", "bf16x3"], "tier scalar has float32"),
+        ("same_bits", ["--tier", "scalar", "--dtype", "bf16x3"], "scalar float32"),
+        ("memory", ["--dtype", "int8"], "invalid choice: 'int8'"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_measured(script, arguments, said, tmp_path):
+    given = [str(tmp_path) if x == "FOLDER" else x for x in arguments]
+    ended = subprocess.run(
+        [sys.executable, f"benchmarks/{script}.py", *given],
+        cwd=BENCHMARKS.parent, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2 and said in ended.stderr
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+def test_bits_benchmark_ends_in_json_with_the_machine():
+    out = subprocess.run(
+        [sys.executable, "benchmarks/same_bits.py", "--draws", "1", "--tier", "scalar",
+         "--dtype", "float32"],
+        cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    result = json.loads(out.splitlines()[-1])
+    assert result["rows"] == {"scalar float32": {"draws": 1, "different": 0, "seed": 0}}
+    assert result["machine"]["numpy"] == np.__version__
+
+
 def test_limits_without_a_compiler_say_so(harness, monkeypatch, tmp_path):
     import limits
 
