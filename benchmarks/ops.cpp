@@ -73,7 +73,7 @@ void row(const Setting& s, const char* op, const std::string& shape, double flop
 // As Forward::tiles.
 template <class F>
 void tiles(const Setting& s, const Packing& p, std::size_t rows, Memory& scratch, std::size_t scratch_bytes, F f) {
-  constexpr std::size_t kTasksPerThread = 2;
+  constexpr std::size_t kTasksPerThread = 4;
   const std::size_t panels = panels_of(p, s.k.lanes), chunks = ceil_div(rows, s.k.row_chunk);
   const std::size_t height = round_up(ceil_div(rows, chunks), s.k.row_block);
   const std::size_t wanted = static_cast<std::size_t>(s.threads) * kTasksPerThread;

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kRowwiseChunk = 32;
 // Equal tasks of a product are a multiple of so many per thread: none waits long for the last.
-constexpr std::size_t kTasksPerThread = 2;
+constexpr std::size_t kTasksPerThread = 4;
 
 const float* or_null(const Floats& x) { return x.empty() ? nullptr : x.data(); }
 
