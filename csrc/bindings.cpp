@@ -48,33 +48,36 @@ void check(int status) {
   }
 }
 
-// The GIL back for this thread. Before 3.14 Python ends a daemon thread that asks for it while the
-// interpreter goes down, by unwinding its stack, which C++ answers by ending the process: it is held
-// here until the process is over, as later Pythons do.
-void take_gil(PyThreadState* self) {
-  try {
-    PyEval_RestoreThread(self);
-  } catch (...) {
+// Before 3.14 Python ends a daemon thread that asks for the GIL while the interpreter goes down, by
+// unwinding its stack, which C++ answers by ending the process. In a catch (...): where that is what was
+// caught, and no exception, the thread is held until the process is over, as later Pythons do.
+void hold_if_ended() {
+  if (!std::current_exception())
     for (;;) pause();
+}
+
+// The GIL back for this thread.
+void take_gil(PyThreadState* thread) {
+  try {
+    PyEval_RestoreThread(thread);
+  } catch (...) {
+    hold_if_ended();
   }
 }
 
-// Without the GIL while this lives.
-class Released {
- public:
-  Released() : self_(PyEval_SaveThread()) {}
-  ~Released() { take_gil(self_); }
-  Released(const Released&) = delete;
+thread_local PyThreadState* self = nullptr;  // of a thread that gave the GIL away
 
- private:
-  PyThreadState* self_;
+// Without the GIL while this lives.
+struct Released {
+  Released() { self = PyEval_SaveThread(); }
+  ~Released() { take_gil(self); }
+  Released(const Released&) = delete;
 };
 
 // With it, in a callback of the thread that gave it away.
-class Taken {
- public:
-  Taken() { take_gil(PyGILState_GetThisThreadState()); }
-  ~Taken() { PyEval_SaveThread(); }
+struct Taken {
+  Taken() { take_gil(self); }
+  ~Taken() { self = PyEval_SaveThread(); }
   Taken(const Taken&) = delete;
 };
 
@@ -247,8 +250,13 @@ Float op_attention(const std::string& tier, const Float& q, const Float& k, cons
 
 // Python runs signal handlers in its main thread alone; others need not ask, nor wait for the GIL.
 bool in_main_thread() {
-  const py::module_ threading = py::module_::import("threading");
-  return threading.attr("get_ident")().equal(threading.attr("main_thread")().attr("ident"));
+  try {
+    const py::module_ threading = py::module_::import("threading");
+    return threading.attr("get_ident")().equal(threading.attr("main_thread")().attr("ident"));
+  } catch (...) {
+    hold_if_ended();
+    throw;
+  }
 }
 
 // Ctrl-C and other signals: Python's handlers run here. Not 0 when one of them raised.
@@ -268,6 +276,7 @@ struct Callback {
     try {
       if (!error) call(f);
     } catch (...) {
+      hold_if_ended();
       error = std::current_exception();
     }
     return error != nullptr;
