@@ -137,12 +137,12 @@ bool harmless(std::string name) {
          (middle.empty() || (middle.size() > 1 && middle.back() == '_'));
 }
 
-// Tensors of a head: those of Hugging Face's, and those of a head that config.json describes.
-bool of_a_head(const std::string& name, const Json& config) {
+// Tensors of a head: those of Hugging Face's, and those of a head that config.json has `described`.
+bool of_a_head(const std::string& name, bool described) {
   static const std::set<std::string> known = {"head.dense.weight", "head.dense.bias",   "head.norm.weight",
                                               "head.norm.bias",    "decoder.weight",    "decoder.bias",
                                               "classifier.weight", "classifier.bias"};
-  return known.count(name) || (starts(name, "head.") && config.find("refimpl_head"));
+  return known.count(name) || (described && starts(name, "head."));
 }
 
 // -- tensors --------------------------------------------------------------------------------------
@@ -195,10 +195,11 @@ ModelFolder read_folder(const std::string& given) {
                       "this tensor is missing");
 
   const std::map<std::string, Shape> shapes(needed.begin(), needed.end());
+  const bool described = config.find("refimpl_head") != nullptr;
   for (const auto& [name, tensor] : tensors) {
     const auto shape = shapes.find(name);
     if (shape == shapes.end()) {
-      if (!harmless(name) && !of_a_head(name, config))
+      if (!harmless(name) && !of_a_head(name, described))
         throw tensor.error("this tensor belongs to no part of the model that config.json names");
     } else if (tensor.shape != shape->second) {
       throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(shape->second));
