@@ -234,7 +234,7 @@ def test_model_wants_exactly_its_tensors_in_one_dtype(model):
     ("options", "message"),
     [
         (dict(backend="tpu"), "backend 'tpu' is not available; available: .*numpy"),
-        (dict(dtype="float16"), "dtype 'float16' is not available on backend numpy"),
+        (dict(dtype="float16"), "dtype 'float16' is not available; available: float32, .*float64"),
         (dict(weights_dataset="squad"), "weights_dataset is 'squad'"),
         (dict(seed=-1), "seed is -1; it must be an int of at least 0"),
         (dict(seed=True), "seed is True"),
