@@ -6,6 +6,9 @@ REFIMPL_REQUIRE_NATIVE=1 turns the skip into a failure.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,3 +63,23 @@ def misplaced(x: np.ndarray) -> dict[str, np.ndarray]:
         "transposed": np.asfortranarray(x),
         "reversed": x[::-1].copy()[::-1],
     }
+
+
+@contextmanager
+def repeated(function: Callable[[], Any], threads: int = 1) -> Iterator[None]:
+    """`function` over and over in so many other threads, while the block runs."""
+    done = threading.Event()
+
+    def busy() -> None:
+        while not done.is_set():
+            function()
+
+    others = [threading.Thread(target=busy) for _ in range(threads)]
+    for thread in others:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in others:
+            thread.join()

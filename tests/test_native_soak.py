@@ -8,13 +8,12 @@ from __future__ import annotations
 import multiprocessing
 import re
 import resource
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import Case, integers
-from native import engine_of, extension, tiers
+from native import engine_of, extension, repeated, tiers
 from test_native_process import in_child
 
 native = extension()
@@ -63,22 +62,14 @@ def test_a_thousand_forks_after_use_answer():
 
 def test_a_thousand_forks_while_others_compute_answer():
     engine = engine_of(CASE, tiers()[0], num_threads=3)
-    expected, done = engine.packed(IDS, WHOLE), threading.Event()
+    expected = engine.packed(IDS, WHOLE)
 
-    def busy():
-        while not done.is_set():
-            assert np.array_equal(engine.packed(IDS, WHOLE), expected)
+    def answers():
+        assert np.array_equal(engine.packed(IDS, WHOLE), expected)
 
-    others = [threading.Thread(target=busy) for _ in range(2)]
-    for t in others:
-        t.start()
-    try:
+    with repeated(answers, threads=2):
         for _ in range(1000):
             assert in_child(lambda: np.array_equal(engine.packed(IDS, WHOLE), expected)) == 0
-    finally:
-        done.set()
-        for t in others:
-            t.join()
 
 
 def test_a_pool_of_forked_processes_answers():

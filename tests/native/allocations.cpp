@@ -13,6 +13,7 @@
 #include <new>
 #include <vector>
 
+#include "check.h"
 #include "engine/engine.h"
 
 using namespace refimpl;
@@ -50,14 +51,6 @@ extern "C" void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
 }
 
 namespace {
-
-#define CHECK(what)                                                            \
-  do {                                                                         \
-    if (!(what)) {                                                             \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what); \
-      std::_Exit(1);                                                           \
-    }                                                                          \
-  } while (0)
 
 constexpr std::size_t kVocab = 50, kHidden = 64, kInter = 96, kTotal = 75;
 

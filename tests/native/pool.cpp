@@ -21,19 +21,12 @@
 #include <vector>
 
 #include "base/cpus.h"
+#include "check.h"
 
 using refimpl::parallel_for;
 using refimpl::Stop;
 
 namespace {
-
-#define CHECK(what)                                                            \
-  do {                                                                         \
-    if (!(what)) {                                                             \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what); \
-      std::_Exit(1);                                                           \
-    }                                                                          \
-  } while (0)
 
 void nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
 
