@@ -2,7 +2,8 @@
 //
 // The only file that knows Python, and it knows the engine by its C interface alone; no loops over
 // data here. Arrays that are not contiguous, not aligned or of a narrower dtype are copied first; a
-// wider dtype is a TypeError, a shape or a value that does not fit a ValueError.
+// wider dtype is a TypeError, a shape or a value that does not fit a ValueError. Long because every
+// check of what Python hands over stands here.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
