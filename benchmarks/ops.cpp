@@ -12,13 +12,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
-#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "base/memory.h"
 #include "base/pool.h"
+#include "engine/tasks.h"
 #include "kernels/kernels.h"
 
 namespace {
@@ -70,19 +70,11 @@ void row(const Setting& s, const char* op, const std::string& shape, double flop
   any = true;
 }
 
-// As Forward::tiles.
 template <class F>
 void tiles(const Setting& s, const Packing& p, std::size_t rows, Memory& scratch, std::size_t scratch_bytes, F f) {
-  constexpr std::size_t kTasksPerThread = 4;
-  const std::size_t panels = panels_of(p, s.k.lanes), chunks = ceil_div(rows, s.k.row_chunk);
-  const std::size_t height = round_up(ceil_div(rows, chunks), s.k.row_block);
-  const std::size_t wanted = static_cast<std::size_t>(s.threads) * kTasksPerThread;
-  const std::size_t splits = std::min(panels, wanted / std::gcd(wanted, chunks));
-  parallel_for(s.threads, chunks * splits, [&](std::size_t task, int thread) {
-    const std::size_t chunk = task / splits, split = task % splits;
-    f(Range{std::min(rows, chunk * height), std::min(rows, (chunk + 1) * height), panels * split / splits,
-            panels * (split + 1) / splits},
-      scratch.data() + static_cast<std::size_t>(thread) * scratch_bytes);
+  const Tasks tasks(s.k, p, rows, s.threads);
+  parallel_for(s.threads, tasks.count(), [&](std::size_t task, int thread) {
+    f(tasks[task], scratch.data() + static_cast<std::size_t>(thread) * scratch_bytes);
   });
 }
 

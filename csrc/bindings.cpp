@@ -33,6 +33,7 @@ using Long = py::array_t<std::int64_t, kPlain>;
 using Byte = py::array_t<std::uint8_t, kPlain>;
 using Shape = std::vector<std::size_t>;
 
+constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 constexpr const char* kDtypes[] = {"float32", "bf16x3", "bfloat16"};
 
 // -- checks ---------------------------------------------------------------------------------------
@@ -45,6 +46,7 @@ void check(int status) {
     case MODERNBERT_INTERRUPTED: throw py::error_already_set();  // by the handler that raised
     case MODERNBERT_OUT_OF_MEMORY: PyErr_SetString(PyExc_MemoryError, text.c_str()); throw py::error_already_set();
     case MODERNBERT_INTERNAL: throw std::runtime_error(text);
+    case MODERNBERT_BAD_FILE: PyErr_SetString(PyExc_OSError, text.c_str()); throw py::error_already_set();
     default: throw std::invalid_argument(text);
   }
 }
@@ -294,7 +296,7 @@ struct Close {
 class PyEngine {
  public:
   PyEngine(const py::dict& given, const py::dict& params, const std::string& tier, const std::string& dtype,
-           const std::optional<py::function>& packed) {
+           const std::optional<py::function>& packed, const std::optional<std::pair<int, std::int64_t>>& place) {
     check(modernbert_op_offered(tier.c_str(), dtype.c_str()));
     const auto size = [&](const char* name) { return given[name].cast<std::int64_t>(); };
     const auto given_windows = given["windows"].cast<std::vector<std::optional<std::int64_t>>>();
@@ -308,18 +310,20 @@ class PyEngine {
     const std::string activation = given["activation"].cast<std::string>();
     const modernbert_config config{sizeof config,   size("vocab"), size("hidden"),
                                    size("inter"),   size("heads"), static_cast<std::int64_t>(windows.size()),
-                                   0,               windows.data(), thetas.data(),
+                                   size("types"),   windows.data(), thetas.data(),
                                    given["norm_eps"].cast<double>(), activation.c_str()};
     std::vector<std::string> names;
     std::vector<Stored> stored;
     find_tensors(params, names, stored);
+    const modernbert_file file = place ? modernbert_file{place->first, place->second} : modernbert_file{};
     std::vector<modernbert_tensor> tensors;
     std::vector<std::vector<std::int64_t>> shapes;
     for (std::size_t i = 0; i < stored.size(); ++i) {
       const py::array& x = stored[i].array();
       shapes.emplace_back(x.shape(), x.shape() + x.ndim());
-      tensors.push_back(
-          {names[i].c_str(), x.data(), stored[i].storage(), static_cast<int>(x.ndim()), shapes.back().data()});
+      const bool in_file = place && names[i] == kEmbedding;
+      tensors.push_back({names[i].c_str(), in_file ? nullptr : x.data(), stored[i].storage(),
+                         static_cast<int>(x.ndim()), shapes.back().data(), in_file ? &file : nullptr});
     }
     Callback tell{packed.value_or(py::function())};
     const auto tell_layer = [](void* user, std::int64_t layer) {
@@ -336,8 +340,9 @@ class PyEngine {
   }
 
   Float forward(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
-                const std::optional<Long>& positions, const std::optional<Byte>& visible, py::ssize_t threads) const {
-    const modernbert_input input = input_of(ids, embeds, cu_seqlens, positions, visible);
+                const std::optional<Long>& token_types, const std::optional<Long>& positions,
+                const std::optional<Byte>& visible, py::ssize_t threads) const {
+    const modernbert_input input = input_of(ids, embeds, cu_seqlens, token_types, positions, visible);
     const modernbert_run run{sizeof run, threads_of(threads), in_main_thread() ? interrupted : nullptr, nullptr};
     Float out = output_of(input);
     float* y = out.mutable_data();
@@ -347,9 +352,9 @@ class PyEngine {
   }
 
   Float trace(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
-              const std::optional<Long>& positions, const std::optional<Byte>& visible, py::ssize_t threads, bool fused,
-              const py::function& tap) const {
-    const modernbert_input input = input_of(ids, embeds, cu_seqlens, positions, visible);
+              const std::optional<Long>& token_types, const std::optional<Long>& positions,
+              const std::optional<Byte>& visible, py::ssize_t threads, bool fused, const py::function& tap) const {
+    const modernbert_input input = input_of(ids, embeds, cu_seqlens, token_types, positions, visible);
     const int n = threads_of(threads);
     Float out = output_of(input);
     float* y = out.mutable_data();
@@ -379,23 +384,22 @@ class PyEngine {
   }
 
  private:
-  // The encoder's tensors of `params`; the token types are added by the caller.
+  // The encoder's tensors of `params`.
   void find_tensors(const py::dict& params, std::vector<std::string>& names, std::vector<Stored>& stored) {
     for (const auto& [key, value] : params) {
       const std::string name = py::cast<std::string>(key);
       const auto starts = [&](const char* prefix) { return name.rfind(prefix, 0) == 0; };
-      if (!(starts("embeddings.") || starts("layers.") || starts("final_norm.")) ||
-          starts("embeddings.token_type_embeddings."))
-        continue;
+      if (!(starts("embeddings.") || starts("layers.") || starts("final_norm."))) continue;
       if (!py::isinstance<py::array>(value)) throw std::invalid_argument("params['" + name + "'] must be an array");
       names.push_back(name);
       stored.emplace_back("params['" + name + "']", py::cast<py::array>(value));
-      if (name == "embeddings.tok_embeddings.weight") embedding_ = stored.back().array();
+      if (name == kEmbedding) embedding_ = stored.back().array();
     }
   }
 
   modernbert_input input_of(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
-                            const std::optional<Long>& positions, const std::optional<Byte>& visible) const {
+                            const std::optional<Long>& token_types, const std::optional<Long>& positions,
+                            const std::optional<Byte>& visible) const {
     modernbert_input input{};
     input.struct_size = sizeof input;
     input.sequences = static_cast<std::int64_t>(axes("cu_seqlens", cu_seqlens, 1)[0]) - 1;
@@ -404,6 +408,7 @@ class PyEngine {
     const std::size_t total = static_cast<std::size_t>(input.cu_seqlens[input.sequences]);
     if (ids) input.ids = shaped("ids", *ids, {total}).data();
     if (embeds) input.embeddings = shaped("embeds", *embeds, {total, static_cast<std::size_t>(facts_.hidden)}).data();
+    if (token_types) input.token_types = shaped("token_types", *token_types, {total}).data();
     if (positions) input.positions = shaped("positions", *positions, {total}).data();
     if (visible) input.visible = shaped("visible", *visible, {total}).data();
     return input;
@@ -482,13 +487,15 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<PyEngine>(m, "Engine", "The encoder with its weights packed for one tier.")
       .def(py::init<const py::dict&, const py::dict&, const std::string&, const std::string&,
-                    const std::optional<py::function>&>(),
-           arg("plan"), arg("params"), arg("tier"), arg("dtype") = "float32", arg("packed") = none)
-      .def("trace", &PyEngine::trace, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("positions") = none,
-           arg("visible") = none, arg("threads") = 1, arg("fused") = false, py::kw_only(), arg("tap"),
+                    const std::optional<py::function>&, const std::optional<std::pair<int, std::int64_t>>&>(),
+           arg("plan"), arg("params"), arg("tier"), arg("dtype") = "float32", arg("packed") = none,
+           arg("embedding_in") = none,
+           "embedding_in: descriptor and offset of the file that holds the token embedding, read from there instead.")
+      .def("trace", &PyEngine::trace, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("token_types") = none,
+           arg("positions") = none, arg("visible") = none, arg("threads") = 1, arg("fused") = false, py::kw_only(), arg("tap"),
            "The same, with tap(step, layer or None, first_row, rows [rows, columns]) called at every step.")
-      .def("forward", &PyEngine::forward, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("positions") = none,
-           arg("visible") = none, arg("threads") = 1, "Last hidden state [total, hidden] of packed sequences.")
+      .def("forward", &PyEngine::forward, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("token_types") = none,
+           arg("positions") = none, arg("visible") = none, arg("threads") = 1, "Last hidden state [total, hidden] of packed sequences.")
       .def("packed_bytes", &PyEngine::packed_bytes, "Bytes of the packed matrices.")
       .def("workspace_bytes", &PyEngine::workspace_bytes, arg("total"), arg("batch"), arg("threads") = 1,
            "Bytes that a forward pass allocates and frees, but for index arrays and rotary tables.")

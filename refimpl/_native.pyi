@@ -67,12 +67,14 @@ class Engine:
         tier: str,
         dtype: str = "float32",
         packed: Callable[[int], Any] | None = None,
+        embedding_in: tuple[int, int] | None = None,
     ) -> None: ...
     def forward(
         self,
         ids: Array | None,
         embeds: Array | None,
         cu_seqlens: Array,
+        token_types: Array | None = None,
         positions: Array | None = None,
         visible: Array | None = None,
         threads: int = 1,
@@ -82,6 +84,7 @@ class Engine:
         ids: Array | None,
         embeds: Array | None,
         cu_seqlens: Array,
+        token_types: Array | None = None,
         positions: Array | None = None,
         visible: Array | None = None,
         threads: int = 1,

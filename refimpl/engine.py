@@ -18,8 +18,8 @@ import numpy as np
 from .backend import MOST_THREADS, chosen_tier, default_threads, native
 from .bfloat16 import BFLOAT16
 from .config import ModernBertConfig
-from .safetensors import release
-from .stored import stored, widened
+from .safetensors import place_in_file, release
+from .stored import stored
 
 Array = np.ndarray
 
@@ -27,8 +27,10 @@ Array = np.ndarray
 class Engine:
     """Weights packed once for one tier; safe for several threads.
 
-    params: name -> array (params.py), float32, float16 or BFLOAT16; the token embedding is read in
-    place, the matrices are packed, and the pages of the file behind them let go of, layer by layer.
+    params: name -> array (params.py), float32, float16 or BFLOAT16. The matrices are packed, and
+    the pages of the file behind them let go of, layer by layer. Rows of the token embedding are
+    read as they are needed, from that file, which makes a pass an OSError when it does not give
+    them any more, or from memory.
     num_threads: None for the default (backend.py), taken now and kept; of more than MOST_THREADS
     those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
     in, one that the tier has. Raises ValueError.
@@ -48,6 +50,7 @@ class Engine:
             "hidden": config.hidden_size,
             "inter": config.intermediate_size,
             "heads": config.num_attention_heads,
+            "types": config.type_vocab_size,
             "norm_eps": config.norm_eps,
             "activation": config.hidden_activation,
             "windows": [config.window(i) for i in layers],
@@ -61,9 +64,8 @@ class Engine:
                     release(x)
 
         arrays = {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in params.items()}
-        self._native = native().Engine(plan, arrays, tier or chosen_tier(), dtype, packed)
-        self._embedding = params["embeddings.tok_embeddings.weight"]
-        self._types = params.get("embeddings.token_type_embeddings.weight")
+        place = place_in_file(params["embeddings.tok_embeddings.weight"])
+        self._native = native().Engine(plan, arrays, tier or chosen_tier(), dtype, packed, place)
         self._hidden = config.hidden_size
         self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
 
@@ -90,14 +92,14 @@ class Engine:
         cu_seqlens [n + 1] from 0 to total; every other argument [total], inputs_embeds [total,
         hidden] in place of ids; key_mask bool, None when every token can be seen.
         """
-        if self._types is not None:
-            x = inputs_embeds
-            if x is None:
-                x = widened(self._embedding[input_ids], np.float32)
-            types = 0 if token_type_ids is None else token_type_ids
-            input_ids, inputs_embeds = None, x + widened(self._types[types], np.float32)
         return self._native.forward(
-            input_ids, inputs_embeds, cu_seqlens, position_ids, key_mask, self.num_threads
+            input_ids,
+            inputs_embeds,
+            cu_seqlens,
+            token_type_ids,
+            position_ids,
+            key_mask,
+            self.num_threads,
         )
 
     def padded(

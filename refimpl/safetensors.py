@@ -15,6 +15,7 @@ import json
 import math
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -58,7 +59,19 @@ ALIGNMENT = 8  # of the data, as the format asks of writers
 
 
 class FileMap(mmap.mmap):
-    """A file mapped read-only: its pages can be dropped at any time, and are read again."""
+    """A file mapped read-only: its pages can be dropped at any time, and are read again.
+
+    The file stays open as `descriptor`, for those who read it piece by piece.
+    """
+
+    descriptor: int
+
+    @classmethod
+    def of(cls, stream: BinaryIO) -> FileMap:
+        self = cls(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self.descriptor = os.dup(stream.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+        return self
 
 
 def release(array: np.ndarray) -> None:
@@ -67,18 +80,40 @@ def release(array: np.ndarray) -> None:
     Its values stay what they are: whoever looks again reads the file again. The pages that it
     shares with its neighbours stay, and so does all memory that is not a FileMap's.
     """
+    owner = _map_of(array)
+    if owner is None or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    begin = _offset(array, owner)
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < end:
+        owner.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def place_in_file(array: np.ndarray) -> tuple[int, int] | None:
+    """Descriptor and offset, in bytes, of the file that an array is a contiguous view of, or None.
+
+    The descriptor is open as long as the array lives.
+    """
+    owner = _map_of(array)
+    if owner is None or not array.flags.c_contiguous:
+        return None
+    return owner.descriptor, _offset(array, owner)
+
+
+def _map_of(array: np.ndarray) -> FileMap | None:
+    """The FileMap that an array is a view of."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
     if isinstance(owner, memoryview):
         owner = owner.obj
-    if not isinstance(owner, FileMap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    begin = _address(array) - _address(np.frombuffer(owner, np.uint8))
-    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-    if first < end:
-        owner.madvise(mmap.MADV_DONTNEED, first, end - first)
+    return owner if isinstance(owner, FileMap) else None
+
+
+def _offset(array: np.ndarray, owner: FileMap) -> int:
+    """Bytes from the start of the file to an array's first element."""
+    return _address(array) - _address(np.frombuffer(owner, np.uint8))
 
 
 def _address(array: np.ndarray) -> int:
@@ -150,7 +185,7 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
         with open(file, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             start, header = _read_header(stream, size, file)
-            buffer = FileMap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            buffer = FileMap.of(stream)
     except OSError as error:
         raise ModelFormatError(f"cannot be read: {error.strerror}", file=file) from error
 

@@ -162,19 +162,13 @@ def test_facts_are_those_of_the_model(small: Model) -> None:
     assert bytes_[0] == engine.workspace_bytes(1000, 3, 2)
 
 
-def test_workspace_counts_sequences_with_tokens_and_the_sums_with_token_types(small: Model) -> None:
+def test_workspace_counts_sequences_with_tokens(small: Model) -> None:
     def workspace(model: Model, total: int, sequences: int) -> int:
         bytes_ = ffi.new("uint64_t *")
         assert lib.modernbert_workspace_bytes(model.handle, total, sequences, 1, bytes_) == OK
         return bytes_[0]
 
     assert workspace(small, 7, 2**31) == workspace(small, 7, 7) > workspace(small, 7, 1)
-    config, params = config_and_params(CASES[0])
-    types = unit((2, CASES[0].hidden), 1, "types").astype(np.float32)
-    params |= {"embeddings.token_type_embeddings.weight": types}
-    typed = Model.create(config.replace(type_vocab_size=2), params, tier_cap="scalar", threads=1)
-    rows = np.zeros((1000, CASES[0].hidden), np.float32)
-    assert workspace(typed, 1000, 3) == workspace(small, 1000, 3) + rows.nbytes
 
 
 @pytest.mark.parametrize("shift", ["", "a"])

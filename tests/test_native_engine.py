@@ -205,8 +205,10 @@ REFUSED = {
     "cu beyond": lambda e: e.forward(IDS, None, [0, 6]),
     "cu huge": lambda e: e.forward(IDS, None, [0, 2**62]),
     "cu [1, 2]": lambda e: e.forward(IDS, None, [[0, 5]]),
-    "positions": lambda e: e.forward(IDS, None, [0, 5], IDS[:4]),
-    "visible": lambda e: e.forward(IDS, None, [0, 5], None, np.ones(4, bool)),
+    "no token types": lambda e: e.forward(IDS, None, [0, 5], IDS),
+    "token types": lambda e: e.forward(IDS, None, [0, 5], IDS[:4]),
+    "positions": lambda e: e.forward(IDS, None, [0, 5], positions=IDS[:4]),
+    "visible": lambda e: e.forward(IDS, None, [0, 5], visible=np.ones(4, bool)),
     "threads 0": lambda e: e.forward(IDS, None, [0, 5], threads=0),
     "threads -1": lambda e: e.forward(IDS, None, [0, 5], threads=-1),
 }
@@ -217,8 +219,9 @@ REFUSED_TYPES = {
     "float cu": lambda e: e.forward(IDS, None, np.array([0.0, 5.0])),
     "cu 2**80": lambda e: e.forward(IDS, None, [0, 2**80]),
     "no cu": lambda e: e.forward(IDS, None, None),
-    "wide mask": lambda e: e.forward(IDS, None, [0, 5], None, np.ones(5, int)),
-    "float positions": lambda e: e.forward(IDS, None, [0, 5], IDS * 1.0),
+    "wide mask": lambda e: e.forward(IDS, None, [0, 5], visible=np.ones(5, int)),
+    "float positions": lambda e: e.forward(IDS, None, [0, 5], positions=IDS * 1.0),
+    "float token types": lambda e: e.forward(IDS, None, [0, 5], IDS * 1.0),
     "threads 2**80": lambda e: e.forward(IDS, None, [0, 5], threads=2**80),
 }
 
@@ -247,7 +250,8 @@ def test_empty_sequences_and_no_tokens_are_legal():
 
 PLAN = {
     "vocab": SMALL.vocab, "hidden": SMALL.hidden, "inter": SMALL.inter, "heads": SMALL.heads,
-    "norm_eps": 1e-5, "activation": "gelu", "windows": [None, 3, 3, None], "thetas": [1e4] * 4,
+    "types": 0, "norm_eps": 1e-5, "activation": "gelu", "windows": [None, 3, 3, None],
+    "thetas": [1e4] * 4,
 }  # fmt: skip
 BAD_PLANS: dict[str, dict[str, Any]] = {
     "vocab": {"vocab": SMALL.vocab + 1},

@@ -31,7 +31,7 @@ def trace(case: Case, tier: str, ids: np.ndarray, fused: bool) -> dict[str, np.n
         pieces.append(rows)
 
     engine = engine_of(case, tier)._native
-    store["last"] = [engine.trace(ids, None, CU_SEQLENS, None, None, 2, fused, tap=tap)]
+    store["last"] = [engine.trace(ids, None, CU_SEQLENS, threads=2, fused=fused, tap=tap)]
     return {name: np.concatenate(pieces) for name, pieces in store.items()}
 
 

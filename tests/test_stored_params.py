@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import mmap
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import make_folder, small_config, small_params
+from folders import make_folder, resident, small_config, small_params
 
 from refimpl import ModernBERT, ops
 from refimpl import stored as stored_module
@@ -141,14 +140,6 @@ def test_dtype_that_the_parameters_do_not_have_is_refused():
 
 
 # -- memory ---------------------------------------------------------------------------------------
-
-
-def resident(file: Path) -> int:
-    """Bytes of a file's mappings that are in this process's memory."""
-    entries = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
-    mine = [e for e in entries if e.splitlines() and e.splitlines()[0].endswith(f" {file}")]
-    assert mine, "the file is not mapped"
-    return sum(1024 * int(re.search(r"(?m)^Rss: +(\d+) kB", e).group(1)) for e in mine)
 
 
 in_linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc")

@@ -25,9 +25,8 @@ void check_range(const char* name, const std::int64_t* values, std::size_t count
              "; it must be in 0 .. " + std::to_string(end - 1));
 }
 
-// What is asked for, checked; `rows` holds the embeddings that had to be made.
-Batch batch_of(const modernbert_model& model, const modernbert_input& in, const float* out, std::size_t out_count,
-               std::vector<float>& rows) {
+// What is asked for, checked.
+Batch batch_of(const modernbert_model& model, const modernbert_input& in, const float* out, std::size_t out_count) {
   const std::size_t hidden = model.engine->plan.hidden;
   if (in.sequences < 0) refuse("input->sequences is " + std::to_string(in.sequences) + "; it must be at least 0");
   check_total(*model.engine, 0, in.sequences);
@@ -46,26 +45,11 @@ Batch batch_of(const modernbert_model& model, const modernbert_input& in, const 
 
   if (!in.ids == !in.embeddings) refuse("exactly one of input->ids and input->embeddings is needed");
   if (in.ids) check_range("ids", in.ids, total, model.engine->plan.vocab);
-  const std::size_t types = model.types.size() / hidden;
+  const std::size_t types = model.engine->plan.types;
   if (in.token_types && !types) refuse("input->token_types are given, but the model has no token types");
   if (in.token_types) check_range("token_types", in.token_types, total, types);
 
-  Batch batch{in.ids, in.embeddings, in.positions, in.visible, {cu, cu + in.sequences + 1}};
-  if (types) {  // E[ids] + T[types], which the norm follows
-    rows.resize(total * hidden);
-    for (std::size_t t = 0; t < total; ++t) {
-      float* row = rows.data() + t * hidden;
-      if (in.ids)
-        widen(model.embedding, static_cast<std::size_t>(in.ids[t]) * hidden, hidden, row);
-      else
-        std::copy_n(in.embeddings + t * hidden, hidden, row);
-      const std::size_t kind = in.token_types ? static_cast<std::size_t>(in.token_types[t]) : 0;
-      const float* type = model.types.data() + kind * hidden;
-      for (std::size_t i = 0; i < hidden; ++i) row[i] += type[i];
-    }
-    batch.ids = nullptr, batch.embeddings = rows.data();
-  }
-  return batch;
+  return {in.ids, in.embeddings, in.token_types, in.positions, in.visible, {cu, cu + in.sequences + 1}};
 }
 
 }  // namespace
@@ -80,9 +64,8 @@ int modernbert_forward(const modernbert_model* model, const modernbert_input* in
   return guarded([&] {
     modernbert_run how{};
     if (run) how = sized(run, "run");
-    std::vector<float> rows;
     const int threads = threads_of(how.threads, not_null(model, "model").threads);
-    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count, rows);
+    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count);
     std::function<bool()> stop;
     if (how.interrupt) stop = [&] { return how.interrupt(how.user) != 0; };
     if (!model->engine->forward(batch, out, threads, stop)) throw Interrupted{};
@@ -92,9 +75,8 @@ int modernbert_forward(const modernbert_model* model, const modernbert_input* in
 int modernbert_trace(const modernbert_model* model, const modernbert_input* input, int threads, int fused,
                      modernbert_tap tap, void* user, float* out, size_t out_count) {
   return guarded([&] {
-    std::vector<float> rows;
     const int wanted = threads_of(threads, not_null(model, "model").threads);
-    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count, rows);
+    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count);
     if (!tap) refuse("tap is NULL");
     model->engine->trace(batch, out, wanted, fused != 0, [&](const Tapped& t) {
       const std::string step = t.layer < 0 ? t.step : "layers." + std::to_string(t.layer) + "." + t.step;
@@ -112,9 +94,8 @@ int modernbert_workspace_bytes(const modernbert_model* model, int64_t total, int
     const Engine& engine = *not_null(model, "model").engine;
     check_total(engine, total, sequences);
     const int n = threads_of(threads, model->threads);
-    const std::size_t tokens = static_cast<std::size_t>(total);
-    const std::size_t rows = model->types.empty() ? 0 : tokens * engine.plan.hidden * sizeof(float);  // batch_of's
-    not_null(bytes, "bytes") = rows + engine.workspace_bytes(tokens, static_cast<std::size_t>(sequences), n);
+    not_null(bytes, "bytes") =
+        engine.workspace_bytes(static_cast<std::size_t>(total), static_cast<std::size_t>(sequences), n);
   });
 }
 

@@ -1,7 +1,6 @@
 // What stands behind the handle of the C interface.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,12 +8,9 @@
 #include "abi/choice.h"
 #include "abi/status.h"
 #include "engine/engine.h"
-#include "files/folder.h"
 
 struct modernbert_model {
-  refimpl::ModelFolder folder;  // the mapped files; empty for a model from memory
-  refimpl::Tensor embedding;
-  std::vector<float> types;  // [types, hidden], empty without a table
+  std::vector<float> embedding;  // [vocab, hidden] where neither the caller's memory nor the file serves
   refimpl::Choice choice;
   int threads;
   std::unique_ptr<refimpl::Engine> engine;

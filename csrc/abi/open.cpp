@@ -1,15 +1,21 @@
 // A model from a folder or from memory.
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <functional>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "abi/model.h"
 #include "base/pool.h"
+#include "files/folder.h"
 #include "kernels/activations.h"
 
 namespace refimpl {
@@ -25,24 +31,30 @@ constexpr std::int64_t kMaxSize = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxLayers = 1000;
 // As good as no window, and far from overflow.
 constexpr std::int64_t kMaxWindow = std::int64_t{1} << 40;
-constexpr const char* kTypes = "embeddings.token_type_embeddings.weight";
+constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 using Tensors = std::map<std::string, Tensor>;
 
 Plan plan_of(const Config& c) {
   Plan plan{c.vocab, c.hidden, c.inter, c.heads, static_cast<float>(c.norm_eps), c.activation, {}};
   for (const LayerConfig& layer : c.layers)
     plan.layers.push_back({static_cast<std::ptrdiff_t>(layer.window), layer.theta});
+  plan.types = c.types;
   return plan;
 }
 
-// Tensors of a checkpoint where the engine looks for them; a bias may be missing.
-Weights weights_of(const Config& config, const Tensors& tensors) {
+// Tensors of a checkpoint, all but the embedding, where the engine looks for them; a bias may be missing.
+Weights weights_of(const Config& config, const RowSource& embedding, const Tensors& tensors) {
   const auto get = [&](const std::string& name) {
     const auto found = tensors.find(name);
     return found == tensors.end() ? Tensor{} : found->second;
   };
-  Weights w{get("embeddings.tok_embeddings.weight"), get("embeddings.norm.weight"), get("embeddings.norm.bias"),
-            get("final_norm.weight"), get("final_norm.bias"), {}};
+  Weights w{embedding,
+            get("embeddings.norm.weight"),
+            get("embeddings.norm.bias"),
+            get("embeddings.token_type_embeddings.weight"),
+            get("final_norm.weight"),
+            get("final_norm.bias"),
+            {}};
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     const std::string at = "layers." + std::to_string(i) + ".";
     w.layers.push_back({get(at + "attn_norm.weight"), get(at + "attn_norm.bias"), get(at + "attn.Wqkv.weight"),
@@ -54,20 +66,15 @@ Weights weights_of(const Config& config, const Tensors& tensors) {
 }
 
 // Everything but the handle: `tensors` are right, `release` lets go of a layer's source.
-void pack(modernbert_model& model, const Config& config, const Tensors& tensors, const modernbert_options& options,
-          const std::function<void(std::size_t)>& release) {
+void pack(modernbert_model& model, const Config& config, const RowSource& embedding, const Tensors& tensors,
+          const modernbert_options& options, const std::function<void(std::size_t)>& release) {
   model.threads = threads_of(options.threads, default_threads());
-  if (config.types) {
-    model.types.resize(config.types * config.hidden);
-    widen(tensors.at(kTypes), 0, model.types.size(), model.types.data());
-  }
   const auto packed = [&](std::size_t layer) {
     release(layer);
     if (options.packed) options.packed(options.user, static_cast<std::int64_t>(layer));
   };
-  const Weights weights = weights_of(config, tensors);
-  model.embedding = weights.embedding;
-  model.engine = std::make_unique<Engine>(*model.choice.kernels, plan_of(config), weights, model.threads, packed);
+  model.engine = std::make_unique<Engine>(*model.choice.kernels, plan_of(config),
+                                          weights_of(config, embedding, tensors), model.threads, packed);
 }
 
 // The caller's, checked and with defaults filled in.
@@ -129,8 +136,25 @@ std::string given_shape(const modernbert_tensor& t, const Shape& wanted) {
   return "[" + text + "]";
 }
 
-// The caller's tensors by name: each of the encoder's, of its shape, once.
-Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::size_t count) {
+// Rows of a tensor in the caller's file, whose descriptor may be closed then.
+RowSource rows_in(const modernbert_file& given, const std::string& shown, const Shape& shape, Storage storage) {
+  const auto refused = [&](const std::string& why) {
+    refuse(shown + " is to stand in descriptor " + std::to_string(given.descriptor) + " from byte " +
+           std::to_string(given.offset) + " on: " + why);
+  };
+  auto file = std::make_shared<OpenFile>();
+  file->descriptor = fcntl(given.descriptor, F_DUPFD_CLOEXEC, 0);
+  struct stat facts;
+  if (file->descriptor < 0 || fstat(file->descriptor, &facts)) refused(std::generic_category().message(errno));
+  if (!S_ISREG(facts.st_mode)) refused("that is no file");
+  const std::uint64_t bytes = shape[0] * shape[1] * size_of(storage);
+  if (given.offset < 0 || given.offset > facts.st_size || static_cast<std::uint64_t>(facts.st_size - given.offset) < bytes)
+    refused("its " + std::to_string(bytes) + " bytes do not fit into the file's " + std::to_string(facts.st_size));
+  return {std::move(file), static_cast<std::uint64_t>(given.offset), storage, shape[1]};
+}
+
+// The caller's tensors by name: each of the encoder's, of its shape, once; the embedding apart.
+Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::size_t count, RowSource& embedding) {
   const auto needed = encoder_shapes(config);
   const std::map<std::string, Shape> shapes(needed.begin(), needed.end());
   Tensors out;
@@ -148,12 +172,15 @@ Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::si
     if (!half && t.storage != MODERNBERT_FLOAT32)
       refuse(shown + " has the storage " + std::to_string(static_cast<int>(t.storage)) +
              "; it must be a modernbert_storage");
-    if (!t.data) refuse(shown + " has no data");
+    if (!t.data == !t.file) refuse(shown + (t.data ? " has both data and a file" : " has no data"));
+    if (t.file && name != kEmbedding) refuse(shown + " has a file; the token embedding alone is read from one");
     if (reinterpret_cast<std::uintptr_t>(t.data) % (half ? 2 : 4)) refuse(shown + " is not aligned as its elements");
     const Storage storage = t.storage == MODERNBERT_BFLOAT16  ? Storage::bfloat16
                             : t.storage == MODERNBERT_FLOAT16 ? Storage::float16
                                                               : Storage::float32;
     if (!out.emplace(name, Tensor{t.data, storage}).second) refuse(shown + " is given twice");
+    if (name == kEmbedding)
+      embedding = t.file ? rows_in(*t.file, shown, shape->second, storage) : RowSource({t.data, storage}, config.hidden);
   }
   for (const auto& [name, shape] : needed)
     if (name.compare(name.size() - 5, 5, ".bias") != 0 && !out.count(name)) refuse("tensor '" + name + "' is missing");
@@ -174,20 +201,28 @@ int modernbert_open(const char* folder, const modernbert_options* options, moder
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
-    made->folder = read_folder(path);
+    ModelFolder found = read_folder(path);
     Tensors tensors;
-    for (const auto& [name, param] : made->folder.params)
+    for (const auto& [name, param] : found.params)
       tensors[name] = {param.data(), param.copy.empty() ? storage_of(param.tensor.dtype) : Storage::float32};
+    Param& rows = found.params.at(kEmbedding);
+    RowSource embedding;
+    if (rows.copy.empty()) {
+      embedding = {rows.tensor.file->file(), rows.tensor.offset, storage_of(rows.tensor.dtype), found.config.hidden};
+    } else {
+      made->embedding = std::move(rows.copy);
+      embedding = {Tensor{made->embedding.data(), Storage::float32}, found.config.hidden};
+    }
     // What was packed is not needed in memory again.
     const auto release = [&](std::size_t layer) {
       const std::string prefix = "layers." + std::to_string(layer) + ".";
-      auto& params = made->folder.params;
+      auto& params = found.params;
       for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p) {
         p->second.tensor.file->release(p->second.tensor.offset, p->second.tensor.bytes);
         std::vector<float>().swap(p->second.copy);
       }
     };
-    pack(*made, made->folder.config, tensors, o, release);
+    pack(*made, found.config, embedding, tensors, o, release);
     *model = made.release();
   });
 }
@@ -200,7 +235,9 @@ int modernbert_create(const modernbert_config* config, const modernbert_tensor* 
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
-    pack(*made, c, tensors_of(c, tensors, count), o, [](std::size_t) {});
+    RowSource embedding;
+    const Tensors named = tensors_of(c, tensors, count, embedding);
+    pack(*made, c, embedding, named, o, [](std::size_t) {});
     *model = made.release();
   });
 }
@@ -214,7 +251,7 @@ int modernbert_model_facts(const modernbert_model* model, modernbert_facts* fact
     const auto size = [](std::size_t n) { return static_cast<std::int64_t>(n); };
     f.vocab = size(engine.plan.vocab), f.hidden = size(engine.plan.hidden), f.inter = size(engine.plan.inter);
     f.heads = size(engine.plan.heads), f.layers = size(engine.plan.layers.size());
-    f.types = size(model->types.size() / engine.plan.hidden);
+    f.types = size(engine.plan.types);
     f.tier = model->choice.tier, f.dtype = model->choice.dtype, f.threads = model->threads;
     f.packed_bytes = engine.packed_bytes();
   });

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <new>
 
+#include "base/row_source.h"
 #include "files/format_error.h"
 
 namespace refimpl {
@@ -24,6 +25,8 @@ int told() noexcept {
   try {
     throw;
   } catch (const FormatError& error) {
+    return tell(MODERNBERT_BAD_FILE, error.what());
+  } catch (const Unreadable& error) {
     return tell(MODERNBERT_BAD_FILE, error.what());
   } catch (const Interrupted&) {
     return tell(MODERNBERT_INTERRUPTED, "stopped by the caller's callback");

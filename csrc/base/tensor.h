@@ -15,6 +15,9 @@ enum class Dtype { float32, bf16x3, bfloat16 };
 
 enum class Storage { float32, bfloat16, float16 };
 
+// Bytes of an element.
+constexpr std::size_t size_of(Storage storage) { return storage == Storage::float32 ? 4 : 2; }
+
 // A tensor of a checkpoint, row-major, aligned as its elements; null data: it is not there.
 struct Tensor {
   const void* data = nullptr;

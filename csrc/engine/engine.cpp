@@ -50,6 +50,7 @@ Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads
     : kernels(kernels),
       plan(checked(given, w)),
       embedding_(w.embedding),
+      types_(make_floats(plan.types * plan.hidden, w.types)),
       embedding_norm_(make_norm(plan.hidden, w.embedding_norm, w.embedding_norm_bias)),
       final_norm_(make_norm(plan.hidden, w.final_norm, w.final_norm_bias)) {
   const std::size_t hidden = plan.hidden, inter = plan.inter;

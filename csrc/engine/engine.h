@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "base/row_source.h"
 #include "kernels/kernels.h"
 
 namespace refimpl {
@@ -28,10 +29,11 @@ struct Plan {
   float norm_eps;
   Activation activation;
   std::vector<LayerPlan> layers;
+  std::size_t types = 0;  // rows of the token type table; 0: there is none
 };
 
 // Tensors of a checkpoint, [out, in]; biases may be missing. Read during construction only, but for
-// the embedding, which must outlive the engine.
+// the embedding, whose memory must outlive the engine.
 struct LayerWeights {
   Tensor attn_norm, attn_norm_bias;  // missing in layer 0
   Tensor wqkv, wqkv_bias, wo, wo_bias;
@@ -40,8 +42,9 @@ struct LayerWeights {
 };
 
 struct Weights {
-  Tensor embedding;  // [vocab, hidden]
+  RowSource embedding;  // [vocab, hidden]
   Tensor embedding_norm, embedding_norm_bias;
+  Tensor types;  // [types, hidden]
   Tensor final_norm, final_norm_bias;
   std::vector<LayerWeights> layers;
 };
@@ -60,6 +63,7 @@ using Tap = std::function<void(const Tapped&)>;
 struct Batch {
   const std::int64_t* ids;              // [total], each below vocab, or null
   const float* embeddings;              // [total, hidden], before their norm, or null
+  const std::int64_t* types;            // [total], each below types, or null: type 0
   const std::int64_t* positions;        // [total] or null: 0, 1, .. in each sequence
   const unsigned char* visible;         // [total], 0 = masked as a key, or null: all visible
   std::vector<std::size_t> cu_seqlens;  // [batch + 1], from 0, never falling
@@ -89,8 +93,8 @@ class Engine {
          const std::function<void(std::size_t layer)>& packed);
 
   // out [total, hidden]: the last hidden state. `stop` is asked now and then; when it says yes, out
-  // is left unfinished and the result is false. Throws std::bad_alloc. May be called from several
-  // threads at once.
+  // is left unfinished and the result is false. Throws std::bad_alloc, and Unreadable for rows of the
+  // embedding. May be called from several threads at once.
   bool forward(const Batch& batch, float* out, int threads, const std::function<bool()>& stop) const;
 
   // The same with every step given to `tap`: unfused, all of MODEL.md; fused, those that forward
@@ -110,7 +114,8 @@ class Engine {
 
  private:
   friend class Forward;
-  Tensor embedding_;
+  RowSource embedding_;
+  Floats types_;
   Norm embedding_norm_, final_norm_;
   std::vector<Layer> layers_;
 };

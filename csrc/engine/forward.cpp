@@ -1,15 +1,15 @@
 #include "engine/forward.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <numeric>
+
+#include "engine/tasks.h"
 
 namespace refimpl {
 namespace {
 
 constexpr std::size_t kRowwiseChunk = 32;
-// Equal tasks of a product are a multiple of so many per thread: none waits long for the last.
-constexpr std::size_t kTasksPerThread = 4;
 
 const float* or_null(const Floats& x) { return x.empty() ? nullptr : x.data(); }
 
@@ -93,19 +93,25 @@ void Forward::place_sequences() {
 
 // -- steps ----------------------------------------------------------------------------------------
 
-// LN(E[ids])
+// LN(E[ids]), or LN(E[ids] + T[types])
 void Forward::embedding() {
   const Norm& norm = e.embedding_norm_;
-  rowwise({0, total}, [&](Rows rows) {
-    for (std::size_t t = rows.first; t < rows.first + rows.count; ++t) {
+  std::atomic<bool> unread{false};
+  rowwise({0, total}, [&](Rows tokens) {
+    for (std::size_t t = tokens.first; t < tokens.first + tokens.count; ++t) {
       float* row = x + t * hidden;
       if (b.embeddings)
         std::copy_n(b.embeddings + t * hidden, hidden, row);
-      else
-        widen(e.embedding_, static_cast<std::size_t>(b.ids[t]) * hidden, hidden, row);
+      else if (!e.embedding_.read(static_cast<std::size_t>(b.ids[t]), row))
+        unread = true;
+      if (!e.types_.empty()) {
+        const float* type = e.types_.data() + (b.types ? static_cast<std::size_t>(b.types[t]) : 0) * hidden;
+        for (std::size_t i = 0; i < hidden; ++i) row[i] += type[i];
+      }
       k.layer_norm(1, hidden, row, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, row, hidden);
     }
   });
+  if (unread) throw Unreadable("the file of the token embedding cannot be read any more");
   if (tap_) tap_rows("embedding", kNoLayer, {0, total}, hidden, x);
 }
 
@@ -190,18 +196,11 @@ void Forward::rowwise(Rows rows, F f) {
   }, &stop_);
 }
 
-// Rows are split when there are many, columns when there are few; in equal parts.
 template <class F>
 void Forward::tiles(const Linear& l, std::size_t rows, F f) {
-  const std::size_t panels = panels_of(l.packing, k.lanes), chunks = ceil_div(rows, k.row_chunk);
-  const std::size_t height = round_up(ceil_div(rows, chunks), k.row_block);
-  const std::size_t wanted = static_cast<std::size_t>(threads) * kTasksPerThread;
-  const std::size_t splits = std::min(panels, wanted / std::gcd(wanted, chunks));
-  parallel_for(threads, chunks * splits, [&](std::size_t task, int thread) {
-    const std::size_t chunk = task / splits, split = task % splits;
-    f(Range{std::min(rows, chunk * height), std::min(rows, (chunk + 1) * height), panels * split / splits, panels * (split + 1) / splits},
-      scratch_of(thread));
-  }, &stop_);
+  const Tasks tasks(k, l.packing, rows, threads);
+  parallel_for(
+      threads, tasks.count(), [&](std::size_t task, int thread) { f(tasks[task], scratch_of(thread)); }, &stop_);
 }
 
 void Forward::norm_to_operands(const Norm& norm, Rows rows) {

@@ -20,24 +20,18 @@ namespace {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) : path_(path) {
+MappedFile::MappedFile(const std::string& path) : path_(path), file_(std::make_shared<OpenFile>()) {
   // A pipe would wait for its writer.
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) refuse(path, errno);
+  const int descriptor = file_->descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0) refuse(path, errno);
   struct stat facts;
-  int error = fstat(file, &facts) ? errno : 0;
-  if (!error && !S_ISREG(facts.st_mode)) error = S_ISDIR(facts.st_mode) ? EISDIR : EINVAL;
-  if (!error && facts.st_size > 0) {
-    void* map = mmap(nullptr, static_cast<std::size_t>(facts.st_size), PROT_READ, MAP_PRIVATE, file, 0);
-    if (map == MAP_FAILED) {
-      error = errno;
-    } else {
-      data_ = static_cast<unsigned char*>(map);
-      size_ = static_cast<std::size_t>(facts.st_size);
-    }
-  }
-  close(file);
-  if (error) refuse(path, error);
+  if (fstat(descriptor, &facts)) refuse(path, errno);
+  if (!S_ISREG(facts.st_mode)) refuse(path, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
+  if (facts.st_size == 0) return;
+  const std::size_t size = static_cast<std::size_t>(facts.st_size);
+  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (map == MAP_FAILED) refuse(path, errno);
+  data_ = static_cast<unsigned char*>(map), size_ = size;
 }
 
 MappedFile::~MappedFile() {

@@ -5,7 +5,10 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
+
+#include "base/row_source.h"
 
 namespace refimpl {
 
@@ -20,6 +23,7 @@ class MappedFile {
   const unsigned char* data() const { return data_; }  // null when the file is empty
   std::size_t size() const { return size_; }
   const std::string& path() const { return path_; }
+  const std::shared_ptr<OpenFile>& file() const { return file_; }
 
   // Gives back the memory of the whole pages within [first, first + count): they are read from the
   // file again when they are needed again.
@@ -27,6 +31,7 @@ class MappedFile {
 
  private:
   std::string path_;
+  std::shared_ptr<OpenFile> file_;
   unsigned char* data_ = nullptr;
   std::size_t size_ = 0;
 };

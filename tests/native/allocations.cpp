@@ -52,7 +52,7 @@ extern "C" void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
 
 namespace {
 
-constexpr std::size_t kVocab = 50, kHidden = 64, kInter = 96, kTotal = 75;
+constexpr std::size_t kVocab = 50, kTypes = 2, kHidden = 64, kInter = 96, kTotal = 75;
 
 // A model of two layers, with every optional tensor, of numbers that are not random enough to matter.
 struct Model {
@@ -60,11 +60,11 @@ struct Model {
     for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = 0.1f * static_cast<float>((i * 37) % 61) - 3.0f;
     const Tensor t{numbers.data(), Storage::float32};
     const LayerWeights layer{t, t, t, t, t, t, t, t, t, t, t, t};
-    weights = {t, t, t, t, t, {layer, layer}};
+    weights = {{t, kHidden}, t, t, t, t, t, {layer, layer}};
     for (std::size_t i = 0; i < kTotal; ++i) ids.push_back(static_cast<std::int64_t>(i * 7 % kVocab));
   }
-  Plan plan() const { return {kVocab, kHidden, kInter, 4, 1e-5f, Activation::gelu, {{-1, 1e4}, {8, 1e3}}}; }
-  Batch batch() const { return {ids.data(), nullptr, nullptr, nullptr, {0, 30, 30, kTotal}}; }
+  Plan plan() const { return {kVocab, kHidden, kInter, 4, 1e-5f, Activation::gelu, {{-1, 1e4}, {8, 1e3}}, kTypes}; }
+  Batch batch() const { return {ids.data(), nullptr, nullptr, nullptr, nullptr, {0, 30, 30, kTotal}}; }
 
   std::vector<float> numbers;
   std::vector<std::int64_t> ids;

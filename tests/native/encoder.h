@@ -58,7 +58,7 @@ inline Model draw_model(Random& random) {
 inline Weights weights_of(const Model& m) {
   const auto tensor = [](const Weight* w) { return w ? w->tensor() : Tensor{}; };
   Weights all{};
-  all.embedding = tensor(m.embedding), all.embedding_norm = tensor(m.embedding_norm);
+  all.embedding = {tensor(m.embedding), m.plan.hidden}, all.embedding_norm = tensor(m.embedding_norm);
   all.final_norm = tensor(m.final_norm), all.final_norm_bias = tensor(m.final_bias);
   for (const Model::Layer& l : m.layers) {
     LayerWeights w{};

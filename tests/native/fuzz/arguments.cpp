@@ -1,6 +1,9 @@
 // libFuzzer: bytes as arguments of the C interface. Sizes, lengths, ids, positions and struct sizes are
 // whatever the bytes say; every array is as long as it has to be for what a call may accept, which is
 // what a C caller answers for. Calls that are accepted are run.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -60,6 +63,13 @@ modernbert_model* make(Bytes& bytes) {
   if (bytes.once_in(8)) config.norm_eps = bytes.take<double>();
   if (bytes.once_in(8)) config.layers = std::min(bytes.take<std::int64_t>(), std::int64_t{1});  // more would be a lie
   if (bytes.once_in(16)) config.thetas = nullptr;
+  static const int zeros_in_file = [] {
+    const int descriptor = memfd_create("zeros", 0);
+    if (ftruncate(descriptor, kRoom * sizeof(float))) std::abort();
+    return descriptor;
+  }();
+  // Descriptors that the fuzzer itself has open are among those tried: none is read beyond its end.
+  modernbert_file file{bytes.once_in(4) ? bytes.take<int>() : zeros_in_file, bytes.number(kRoom)};
   std::vector<modernbert_tensor> tensors;
   std::vector<std::vector<std::int64_t>> shapes;
   for (const auto& [name, shape] : small::shapes())
@@ -68,10 +78,11 @@ modernbert_model* make(Bytes& bytes) {
   for (std::size_t i = 0; i < shapes.size(); ++i) {
     if (bytes.once_in(64)) continue;
     modernbert_tensor t{small::shapes()[i].first.c_str(), zeros.data(), MODERNBERT_FLOAT32,
-                        static_cast<int>(shapes[i].size()), shapes[i].data()};
+                        static_cast<int>(shapes[i].size()), shapes[i].data(), nullptr};
     if (bytes.once_in(32)) t.storage = static_cast<modernbert_storage>(bytes.take<std::uint8_t>() % 4);
     if (bytes.once_in(64)) t.rank = -bytes.take<std::uint8_t>();
     if (bytes.once_in(64)) t.data = nullptr;
+    if (bytes.once_in(8)) t.file = &file, t.data = bytes.once_in(8) ? t.data : nullptr;
     if (bytes.once_in(64)) shapes[i][0] = bytes.take<std::int64_t>();
     tensors.push_back(t);
   }

@@ -1,0 +1,187 @@
+"""Rows of the token embedding are read from their file: same bits, no memory, no signal."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from c_interface import BAD_FILE, INVALID, Failed, Model, config_of, ffi, input_of, lib, tensors_of
+from folders import Params, make_folder, resident
+
+from refimpl import ModernBERT
+from refimpl.bfloat16 import BFLOAT16
+from refimpl.config import ModernBertConfig
+from refimpl.engine import Engine
+from refimpl.safetensors import open_safetensors, place_in_file
+
+WEIGHTS, EMBEDDING = "model.safetensors", "embeddings.tok_embeddings.weight"
+IDS, CU = np.array([1, 5, 19, 0, 5, 7]), np.array([0, 2, 6])
+# Wider than what is read at a time, in float32 and in half of it.
+WIDE: dict[str, Any] = dict(hidden_size=2052, num_attention_heads=2, num_hidden_layers=1)
+SIZES = {"narrow": {}, "wide": WIDE, "token types": dict(type_vocab_size=2)}
+every_dtype_on_disk = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+in_linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc")
+
+
+# -- Python ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@every_dtype_on_disk
+def test_rows_of_a_file_have_the_bits_of_rows_in_memory(tmp_path: Path, dtype: str, sizes: str):
+    make_folder(tmp_path, dtype=dtype, **SIZES[sizes])
+    model = ModernBERT.from_pretrained(tmp_path, backend="native")
+    place = place_in_file(model.params.stored[EMBEDDING])
+    assert place is not None and place[1] == open_safetensors(tmp_path / WEIGHTS)[EMBEDDING].offset
+    copies = {name: np.array(x) for name, x in model.params.stored.items()}
+    assert all(place_in_file(x) is None for x in copies.values())
+    in_memory = Engine(model.config, copies)
+    np.testing.assert_array_equal(model.encode_packed(IDS, CU), in_memory.packed(IDS, CU))
+
+
+@in_linux
+@every_dtype_on_disk
+def test_rows_that_were_read_take_no_memory(tmp_path: Path, dtype: str):
+    make_folder(tmp_path, dtype=dtype, vocab_size=400_000)
+    file = tmp_path / WEIGHTS
+    model = ModernBERT.from_pretrained(tmp_path, backend="native")
+    model.encode_packed(np.arange(0, 400_000, 97), [0, *range(60, 4124, 508), 4124])
+    few = 4 * mmap.PAGESIZE * len(model.params)  # each tensor may leave its edges
+    assert resident(file) < few < file.stat().st_size // 4
+    model.params.stored[EMBEDDING].view(np.uint8).sum()
+    assert resident(file) > few, "the mapping brings pages in, so there was something to gain"
+
+
+def test_a_file_that_was_cut_short_is_an_error_and_the_rest_is_answered(tmp_path: Path):
+    make_folder(tmp_path, vocab_size=4000)
+    file = tmp_path / WEIGHTS
+    model = ModernBERT.from_pretrained(tmp_path, backend="native", num_threads=3)
+    before = model.encode_packed([0, 1], [0, 2])
+    os.truncate(file, open_safetensors(file)[EMBEDDING].offset + 4 * 8 * 2000)
+    for ids in ([3999], [2000], [*range(1500), 2000, *range(500)]):
+        with pytest.raises(OSError, match="token embedding cannot be read"):
+            model.encode_packed(ids, [0, len(ids)])
+    np.testing.assert_array_equal(model.encode_packed([0, 1], [0, 2]), before)
+    assert np.isfinite(model.encode_packed([1999], [0, 1])).all()
+
+
+def test_a_file_that_was_replaced_or_deleted_is_still_read(tmp_path: Path):
+    _, params = make_folder(tmp_path)
+    model = ModernBERT.from_pretrained(tmp_path, backend="native")
+    before = model.encode_packed(IDS, CU)
+    ModernBERT(model.config, {n: x + 1 for n, x in params.items()}).save_pretrained(tmp_path)
+    np.testing.assert_array_equal(model.encode_packed(IDS, CU), before)
+    (tmp_path / WEIGHTS).unlink()
+    np.testing.assert_array_equal(model.encode_packed(IDS, CU), before)
+
+
+@in_linux
+def test_no_file_stays_open(tmp_path: Path):
+    def descriptors() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    make_folder(tmp_path)
+    before = descriptors()
+    model = ModernBERT.from_pretrained(tmp_path, backend="native")
+    model.encode_packed(IDS, CU)
+    assert descriptors() > before
+    del model
+    assert descriptors() == before
+    model_in_c = Model.open(tmp_path)
+    assert descriptors() == before + 1
+    del model_in_c
+    assert descriptors() == before
+
+
+def test_views_know_their_place_in_the_file(tmp_path: Path):
+    make_folder(tmp_path, dtype="bfloat16")
+    tensor = open_safetensors(tmp_path / WEIGHTS)[EMBEDDING]
+    x, raw = tensor.array(), (tmp_path / WEIGHTS).read_bytes()
+    for view in (x, x[3:], x[0, 5:], x.view(BFLOAT16), x[:0]):
+        descriptor, offset = place_in_file(view) or (-1, -1)
+        assert os.pread(descriptor, view.nbytes, offset) == view.tobytes()
+        assert raw[offset : offset + view.nbytes] == view.tobytes()
+    for other in (x[::2], x[:, :3], x.T, x[::-1], x.copy(), np.zeros(3)):
+        assert place_in_file(other) is None
+
+
+# -- the C interface ------------------------------------------------------------------------------
+
+
+@in_linux
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_a_folder_is_not_mapped_any_more_once_it_is_open(tmp_path: Path, dtype: str):
+    make_folder(tmp_path, dtype=dtype)
+    model = Model.open(tmp_path)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    wanted = ModernBERT.from_pretrained(tmp_path, backend="native").encode_packed(IDS, CU)
+    np.testing.assert_array_equal(model.forward(input_of(CU, ids=IDS), len(IDS)), wanted)
+    (tmp_path / WEIGHTS).unlink()
+    np.testing.assert_array_equal(model.forward(input_of(CU, ids=IDS), len(IDS)), wanted)
+
+
+def made(
+    folder: tuple[ModernBertConfig, Params], descriptor: int, offset: int, name: str = EMBEDDING,
+    data: bool = False,
+) -> Model:  # fmt: skip
+    """A model whose tensor of that name is to stand in a file."""
+    config, params = folder
+    tensors, kept = tensors_of(params)
+    tensor = tensors[list(params).index(name)]
+    kept.append(ffi.new("modernbert_file *", {"descriptor": descriptor, "offset": offset}))
+    tensor.file = kept[-1]
+    if not data:
+        tensor.data = ffi.NULL
+    out = ffi.new("modernbert_model **")
+    status = lib.modernbert_create(config_of(config), tensors, len(params), ffi.NULL, out)
+    if status:
+        assert out[0] == ffi.NULL
+        raise Failed(status)
+    return Model(out[0], kept)
+
+
+def test_rows_in_a_file_of_the_caller(tmp_path: Path):
+    folder = make_folder(tmp_path)
+    table = folder[1][EMBEDDING]
+    (tmp_path / "rows").write_bytes(b"abc" + table.tobytes())  # not aligned, and to the last byte
+    with open(tmp_path / "rows", "rb") as stream:
+        model = made(folder, stream.fileno(), 3)
+    input = input_of(CU, ids=IDS)
+    wanted = Model.create(*folder).forward(input, len(IDS))
+    np.testing.assert_array_equal(model.forward(input, len(IDS)), wanted)
+    os.truncate(tmp_path / "rows", 3 + table[:7].nbytes)
+    with pytest.raises(Failed, match="token embedding cannot be read") as failed:
+        model.forward(input, len(IDS))
+    assert failed.value.status == BAD_FILE
+
+
+def test_bad_files_of_a_tensor_are_refused(tmp_path: Path):
+    folder = make_folder(tmp_path)
+    size = folder[1][EMBEDDING].nbytes
+    with open(tmp_path / WEIGHTS, "rb") as stream:
+        number = stream.fileno()
+        end = os.fstat(number).st_size
+        made(folder, number, end - size)
+        bad: dict[str, tuple[Any, ...]] = {
+            "do not fit": (number, end - size + 1),
+            "do not fit into": (number, end + 1),
+            "bytes do not fit": (number, 2**63 - 1),
+            f"its {size} bytes": (number, -1),
+            "descriptor -1 .* Bad file": (-1, 0),
+            "both data and a file": (number, 0, EMBEDDING, True),
+            "embedding alone": (number, 0, "final_norm.weight"),
+        }
+        for words, arguments in bad.items():
+            with pytest.raises(Failed, match=words) as failed:
+                made(folder, *arguments)
+            assert failed.value.status == INVALID
+    for ending in os.pipe():
+        with pytest.raises(Failed, match="no file"):
+            made(folder, ending, 0)
+        os.close(ending)
