@@ -204,7 +204,10 @@ def main() -> None:
 
     from refimpl.config import ModernBertConfig
 
-    config = ModernBertConfig.from_variant(options.variant)
+    try:
+        config = ModernBertConfig.from_variant(options.variant)
+    except ValueError as error:
+        parser.error(f"--variant: {error}")
     folder = model_folder(options.cache, options.variant)
     suffix = f"-{options.isa}" if options.isa else ""
     path = folder / f"results-{options.threads}{suffix}.json"

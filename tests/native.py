@@ -67,12 +67,16 @@ def misplaced(x: np.ndarray) -> dict[str, np.ndarray]:
 
 @contextmanager
 def repeated(function: Callable[[], Any], threads: int = 1) -> Iterator[None]:
-    """`function` over and over in so many other threads, while the block runs."""
-    done = threading.Event()
+    """`function` over and over in so many other threads, while the block runs; raises what it
+    raised."""
+    done, failed = threading.Event(), []
 
     def busy() -> None:
-        while not done.is_set():
-            function()
+        try:
+            while not done.is_set():
+                function()
+        except BaseException as error:
+            failed.append(error)
 
     others = [threading.Thread(target=busy) for _ in range(threads)]
     for thread in others:
@@ -83,3 +87,5 @@ def repeated(function: Callable[[], Any], threads: int = 1) -> Iterator[None]:
         done.set()
         for thread in others:
             thread.join()
+    if failed:
+        raise failed[0]

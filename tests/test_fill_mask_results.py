@@ -5,7 +5,9 @@ import pytest
 
 import refimpl
 from refimpl.errors import TruncationWarning
+from refimpl.heads import masked_lm
 from refimpl.model import BUNDLED
+from refimpl.tasks import fill_mask
 from refimpl.tasks.fill_mask import candidates, target_ids
 from refimpl.tokenizer import Tokenizer
 
@@ -23,9 +25,9 @@ def tiny():
 
 
 def worked_logits(tiny, text, **scores):
-    """Logits of a text with log(score) at the tokens named, and -30 elsewhere."""
+    """Logits of a text's masks with log(score) at the tokens named, and -30 elsewhere."""
     encoded = tiny.encode(text)
-    logits = np.full((len(encoded), len(tiny.vocab)), -30.0)
+    logits = np.full((text.count("[MASK]"), len(tiny.vocab)), -30.0)
     for token, score in scores.items():
         logits[:, tiny.vocab[token]] = np.log(score)
     return encoded, logits
@@ -33,7 +35,6 @@ def worked_logits(tiny, text, **scores):
 
 def test_worked_example(tiny):
     encoded, logits = worked_logits(tiny, "x[MASK]", a=5.0, b=3.0, c=2.0)
-    logits[:2] = 99.0  # other positions do not matter
     found = candidates(tiny, encoded, logits, 2)
     rest = (len(tiny.vocab) - 3) * np.exp(-30.0)
     assert [f["token_str"] for f in found] == ["a", "b"]
@@ -55,15 +56,28 @@ def test_targets_select_without_renormalising(tiny):
     assert [f["score"] for f in found] == [whole[f["token"]] for f in found]
 
 
-def test_padding_rows_of_the_logits_are_ignored(tiny):
-    encoded, logits = worked_logits(tiny, "x[MASK]", a=5.0)
-    padded = np.concatenate([logits, np.full((4, logits.shape[1]), np.nan)])
-    assert candidates(tiny, encoded, padded, 3) == candidates(tiny, encoded, logits, 3)
+def test_masks_alone_pass_the_decoder_and_score_as_in_all_logits(fill, tiny, monkeypatch):
+    text, rows = "def [MASK](x): return [MASK] + 1", []
+
+    def counted(params, config, hidden):
+        rows.append(len(hidden))
+        return masked_lm(params, config, hidden)
+
+    monkeypatch.setattr(fill_mask, "masked_lm", counted)
+    found = fill([text, "a longer text with its one mask at the end of it: [MASK]"], batch_size=2)
+    assert rows == [2, 1]
+    ids = tiny.encode(text).ids
+    logits = fill.model([ids])["logits"][0][np.array(ids) == tiny.mask_token_id]
+    for scored, row in zip(found[0], logits.astype(np.float64), strict=True):
+        p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        for candidate in scored:
+            assert candidate["score"] == pytest.approx(p[candidate["token"]], rel=1e-4)
+        assert [c["token"] for c in scored] == np.argsort(-p, kind="stable")[:5].tolist()
 
 
 def test_several_masks_give_a_list_each_with_the_others_kept(tiny):
     encoded, logits = worked_logits(tiny, "[MASK] x[MASK]", a=5.0)
-    logits[-2, tiny.vocab["b"]] = 10.0
+    logits[1, tiny.vocab["b"]] = 10.0
     first, second = candidates(tiny, encoded, logits, 1)
     assert (first[0]["token_str"], second[0]["token_str"]) == ("a", "b")
     assert first[0]["sequence"].count("[MASK]") == second[0]["sequence"].count("[MASK]") == 1

@@ -1,6 +1,7 @@
 """Fill-mask: the most likely tokens at each [MASK] of a text.
 
-    p = softmax(logits[mask]) over the vocabulary; targets select entries and are not renormalised
+    p = softmax(logits) over the vocabulary, of the masks alone; targets select entries and are not
+    renormalised
 
 Results as transformers' pipeline gives them: per mask a list of {score, token, token_str,
 sequence}, best first. Several masks are filled independently of each other.
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..heads import masked_lm
+from ..task_model import ModernBERTForTask
 from ..tokenizer import Encoded, Tokenizer
 from .task import TextTask, as_list, check_top_k, flagged, softmax
 
@@ -22,6 +25,7 @@ class FillMask(TextTask):
     """`FillMask(folder)(text)`; see `run`."""
 
     task, head = "fill-mask", "masked_lm"
+    model: ModernBERTForTask
 
     def run(
         self,
@@ -51,11 +55,12 @@ class FillMask(TextTask):
             if mask_id not in encoded.ids:
                 cut = f" within the {len(encoded)} tokens kept" if encoded.lost else ""
                 raise ValueError(f"texts[{i}] holds no {self.tokenizer.token(mask_id)}{cut}")
-        rows = self._rows(encodings, batch_size)
-        results = [
-            candidates(self.tokenizer, encoded, row["logits"], top_k, chosen)
-            for encoded, row in zip(encodings, rows, strict=True)
-        ]
+        rows = self._rows(encodings, batch_size, self.model.encoder)
+        results = []
+        for encoded, row in zip(encodings, rows, strict=True):
+            hidden = row["last_hidden_state"][masks_of(self.tokenizer, encoded)]
+            logits = masked_lm(self.model.params, self.model.config, hidden)["logits"]
+            results.append(candidates(self.tokenizer, encoded, logits, top_k, chosen))
         return results[0] if single or len(results) == 1 else results
 
 
@@ -68,13 +73,13 @@ def candidates(
 ) -> list[Any]:
     """The best fillings of one text: a list of dicts, or with several masks one list each.
 
-    logits [seq, vocab] (rows beyond the text are padding and ignored), targets ids or None.
+    logits [masks, vocab], targets ids or None.
     """
     ids = np.array(encoded.ids)
-    masks = np.flatnonzero(ids == tokenizer.mask_token_id)
+    masks = masks_of(tokenizer, encoded)
     per_mask = []
-    for at in masks:
-        p = softmax(logits[at])
+    for at, scores in zip(masks, logits, strict=True):
+        p = softmax(scores)
         allowed = np.arange(p.size) if targets is None else targets
         best = allowed[np.argsort(-p[allowed], kind="stable")[:top_k]]
         found = []
@@ -92,6 +97,11 @@ def candidates(
             )
         per_mask.append([flagged(result, encoded.lost) for result in found])
     return per_mask[0] if masks.size == 1 else per_mask
+
+
+def masks_of(tokenizer: Tokenizer, encoded: Encoded) -> np.ndarray:
+    """Where the masks stand, int64 [masks], ascending."""
+    return np.flatnonzero(np.array(encoded.ids) == tokenizer.mask_token_id)
 
 
 def target_ids(tokenizer: Tokenizer, targets: str | Sequence[str]) -> np.ndarray:

@@ -86,14 +86,16 @@ class TextTask:
         return self.tokenizer.encode_batch(texts, max_length=max_length, truncate=truncate)
 
     def _rows(
-        self, encodings: Sequence[Encoded], batch_size: int
+        self, encodings: Sequence[Encoded], batch_size: int, model: ModernBERT | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The model's outputs, one dict of arrays without the batch axis per encoding, in order."""
+        """The outputs of the task's model, or of another over the same encoder: one dict of arrays
+        without the batch axis per encoding, in order."""
         check_batch_size(batch_size)
-        types = self.model.config.type_vocab_size > 0
+        model = self.model if model is None else model
+        types = model.config.type_vocab_size > 0
         for start in range(0, len(encodings), batch_size):
             batch = encodings[start : start + batch_size]
-            out = self.model(self.tokenizer.pad(batch, token_type_ids=types))
+            out = model(self.tokenizer.pad(batch, token_type_ids=types))
             for row in range(len(batch)):
                 yield {name: value[row] for name, value in out.items()}
 
