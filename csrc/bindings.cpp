@@ -138,23 +138,23 @@ int threads_of(py::ssize_t threads) {
 }
 
 // A float tensor as a checkpoint stores it: float32, float16, or the bits of bfloat16 as uint16.
-// What had to be copied lives as long as this does.
+// What had to be copied lives as long as this does. in_file: its memory is not looked at, nor copied.
 class Stored {
  public:
-  Stored(const std::string& name, const py::array& given) : array_(plain(name, given)) {}
+  Stored(const std::string& name, const py::array& given, bool in_file = false) : array_(plain(name, given, in_file)) {}
 
   const py::array& array() const { return array_; }
   modernbert_storage storage() const { return storage_; }
 
  private:
-  py::array plain(const std::string& name, const py::array& given) {
-    if (py::isinstance<py::array_t<float>>(given)) return py::cast<Float>(given);
+  py::array plain(const std::string& name, const py::array& given, bool in_file) {
+    if (py::isinstance<py::array_t<float>>(given)) return in_file ? given : py::array(py::cast<Float>(given));
     const bool half = given.dtype().equal(py::dtype("float16"));  // in this machine's byte order
     if (!half && !py::isinstance<py::array_t<std::uint16_t>>(given))
       throw std::invalid_argument(name + " must be a float32 or float16 array, or uint16 with the bits of bfloat16, " +
                                   "in the machine's byte order");
     storage_ = half ? MODERNBERT_FLOAT16 : MODERNBERT_BFLOAT16;
-    return py::array::ensure(given, kPlain);
+    return in_file ? given : py::array::ensure(given, kPlain);
   }
   modernbert_storage storage_ = MODERNBERT_FLOAT32;
   py::array array_;
@@ -314,7 +314,7 @@ class PyEngine {
                                    given["norm_eps"].cast<double>(), activation.c_str()};
     std::vector<std::string> names;
     std::vector<Stored> stored;
-    find_tensors(params, names, stored);
+    find_tensors(params, place.has_value(), names, stored);
     const modernbert_file file = place ? modernbert_file{place->first, place->second} : modernbert_file{};
     std::vector<modernbert_tensor> tensors;
     std::vector<std::vector<std::int64_t>> shapes;
@@ -384,16 +384,18 @@ class PyEngine {
   }
 
  private:
-  // The encoder's tensors of `params`.
-  void find_tensors(const py::dict& params, std::vector<std::string>& names, std::vector<Stored>& stored) {
+  // The encoder's tensors of `params`; the embedding's memory does not matter when it is `in_file`.
+  void find_tensors(const py::dict& params, bool in_file, std::vector<std::string>& names,
+                    std::vector<Stored>& stored) {
     for (const auto& [key, value] : params) {
       const std::string name = py::cast<std::string>(key);
       const auto starts = [&](const char* prefix) { return name.rfind(prefix, 0) == 0; };
       if (!(starts("embeddings.") || starts("layers.") || starts("final_norm."))) continue;
       if (!py::isinstance<py::array>(value)) throw std::invalid_argument("params['" + name + "'] must be an array");
       names.push_back(name);
-      stored.emplace_back("params['" + name + "']", py::cast<py::array>(value));
-      if (name == kEmbedding) embedding_ = stored.back().array();
+      const bool embedding = name == kEmbedding;
+      stored.emplace_back("params['" + name + "']", py::cast<py::array>(value), embedding && in_file);
+      if (embedding && !in_file) embedding_ = stored.back().array();
     }
   }
 
@@ -419,7 +421,7 @@ class PyEngine {
     return Float({input.cu_seqlens[input.sequences], facts_.hidden});
   }
 
-  py::array embedding_;  // which the model goes on reading
+  py::array embedding_;  // which the model goes on reading, unless it reads a file
   std::unique_ptr<modernbert_model, Close> model_;
   modernbert_facts facts_{};
 };

@@ -33,7 +33,8 @@ typedef enum {
     MODERNBERT_OK = 0,
     MODERNBERT_INVALID_ARGUMENT = 1, /* the caller's; nothing was done */
     MODERNBERT_BAD_FILE = 2,         /* missing, broken or not supported: file, key, byte offset;
-                                        of a forward pass: the token embedding is not readable */
+                                        of a forward pass: the token embedding cannot be read from
+                                        its file any more; out is unfinished */
     MODERNBERT_OUT_OF_MEMORY = 3,
     MODERNBERT_INTERRUPTED = 4, /* by a callback of the caller; out is unfinished */
     MODERNBERT_INTERNAL = 5     /* a mistake of the library */
@@ -82,9 +83,10 @@ typedef struct {
 } modernbert_options;
 
 /* The encoder of a folder in the Hugging Face or sentence-transformers layout: config.json and
- * model.safetensors (or its shards). Files must not change during this call, in which they are mapped;
- * the one with the token embedding stays open, and rows are read from it as they are needed.
- * options may be NULL. On MODERNBERT_OK *model is to be closed. */
+ * model.safetensors (or its shards). Files are mapped during this call and must not change then. The
+ * one with the token embedding stays open, and rows are read from it as they are needed: it may be
+ * replaced or deleted, but not written to, while the model is open. options may be NULL. On
+ * MODERNBERT_OK *model is to be closed. */
 MODERNBERT_API int modernbert_open(const char *folder, const modernbert_options *options,
                                    modernbert_model **model);
 
@@ -100,7 +102,7 @@ typedef struct {
 
 /* Numbers in an open file, from byte `offset` on, in the machine's byte order. */
 typedef struct {
-    int descriptor; /* is duplicated: the caller may close it */
+    int descriptor; /* of a regular file; is duplicated: the caller may close it */
     int64_t offset;
 } modernbert_file;
 
@@ -116,7 +118,8 @@ typedef struct {
 
 /* An encoder from memory. Every tensor of MODEL.md section 7 must be there; a bias may be left out,
  * nothing else may be given. The token embedding's data, or its file, are read as long as the model is
- * open, the rest during this call only. A file's rows are read as they are needed, and take no memory.
+ * open and must not change, the rest during this call only. A file's rows are read as they are needed,
+ * and take no memory.
  * Values are not looked at: what is not finite makes results so. */
 MODERNBERT_API int modernbert_create(const modernbert_config *config, const modernbert_tensor *tensors,
                                      size_t count, const modernbert_options *options,

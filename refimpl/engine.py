@@ -18,7 +18,7 @@ import numpy as np
 from .backend import MOST_THREADS, chosen_tier, default_threads, native
 from .bfloat16 import BFLOAT16
 from .config import ModernBertConfig
-from .safetensors import place_in_file, release
+from .safetensors import opened_in_file, release
 from .stored import stored
 
 Array = np.ndarray
@@ -64,8 +64,11 @@ class Engine:
                     release(x)
 
         arrays = {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in params.items()}
-        place = place_in_file(params["embeddings.tok_embeddings.weight"])
-        self._native = native().Engine(plan, arrays, tier or chosen_tier(), dtype, packed, place)
+        with opened_in_file(params["embeddings.tok_embeddings.weight"]) as place:
+            self._native = native().Engine(
+                plan, arrays, tier or chosen_tier(), dtype, packed, place
+            )
+        self._typed = config.type_vocab_size > 0
         self._hidden = config.hidden_size
         self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
 
@@ -90,13 +93,14 @@ class Engine:
         """Last hidden state [total, hidden] of sequences laid end to end.
 
         cu_seqlens [n + 1] from 0 to total; every other argument [total], inputs_embeds [total,
-        hidden] in place of ids; key_mask bool, None when every token can be seen.
+        hidden] in place of ids; key_mask bool, None when every token can be seen. token_type_ids
+        do nothing in a model without types. Raises ValueError, OSError.
         """
         return self._native.forward(
             input_ids,
             inputs_embeds,
             cu_seqlens,
-            token_type_ids,
+            token_type_ids if self._typed else None,
             position_ids,
             key_mask,
             self.num_threads,

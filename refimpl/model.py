@@ -176,7 +176,8 @@ class ModernBERT:
         num_hidden_layers + 1 arrays: the embedding and each layer's output BEFORE the final norm
         (transformers 4's convention; its version 5 puts `last_hidden_state` in the last place), and
         `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
-        `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError.
+        `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError, and on
+        backend native OSError when the file's token embedding cannot be read any more.
 
         On backend native the engine computes unless hidden states, attentions or taps are asked
         for: those are the reference's, and numpy then computes everything, from `.params` as they
@@ -210,7 +211,7 @@ class ModernBERT:
         """Sequences of different lengths laid end to end, without padding.
 
         input_ids int [total], cu_seqlens int [n + 1] from 0 to total -> last hidden state [total,
-        hidden]. No sequence sees another, positions restart in each. Raises ValueError.
+        hidden]. No sequence sees another, positions restart in each. Raises ValueError, OSError.
         """
         ids, cu = check_packed(self.config, input_ids, cu_seqlens)
         if self._engine is not None:

@@ -15,8 +15,8 @@ import json
 import math
 import mmap
 import os
-import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -61,16 +61,16 @@ ALIGNMENT = 8  # of the data, as the format asks of writers
 class FileMap(mmap.mmap):
     """A file mapped read-only: its pages can be dropped at any time, and are read again.
 
-    The file stays open as `descriptor`, for those who read it piece by piece.
+    path: absolute; identity: which file that was, its device and number there.
     """
 
-    descriptor: int
+    path: str | bytes
+    identity: tuple[int, int]
 
     @classmethod
-    def of(cls, stream: BinaryIO) -> FileMap:
+    def of(cls, stream: BinaryIO, path: Path_) -> FileMap:
         self = cls(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self.descriptor = os.dup(stream.fileno())
-        weakref.finalize(self, os.close, self.descriptor)
+        self.path, self.identity = os.path.abspath(os.fspath(path)), _identity(stream)
         return self
 
 
@@ -90,15 +90,27 @@ def release(array: np.ndarray) -> None:
         owner.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
-def place_in_file(array: np.ndarray) -> tuple[int, int] | None:
-    """Descriptor and offset, in bytes, of the file that an array is a contiguous view of, or None.
+@contextmanager
+def opened_in_file(array: np.ndarray) -> Iterator[tuple[int, int] | None]:
+    """The file that an array is a contiguous view of: a descriptor, open for the length of the
+    block, and the byte that the array begins at.
 
-    The descriptor is open as long as the array lives.
+    None for other memory, and when that file does not stand under its path any more.
     """
     owner = _map_of(array)
-    if owner is None or not array.flags.c_contiguous:
-        return None
-    return owner.descriptor, _offset(array, owner)
+    with ExitStack() as stack:
+        place = None
+        if owner is not None and array.flags.c_contiguous:
+            with suppress(OSError):
+                stream = stack.enter_context(open(owner.path, "rb"))
+                if _identity(stream) == owner.identity:
+                    place = stream.fileno(), _offset(array, owner)
+        yield place
+
+
+def _identity(stream: BinaryIO) -> tuple[int, int]:
+    facts = os.fstat(stream.fileno())
+    return facts.st_dev, facts.st_ino
 
 
 def _map_of(array: np.ndarray) -> FileMap | None:
@@ -185,7 +197,7 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
         with open(file, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             start, header = _read_header(stream, size, file)
-            buffer = FileMap.of(stream)
+            buffer = FileMap.of(stream, file)
     except OSError as error:
         raise ModelFormatError(f"cannot be read: {error.strerror}", file=file) from error
 

@@ -136,7 +136,9 @@ def test_inputs_unsigned_ids_and_nested_lists_are_taken(model):
         np.testing.assert_array_equal(model(ids)["last_hidden_state"], want)
 
 
-def test_inputs_zero_token_types_without_a_table_change_nothing(model):
+@pytest.mark.parametrize("dtype", ["float64", "float32"])  # numpy's, and the engine's where it is
+def test_inputs_zero_token_types_without_a_table_change_nothing(dtype):
+    model = ModernBERT.from_variant("tiny", dtype=dtype, **TINY)
     types = with_ids(token_type_ids=np.zeros_like(IDS))
     want = model(IDS)["last_hidden_state"]
     np.testing.assert_array_equal(model(types)["last_hidden_state"], want)

@@ -1,10 +1,11 @@
-"""Rows of the token embedding are read from their file: same bits, no memory, no signal."""
+"""Rows of the token embedding are read from their file: same bits, no memory, and typed errors."""
 
 from __future__ import annotations
 
 import gc
 import mmap
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from c_interface import BAD_FILE, INVALID, Failed, Model, config_of, ffi, input_of, lib, tensors_of
 from folders import Params, make_folder, resident
+from test_native_process import in_child
 
 from refimpl import ModernBERT
 from refimpl.bfloat16 import BFLOAT16
 from refimpl.config import ModernBertConfig
 from refimpl.engine import Engine
-from refimpl.safetensors import open_safetensors, place_in_file
+from refimpl.safetensors import open_safetensors, opened_in_file
 
 WEIGHTS, EMBEDDING = "model.safetensors", "embeddings.tok_embeddings.weight"
 IDS, CU = np.array([1, 5, 19, 0, 5, 7]), np.array([0, 2, 6])
@@ -28,6 +30,12 @@ every_dtype_on_disk = pytest.mark.parametrize("dtype", ["float32", "float16", "b
 in_linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc")
 
 
+def anonymous() -> int:
+    """Bytes of this process's anonymous memory."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
 # -- Python ---------------------------------------------------------------------------------------
 
 
@@ -36,10 +44,13 @@ in_linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nee
 def test_rows_of_a_file_have_the_bits_of_rows_in_memory(tmp_path: Path, dtype: str, sizes: str):
     make_folder(tmp_path, dtype=dtype, **SIZES[sizes])
     model = ModernBERT.from_pretrained(tmp_path, backend="native")
-    place = place_in_file(model.params.stored[EMBEDDING])
-    assert place is not None and place[1] == open_safetensors(tmp_path / WEIGHTS)[EMBEDDING].offset
     copies = {name: np.array(x) for name, x in model.params.stored.items()}
-    assert all(place_in_file(x) is None for x in copies.values())
+    with (
+        opened_in_file(model.params.stored[EMBEDDING]) as place,
+        opened_in_file(copies[EMBEDDING]) as nowhere,
+    ):
+        assert place is not None and nowhere is None
+        assert place[1] == open_safetensors(tmp_path / WEIGHTS)[EMBEDDING].offset
     in_memory = Engine(model.config, copies)
     np.testing.assert_array_equal(model.encode_packed(IDS, CU), in_memory.packed(IDS, CU))
 
@@ -70,14 +81,37 @@ def test_a_file_that_was_cut_short_is_an_error_and_the_rest_is_answered(tmp_path
     assert np.isfinite(model.encode_packed([1999], [0, 1])).all()
 
 
-def test_a_file_that_was_replaced_or_deleted_is_still_read(tmp_path: Path):
+@pytest.mark.parametrize("when", ["before the first pass", "between two"])
+@pytest.mark.parametrize("what", ["replaced", "deleted"])
+def test_a_file_that_was_replaced_or_deleted_is_still_read(tmp_path: Path, what: str, when: str):
     _, params = make_folder(tmp_path)
+    before = ModernBERT.from_pretrained(tmp_path, backend="native").encode_packed(IDS, CU)
     model = ModernBERT.from_pretrained(tmp_path, backend="native")
-    before = model.encode_packed(IDS, CU)
-    ModernBERT(model.config, {n: x + 1 for n, x in params.items()}).save_pretrained(tmp_path)
+    if when == "between two":
+        model.encode_packed(IDS, CU)
+    if what == "replaced":
+        ModernBERT(model.config, {n: x + 1 for n, x in params.items()}).save_pretrained(tmp_path)
+    else:
+        (tmp_path / WEIGHTS).unlink()
     np.testing.assert_array_equal(model.encode_packed(IDS, CU), before)
-    (tmp_path / WEIGHTS).unlink()
-    np.testing.assert_array_equal(model.encode_packed(IDS, CU), before)
+
+
+def test_a_descriptor_that_others_closed_and_took_is_not_read(tmp_path: Path):
+    """As by programs that close all descriptors to become a daemon."""
+    make_folder(tmp_path, dtype="float16")
+    (tmp_path / "other").write_bytes(bytes((tmp_path / WEIGHTS).stat().st_size))
+    model = Model.open(tmp_path)
+    links = {n: Path(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
+    ours = [int(n) for n, x in links.items() if x.exists() and x.samefile(tmp_path / WEIGHTS)]
+    with open(tmp_path / "other", "rb") as stream:
+        for n in ours:
+            os.dup2(stream.fileno(), n)
+        with pytest.raises(Failed, match="token embedding cannot be read"):
+            model.forward(input_of(CU, ids=IDS), len(IDS))
+        del model
+        gc.collect()
+        for n in ours:  # what took its number was left alone
+            os.close(n)
 
 
 @in_linux
@@ -90,7 +124,7 @@ def test_no_file_stays_open(tmp_path: Path):
     before = descriptors()
     model = ModernBERT.from_pretrained(tmp_path, backend="native")
     model.encode_packed(IDS, CU)
-    assert descriptors() > before
+    assert descriptors() == before + 2  # the mapping's and the engine's
     del model
     assert descriptors() == before
     model_in_c = Model.open(tmp_path)
@@ -104,11 +138,35 @@ def test_views_know_their_place_in_the_file(tmp_path: Path):
     tensor = open_safetensors(tmp_path / WEIGHTS)[EMBEDDING]
     x, raw = tensor.array(), (tmp_path / WEIGHTS).read_bytes()
     for view in (x, x[3:], x[0, 5:], x.view(BFLOAT16), x[:0]):
-        descriptor, offset = place_in_file(view) or (-1, -1)
-        assert os.pread(descriptor, view.nbytes, offset) == view.tobytes()
-        assert raw[offset : offset + view.nbytes] == view.tobytes()
+        with opened_in_file(view) as place:
+            assert place is not None
+            assert os.pread(place[0], view.nbytes, place[1]) == view.tobytes()
+            assert raw[place[1] :][: view.nbytes] == view.tobytes()
+        with pytest.raises(OSError):
+            os.fstat(place[0])
     for other in (x[::2], x[:, :3], x.T, x[::-1], x.copy(), np.zeros(3)):
-        assert place_in_file(other) is None
+        with opened_in_file(other) as place:
+            assert place is None
+
+
+@in_linux
+@every_dtype_on_disk
+def test_rows_that_are_not_aligned_are_not_copied(tmp_path: Path, dtype: str):
+    make_folder(tmp_path, dtype=dtype, vocab_size=400_000)
+    aligned = ModernBERT.from_pretrained(tmp_path, backend="native").encode_packed(IDS, CU)
+    raw = (tmp_path / WEIGHTS).read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header, data = raw[8 : 8 + size], raw[8 + size :]
+    (tmp_path / WEIGHTS).write_bytes((size + 1).to_bytes(8, "little") + header + b" " + data)
+    model = ModernBERT.from_pretrained(tmp_path, backend="native")
+    with opened_in_file(model.params.stored[EMBEDDING]) as place:
+        assert place is not None and place[1] % 2
+    before = anonymous()
+    np.testing.assert_array_equal(model.encode_packed(IDS, CU), aligned)
+    assert anonymous() - before < 2**20 < model.params.stored[EMBEDDING].nbytes
+    model_in_c = Model.open(tmp_path)
+    assert anonymous() - before < 3 * 2**20
+    np.testing.assert_array_equal(model_in_c.forward(input_of(CU, ids=IDS), len(IDS)), aligned)
 
 
 # -- the C interface ------------------------------------------------------------------------------
@@ -169,11 +227,9 @@ def test_bad_files_of_a_tensor_are_refused(tmp_path: Path):
         end = os.fstat(number).st_size
         made(folder, number, end - size)
         bad: dict[str, tuple[Any, ...]] = {
-            "do not fit": (number, end - size + 1),
-            "do not fit into": (number, end + 1),
-            "bytes do not fit": (number, 2**63 - 1),
-            f"its {size} bytes": (number, -1),
-            "descriptor -1 .* Bad file": (-1, 0),
+            "byte -1 on: that must be at least 0": (number, -1),
+            "descriptor -1 .* not open": (-1, 0),
+            "descriptor 99999 .* not open": (99999, 0),
             "both data and a file": (number, 0, EMBEDDING, True),
             "embedding alone": (number, 0, "final_norm.weight"),
         }
@@ -181,7 +237,32 @@ def test_bad_files_of_a_tensor_are_refused(tmp_path: Path):
             with pytest.raises(Failed, match=words) as failed:
                 made(folder, *arguments)
             assert failed.value.status == INVALID
-    for ending in os.pipe():
-        with pytest.raises(Failed, match="no file"):
-            made(folder, ending, 0)
-        os.close(ending)
+        for offset in (end - size + 1, end + 1, 2**63 - 1):
+            with pytest.raises(Failed, match=f"its {size} bytes do not fit into") as failed:
+                made(folder, number, offset)
+            assert failed.value.status == BAD_FILE
+    writing = os.open(tmp_path / WEIGHTS, os.O_WRONLY)
+    for descriptor in (*os.pipe(), writing):
+        with pytest.raises(Failed, match="no file, or not open for reading"):
+            made(folder, descriptor, 0)
+        os.close(descriptor)
+
+
+@in_linux
+def test_no_descriptor_left_falls_back_to_the_mapping_and_is_a_status_in_c(tmp_path: Path):
+    """In a child, whose descriptors end at those that it has."""
+    folder = make_folder(tmp_path)
+    model = ModernBERT.from_pretrained(tmp_path, backend="native")
+    wanted = Model.create(*folder).forward(input_of(CU, ids=IDS), len(IDS))
+
+    def without_descriptors() -> bool:
+        with open(tmp_path / WEIGHTS, "rb") as stream:
+            lowest = os.dup(stream.fileno())
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, lowest))
+            with pytest.raises(Failed, match="Too many open files") as failed:
+                made(folder, stream.fileno(), 0)
+            assert failed.value.status == BAD_FILE
+            return np.array_equal(model.encode_packed(IDS, CU), wanted)
+
+    assert in_child(without_descriptors) == 0

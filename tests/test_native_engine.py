@@ -115,6 +115,16 @@ def test_token_types_are_added_before_the_norm(case: Case, tier: str):
 
 
 @every_tier
+def test_token_types_of_a_model_without_any_change_nothing(tier: str):
+    inputs, engine = SMALL.inputs(MIXED), engine_of(SMALL, tier)
+    zeros = np.zeros_like(inputs.input_ids)
+    np.testing.assert_array_equal(
+        engine.padded(inputs.input_ids, None, inputs.mask, zeros, None),
+        engine.padded(inputs.input_ids, None, inputs.mask, None, None),
+    )
+
+
+@every_tier
 @case_of_options
 def test_embeddings_given_instead_of_ids_have_the_same_bits(case: Case, tier: str):
     inputs, engine = case.inputs(MIXED), engine_of(case, tier)

@@ -1,6 +1,7 @@
 // A model from a folder or from memory.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -31,7 +32,6 @@ constexpr std::int64_t kMaxSize = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxLayers = 1000;
 // As good as no window, and far from overflow.
 constexpr std::int64_t kMaxWindow = std::int64_t{1} << 40;
-constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 using Tensors = std::map<std::string, Tensor>;
 
 Plan plan_of(const Config& c) {
@@ -136,20 +136,25 @@ std::string given_shape(const modernbert_tensor& t, const Shape& wanted) {
   return "[" + text + "]";
 }
 
-// Rows of a tensor in the caller's file, whose descriptor may be closed then.
+// Rows of a tensor in the caller's file, whose descriptor may be closed then. Unreadable: the system's
+// fault, or the file's.
 RowSource rows_in(const modernbert_file& given, const std::string& shown, const Shape& shape, Storage storage) {
-  const auto refused = [&](const std::string& why) {
-    refuse(shown + " is to stand in descriptor " + std::to_string(given.descriptor) + " from byte " +
-           std::to_string(given.offset) + " on: " + why);
-  };
+  const std::string place = shown + " is to stand in descriptor " + std::to_string(given.descriptor) + " from byte " +
+                            std::to_string(given.offset) + " on: ";
+  if (given.offset < 0) refuse(place + "that must be at least 0");
   auto file = std::make_shared<OpenFile>();
-  file->descriptor = fcntl(given.descriptor, F_DUPFD_CLOEXEC, 0);
   struct stat facts;
-  if (file->descriptor < 0 || fstat(file->descriptor, &facts)) refused(std::generic_category().message(errno));
-  if (!S_ISREG(facts.st_mode)) refused("that is no file");
+  if (const int error = file->take(fcntl(given.descriptor, F_DUPFD_CLOEXEC, 0), facts)) {
+    if (error == EBADF) refuse(place + "that is not open");
+    throw Unreadable(place + std::generic_category().message(error));
+  }
+  char byte;
+  if (!S_ISREG(facts.st_mode) || pread(file->descriptor(), &byte, 1, 0) < 0)
+    refuse(place + "that is no file, or not open for reading");
   const std::uint64_t bytes = shape[0] * shape[1] * size_of(storage);
-  if (given.offset < 0 || given.offset > facts.st_size || static_cast<std::uint64_t>(facts.st_size - given.offset) < bytes)
-    refused("its " + std::to_string(bytes) + " bytes do not fit into the file's " + std::to_string(facts.st_size));
+  if (given.offset > facts.st_size || static_cast<std::uint64_t>(facts.st_size - given.offset) < bytes)
+    throw Unreadable(place + "its " + std::to_string(bytes) + " bytes do not fit into the file's " +
+                     std::to_string(facts.st_size));
   return {std::move(file), static_cast<std::uint64_t>(given.offset), storage, shape[1]};
 }
 
@@ -207,7 +212,7 @@ int modernbert_open(const char* folder, const modernbert_options* options, moder
       tensors[name] = {param.data(), param.copy.empty() ? storage_of(param.tensor.dtype) : Storage::float32};
     Param& rows = found.params.at(kEmbedding);
     RowSource embedding;
-    if (rows.copy.empty()) {
+    if (rows.tensor.dtype != "F64") {  // at any offset: rows need not be aligned
       embedding = {rows.tensor.file->file(), rows.tensor.offset, storage_of(rows.tensor.dtype), found.config.hidden};
     } else {
       made->embedding = std::move(rows.copy);

@@ -21,7 +21,23 @@ bool read_all(int file, std::uint64_t offset, std::size_t bytes, unsigned char* 
 }  // namespace
 
 OpenFile::~OpenFile() {
-  if (descriptor >= 0) close(descriptor);
+  if (still_open()) close(descriptor_);
+}
+
+int OpenFile::take(int descriptor, struct stat& facts) {
+  if (descriptor < 0) return errno;
+  if (fstat(descriptor, &facts)) {
+    const int error = errno;
+    close(descriptor);
+    return error;
+  }
+  descriptor_ = descriptor, device_ = facts.st_dev, inode_ = facts.st_ino;
+  return 0;
+}
+
+bool OpenFile::still_open() const {
+  struct stat now;
+  return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && now.st_dev == device_ && now.st_ino == inode_;
 }
 
 bool RowSource::read(std::size_t i, float* out) const {
@@ -33,7 +49,7 @@ bool RowSource::read(std::size_t i, float* out) const {
   alignas(float) unsigned char part[4096];
   for (std::size_t first = 0; first < columns_; first += sizeof part / size) {
     const std::size_t count = std::min(columns_ - first, sizeof part / size);
-    if (!read_all(file_->descriptor, offset_ + (i * columns_ + first) * size, count * size, part)) return false;
+    if (!read_all(file_->descriptor(), offset_ + (i * columns_ + first) * size, count * size, part)) return false;
     widen({part, memory_.storage}, 0, count, out + first);
   }
   return true;

@@ -4,6 +4,9 @@
 // row, which then stay with the process, and a file that was cut short is an error, not a signal.
 #pragma once
 
+#include <sys/stat.h>
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -14,16 +17,28 @@
 
 namespace refimpl {
 
-// Made before its file is opened, so that none stays open when memory runs out.
-struct OpenFile {
-  int descriptor = -1;
-
+// A descriptor that knows its file: whoever closes all descriptors of a process, as daemons do, closes
+// this one too, and its number may then be another file's. Made before the file is opened, so that
+// none stays open when memory runs out.
+class OpenFile {
+ public:
   OpenFile() = default;
   ~OpenFile();
   OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  // Takes a descriptor over and tells about its file; 0, or what errno says.
+  int take(int descriptor, struct stat& facts);
+  int descriptor() const { return descriptor_; }
+  bool still_open() const;
+
+ private:
+  int descriptor_ = -1;
+  dev_t device_{};
+  ino_t inode_{};
 };
 
-// A row that was there is not to be had any more.
+// A row that was there is not to be had any more, or its file cannot be opened.
 struct Unreadable : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -37,6 +52,8 @@ class RowSource {
   RowSource(std::shared_ptr<const OpenFile> file, std::uint64_t offset, Storage storage, std::size_t columns)
       : memory_{nullptr, storage}, file_(std::move(file)), offset_(offset), columns_(columns) {}
 
+  // Whether rows can be had at all; asked once per pass.
+  bool is_there() const { return !file_ || file_->still_open(); }
   // out [columns] = the float32 values of row i. False when the file cannot be read there.
   bool read(std::size_t i, float* out) const;
 

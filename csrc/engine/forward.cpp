@@ -96,14 +96,14 @@ void Forward::place_sequences() {
 // LN(E[ids]), or LN(E[ids] + T[types])
 void Forward::embedding() {
   const Norm& norm = e.embedding_norm_;
-  std::atomic<bool> unread{false};
+  std::atomic<bool> unread{b.ids && !e.embedding_.is_there()};
   rowwise({0, total}, [&](Rows tokens) {
     for (std::size_t t = tokens.first; t < tokens.first + tokens.count; ++t) {
       float* row = x + t * hidden;
       if (b.embeddings)
         std::copy_n(b.embeddings + t * hidden, hidden, row);
-      else if (!e.embedding_.read(static_cast<std::size_t>(b.ids[t]), row))
-        unread = true;
+      else if (unread || !e.embedding_.read(static_cast<std::size_t>(b.ids[t]), row))
+        return unread.store(true);
       if (!e.types_.empty()) {
         const float* type = e.types_.data() + (b.types ? static_cast<std::size_t>(b.types[t]) : 0) * hidden;
         for (std::size_t i = 0; i < hidden; ++i) row[i] += type[i];
@@ -111,7 +111,7 @@ void Forward::embedding() {
       k.layer_norm(1, hidden, row, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, row, hidden);
     }
   });
-  if (unread) throw Unreadable("the file of the token embedding cannot be read any more");
+  if (unread && !stop_.said()) throw Unreadable("the file of the token embedding cannot be read any more");
   if (tap_) tap_rows("embedding", kNoLayer, {0, total}, hidden, x);
 }
 

@@ -13,7 +13,7 @@ namespace refimpl {
 namespace {
 
 constexpr const char *kWeights = "model.safetensors", *kIndex = "model.safetensors.index.json";
-constexpr const char *kEmbedding = "embeddings.tok_embeddings.weight", *kDecoder = "decoder.weight";
+constexpr const char* kDecoder = "decoder.weight";
 using Named = std::vector<std::pair<std::string, FileTensor>>;  // in the order of the files
 
 std::string join(const std::string& folder, const std::string& name) {

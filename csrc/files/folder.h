@@ -31,6 +31,8 @@ struct ModelFolder {
   std::map<std::string, Param> params;              // by the names of encoder_shapes
 };
 
+constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
+
 // Reads and checks everything; pages that the check looked at are given back.
 ModelFolder read_folder(const std::string& path);
 

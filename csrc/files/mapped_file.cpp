@@ -22,14 +22,12 @@ namespace {
 
 MappedFile::MappedFile(const std::string& path) : path_(path), file_(std::make_shared<OpenFile>()) {
   // A pipe would wait for its writer.
-  const int descriptor = file_->descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor < 0) refuse(path, errno);
   struct stat facts;
-  if (fstat(descriptor, &facts)) refuse(path, errno);
+  if (const int error = file_->take(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), facts)) refuse(path, error);
   if (!S_ISREG(facts.st_mode)) refuse(path, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
   if (facts.st_size == 0) return;
   const std::size_t size = static_cast<std::size_t>(facts.st_size);
-  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file_->descriptor(), 0);
   if (map == MAP_FAILED) refuse(path, errno);
   data_ = static_cast<unsigned char*>(map), size_ = size;
 }

@@ -55,12 +55,14 @@ class FillMask(TextTask):
             if mask_id not in encoded.ids:
                 cut = f" within the {len(encoded)} tokens kept" if encoded.lost else ""
                 raise ValueError(f"texts[{i}] holds no {self.tokenizer.token(mask_id)}{cut}")
-        rows = self._rows(encodings, batch_size, self.model.encoder)
         results = []
-        for encoded, row in zip(encodings, rows, strict=True):
-            hidden = row["last_hidden_state"][masks_of(self.tokenizer, encoded)]
-            logits = masked_lm(self.model.params, self.model.config, hidden)["logits"]
-            results.append(candidates(self.tokenizer, encoded, logits, top_k, chosen))
+        for batch, out in self._batches(self.model.encoder, encodings, batch_size):
+            masks = [masks_of(self.tokenizer, encoded) for encoded in batch]
+            hidden = [x[at] for x, at in zip(out["last_hidden_state"], masks, strict=True)]
+            joined = masked_lm(self.model.params, self.model.config, np.concatenate(hidden))
+            ends = np.cumsum([at.size for at in masks])
+            for encoded, logits in zip(batch, np.split(joined["logits"], ends[:-1]), strict=True):
+                results.append(candidates(self.tokenizer, encoded, logits, top_k, chosen))
         return results[0] if single or len(results) == 1 else results
 
 

@@ -86,18 +86,22 @@ class TextTask:
         return self.tokenizer.encode_batch(texts, max_length=max_length, truncate=truncate)
 
     def _rows(
-        self, encodings: Sequence[Encoded], batch_size: int, model: ModernBERT | None = None
+        self, encodings: Sequence[Encoded], batch_size: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The outputs of the task's model, or of another over the same encoder: one dict of arrays
-        without the batch axis per encoding, in order."""
+        """The model's outputs, one dict of arrays without the batch axis per encoding, in order."""
+        for batch, out in self._batches(self.model, encodings, batch_size):
+            for row in range(len(batch)):
+                yield {name: value[row] for name, value in out.items()}
+
+    def _batches(
+        self, model: ModernBERT, encodings: Sequence[Encoded], batch_size: int
+    ) -> Iterator[tuple[Sequence[Encoded], dict[str, np.ndarray]]]:
+        """Encodings, batch_size at a time, and a model's outputs for them."""
         check_batch_size(batch_size)
-        model = self.model if model is None else model
         types = model.config.type_vocab_size > 0
         for start in range(0, len(encodings), batch_size):
             batch = encodings[start : start + batch_size]
-            out = model(self.tokenizer.pad(batch, token_type_ids=types))
-            for row in range(len(batch)):
-                yield {name: value[row] for name, value in out.items()}
+            yield batch, model(self.tokenizer.pad(batch, token_type_ids=types))
 
 
 def head_limit(model: ModernBERT) -> int | None:

@@ -20,7 +20,7 @@ constexpr std::size_t kOrders = 4;
 struct Model {
   Plan plan;
   std::vector<std::unique_ptr<Weight>> weights;
-  const Weight* embedding;
+  const Weight *embedding, *types;  // types may be null
   const Weight *embedding_norm, *final_norm, *final_bias;
   struct Layer {
     const Weight *attn_norm, *wqkv, *wqkv_bias, *wo, *mlp_norm, *mlp_bias, *wi, *wi_bias, *mlp_wo;
@@ -41,6 +41,8 @@ inline Model draw_model(Random& random) {
   m.plan = {29, hidden, inter, heads, 1e-5f, kActivations[random.below(8)], {{-1, 160000.0}, {5, 10000.0}, {-1, 160000.0}}};
   const float from_hidden = 1.7f / std::sqrt(static_cast<float>(hidden)), from_inter = 1.7f / std::sqrt(static_cast<float>(inter));
   m.embedding = m.draw(random, 29, hidden, 1);
+  m.types = random.once_in(2) ? m.draw(random, 3, hidden, 1) : nullptr;
+  m.plan.types = m.types ? 3 : 0;
   m.embedding_norm = m.draw(random, 1, hidden, 0.4f, 1), m.final_norm = m.draw(random, 1, hidden, 0.4f, 1);
   m.final_bias = m.draw(random, 1, hidden, 0.3f);
   for (std::size_t i = 0; i < 3; ++i) {
@@ -59,7 +61,7 @@ inline Model draw_model(Random& random) {
 inline Weights weights_of(const Model& m) {
   const auto tensor = [](const Weight* w) { return w ? w->tensor() : Tensor{}; };
   Weights all{};
-  all.embedding = {tensor(m.embedding), m.plan.hidden}, all.embedding_norm = tensor(m.embedding_norm);
+  all.embedding = {tensor(m.embedding), m.plan.hidden}, all.types = tensor(m.types), all.embedding_norm = tensor(m.embedding_norm);
   all.final_norm = tensor(m.final_norm), all.final_norm_bias = tensor(m.final_bias);
   for (const Model::Layer& l : m.layers) {
     LayerWeights w{};
@@ -85,7 +87,11 @@ class Naive {
     std::vector<Row> x;
     for (std::size_t t = 0; t < total; ++t) {
       const float* row = m.embedding->values.data() + static_cast<std::size_t>(b.ids[t]) * hidden;
-      x.push_back(norm(Row(row, row + hidden), m.embedding_norm, nullptr));
+      Row sum(row, row + hidden);
+      if (m.types)
+        for (std::size_t c = 0; c < hidden; ++c)
+          sum[c] += m.types->values[(b.types ? static_cast<std::size_t>(b.types[t]) : 0) * hidden + c];
+      x.push_back(norm(sum, m.embedding_norm, nullptr));
     }
     for (std::size_t i = 0; i < m.layers.size(); ++i) {
       const Model::Layer& l = m.layers[i];
@@ -230,10 +236,13 @@ inline void forward_case(const Subject& s, Random& random, Op& op) {
   for (const std::size_t length : {random.between(30, 70), std::size_t{1}, std::size_t{0}, random.between(2, 40)})
     b.cu_seqlens.push_back(b.cu_seqlens.back() + length);
   const std::size_t total = b.cu_seqlens.back();
-  std::vector<std::int64_t> ids(total);
+  std::vector<std::int64_t> ids(total), types(total);
   std::vector<unsigned char> visible(total);
-  for (std::size_t t = 0; t < total; ++t) ids[t] = static_cast<std::int64_t>(random.below(m.plan.vocab)), visible[t] = !random.once_in(4);
-  b.ids = ids.data(), b.visible = random.once_in(2) ? visible.data() : nullptr;
+  for (std::size_t t = 0; t < total; ++t) {
+    ids[t] = static_cast<std::int64_t>(random.below(m.plan.vocab)), types[t] = static_cast<std::int64_t>(random.below(3));
+    visible[t] = !random.once_in(4);
+  }
+  b.ids = ids.data(), b.types = m.types && random.once_in(2) ? types.data() : nullptr, b.visible = random.once_in(2) ? visible.data() : nullptr;
 
   std::size_t packed = 0;
   const Engine engine(s.k, m.plan, weights_of(m), 2, [&](std::size_t layer) { packed += layer == packed; });
