@@ -1,13 +1,13 @@
 """Fill-mask: scores are the softmax, targets select, masks stand alone, cuts are flagged."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import refimpl
 from refimpl.errors import TruncationWarning
-from refimpl.heads import masked_lm
 from refimpl.model import BUNDLED
-from refimpl.tasks import fill_mask
 from refimpl.tasks.fill_mask import candidates, target_ids
 from refimpl.tokenizer import Tokenizer
 
@@ -60,12 +60,14 @@ def test_masks_alone_pass_the_decoder_and_score_as_in_all_logits(fill, tiny, mon
     text, rows = "def [MASK](x): return [MASK] + 1", []
 
     def counted(params, config, hidden):
-        rows.append(len(hidden))
-        return masked_lm(params, config, hidden)
+        rows.append(hidden.shape[:-1])
+        return head.forward(params, config, hidden)
 
-    monkeypatch.setattr(fill_mask, "masked_lm", counted)
+    head = fill.model.head
+    monkeypatch.setattr(fill.model, "head", SimpleNamespace(kind=head.kind, forward=counted))
     found = fill([text, "a longer text with its one mask at the end of it: [MASK]"], batch_size=2)
-    assert rows == [3]
+    assert rows == [(1, 3)]
+    monkeypatch.undo()
     ids = tiny.encode(text).ids
     logits = fill.model([ids])["logits"][0][np.array(ids) == tiny.mask_token_id]
     for scored, row in zip(found[0], logits.astype(np.float64), strict=True):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..heads import masked_lm
 from ..task_model import ModernBERTForTask
 from ..tokenizer import Encoded, Tokenizer
 from .task import TextTask, as_list, check_top_k, flagged, softmax
@@ -55,13 +54,15 @@ class FillMask(TextTask):
             if mask_id not in encoded.ids:
                 cut = f" within the {len(encoded)} tokens kept" if encoded.lost else ""
                 raise ValueError(f"texts[{i}] holds no {self.tokenizer.token(mask_id)}{cut}")
-        results = []
-        for batch, out in self._batches(self.model.encoder, encodings, batch_size):
+        results, model = [], self.model
+        for batch, out in self._batches(model.encoder, encodings, batch_size):
             masks = [masks_of(self.tokenizer, encoded) for encoded in batch]
             hidden = [x[at] for x, at in zip(out["last_hidden_state"], masks, strict=True)]
-            joined = masked_lm(self.model.params, self.model.config, np.concatenate(hidden))
+            # The head sees tokens one by one: as a text of masks.
+            outputs = model.head.forward(model.params, model.config, np.concatenate(hidden)[None])
             ends = np.cumsum([at.size for at in masks])
-            for encoded, logits in zip(batch, np.split(joined["logits"], ends[:-1]), strict=True):
+            split = np.split(outputs["logits"][0], ends[:-1])
+            for encoded, logits in zip(batch, split, strict=True):
                 results.append(candidates(self.tokenizer, encoded, logits, top_k, chosen))
         return results[0] if single or len(results) == 1 else results
 
