@@ -165,7 +165,6 @@ def test_rows_that_are_not_aligned_are_not_copied(tmp_path: Path, dtype: str):
     np.testing.assert_array_equal(model.encode_packed(IDS, CU), aligned)
     assert anonymous() - before < 2**20 < model.params.stored[EMBEDDING].nbytes
     model_in_c = Model.open(tmp_path)
-    assert anonymous() - before < 3 * 2**20
     np.testing.assert_array_equal(model_in_c.forward(input_of(CU, ids=IDS), len(IDS)), aligned)
 
 
