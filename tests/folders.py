@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,11 +61,3 @@ def change_json(file: Path, **changes: Any) -> None:
 def snapshot(folder: Path) -> Mapping[str, bytes]:
     """Relative path -> content of every file."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def resident(file: Path) -> int:
-    """Bytes of a file's mappings that are in this process's memory."""
-    entries = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
-    mine = [e for e in entries if e.splitlines() and e.splitlines()[0].endswith(f" {file}")]
-    assert mine, "the file is not mapped"
-    return sum(1024 * int(re.search(r"(?m)^Rss: +(\d+) kB", e).group(1)) for e in mine)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from c_interface import BAD_FILE, INVALID, Failed, Model, config_of, ffi, input_of, lib, tensors_of
-from folders import Params, make_folder, resident
+from folders import Params, make_folder
+from process_memory import anonymous, in_linux, resident
 from test_native_process import in_child
 
 from refimpl import ModernBERT
@@ -27,13 +28,6 @@ IDS, CU = np.array([1, 5, 19, 0, 5, 7]), np.array([0, 2, 6])
 WIDE: dict[str, Any] = dict(hidden_size=2052, num_attention_heads=2, num_hidden_layers=1)
 SIZES = {"narrow": {}, "wide": WIDE, "token types": dict(type_vocab_size=2)}
 every_dtype_on_disk = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-in_linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc")
-
-
-def anonymous() -> int:
-    """Bytes of this process's anonymous memory."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
 # -- Python ---------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 import resource
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from cases import Case, integers
 from native import engine_of, extension, repeated, tiers
+from process_memory import anonymous
 from test_native_process import in_child
 
 native = extension()
@@ -23,12 +23,6 @@ CASE = Case("soak", "v5", "fsfs", 64, 4, 96, 61, 16, 1e4, 1e3)
 IDS = integers((400,), CASE.vocab, 1, "ids")
 WHOLE = np.array([0, 400])
 MEGABYTE = 2**20
-
-
-def anonymous() -> int:
-    """Bytes of this process's anonymous memory."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", status).group(1))
 
 
 def random_calls(engine, rng, calls: int, longest: int) -> None:

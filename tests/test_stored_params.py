@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import make_folder, resident, small_config, small_params
+from folders import make_folder, small_config, small_params
+from process_memory import in_linux, resident
 
 from refimpl import ModernBERT, ops
 from refimpl import stored as stored_module
@@ -142,7 +143,6 @@ def test_dtype_that_the_parameters_do_not_have_is_refused():
 # -- memory ---------------------------------------------------------------------------------------
 
 
-in_linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc")
 BIG = dict(vocab_size=400_000)  # 3.2 million values, and small tensors around them
 
 
