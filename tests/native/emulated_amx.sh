@@ -5,12 +5,13 @@
 # Bochs boots Linux from a CD image with the program and busybox in its initramfs; about 25 s, then
 # some 100 million instructions a second, one thread: this shows what is right, never what is fast.
 #
-# Needs Linux >= 6.15 (vmlinuz), Bochs >= 3.0, static busybox, genisoimage and isolinux. Found in their
+# Needs Linux >= 6.15 (vmlinuz), Bochs >= 3.0, static busybox, genisoimage, isolinux and a C compiler. Found in their
 # usual places, or named: KERNEL, BOCHS, BUSYBOX, ISOLINUX (folder of isolinux.bin and ldlinux.c32),
 # BXSHARE (folder of Bochs' BIOS), MEMORY (MiB), TIMEOUT (s).
 #
 # Bochs has no XFD, by which Linux hands out AMX state lazily. `setcpuid=324` makes Linux believe in
-# it; tile data are then not saved when threads change places, which one thread does not notice.
+# it; tiles are then not saved when threads change places. So the program runs in real time, where no
+# thread of the kernel takes its place: otherwise, now and then, a tile instruction is an illegal one.
 set -eu
 
 lost() { echo "emulated_amx: $1" >&2; exit 125; }
@@ -40,6 +41,17 @@ cp "$BUSYBOX" "$work/root/bin/busybox"
 shift
 : >"$work/root/arguments"
 for argument; do printf '%s\n' "$argument" >>"$work/root/arguments"; done
+cat >"$work/realtime.c" <<'END'
+#include <sched.h>
+#include <unistd.h>
+int main(int argc, char** argv) {
+  const struct sched_param first = {.sched_priority = 50};
+  if (argc < 2 || sched_setscheduler(0, SCHED_FIFO, &first)) return 127;
+  execv(argv[1], argv + 1);
+  return 127;
+}
+END
+"${CC:-cc}" -static "$work/realtime.c" -o "$work/root/realtime" || lost "no program can be compiled; name a C compiler in CC"
 cat >"$work/root/init" <<'END'
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
@@ -48,8 +60,9 @@ exec </dev/null >/dev/ttyS0 2>&1
 /bin/busybox stty -onlcr <&1
 set --
 while read -r argument; do set -- "$@" "$argument"; done </arguments
+echo -1 >/proc/sys/kernel/sched_rt_runtime_us
 echo "[program starts]"
-/program "$@"
+/realtime /program "$@"
 echo "[program ends with $?]"
 exec /bin/busybox sleep 1000000
 END
@@ -64,7 +77,7 @@ default linux
 prompt 0
 label linux
 kernel kernel
-append initrd=initrd console=ttyS0 quiet nokaslr mitigations=off acpi=off hpet=disable setcpuid=324
+append initrd=initrd console=ttyS0 quiet nokaslr mitigations=off acpi=off hpet=disable tsc=unstable setcpuid=324
 END
 "$ISO" -quiet -o "$work/cd.iso" -b isolinux/isolinux.bin -c isolinux/boot.cat \
   -no-emul-boot -boot-load-size 4 -boot-info-table "$work/cd"
