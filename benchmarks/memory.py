@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from harness import machine
 
-from refimpl import ModernBERT
+from refimpl import VARIANTS, ModernBERT
 from refimpl.backend import dtypes_of
 
 STORED = ("float32", "float16", "bfloat16")
@@ -118,7 +118,7 @@ def line(name: str, row: Mapping[str, float], aims: Mapping[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", help="take these weights, not random ones")
-    parser.add_argument("--variant", default="base")
+    parser.add_argument("--variant", choices=VARIANTS, default="base")
     parser.add_argument("--calls", type=int, default=2000, help="of random lengths, at the end")
     here = dtypes_of("native")
     parser.add_argument("--dtype", nargs="*", choices=here, default=here)

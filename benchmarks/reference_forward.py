@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from harness import interleaved, peak_rss, relative_error, report, summary
 
-from refimpl.config import ModernBertConfig
+from refimpl.config import VARIANTS, ModernBertConfig
 from refimpl.encoder import encode
 from refimpl.ops import query_blocks
 from refimpl.params import encoder_shapes, initialise
@@ -92,7 +92,7 @@ def peak_rss_of_fresh_process(variant: str, seq: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--variant", default="base")
+    parser.add_argument("--variant", choices=VARIANTS, default="base")
     parser.add_argument("--seq", type=int, default=512, help="length of the timed forward")
     parser.add_argument("--long-seq", type=int, default=8192, help="length for the memory figure")
     parser.add_argument("--rounds", type=int, default=9)
