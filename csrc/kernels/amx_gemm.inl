@@ -1,81 +1,25 @@
 // y = x W^T on AMX: blocks of 32 rows x a panel of 32 columns in 2 x 2 tiles, k in steps of 32.
-// Included inside the tier's namespace and target region, after simd/amx.h and rowwise.inl.
+// Included inside the tier's namespace and target region, after amx_weights.inl.
 //
 // A number is the sum of T bfloat16 terms. T = 1: operands and weights are rounded to bfloat16. T = 2,
 // 3: both are split, and a product of two numbers is the 3 or 6 products of terms i, j with i + j < T.
-// Each element is one chain of tile products over k in order, the small ones of a step first, whatever
-// block it falls into: results do not depend on rows, split or thread. (Going through k backwards in
-// every other block would keep more of the weights in L1, and make sums depend on the block.)
+// Each element is one chain of tile products, the small ones of a step first, over k in order, or in
+// every other panel backwards: it depends on the column alone, not on rows, split or thread.
 //
-// A panel of weights (48 KiB at k = 768, T = 1) stays near while the blocks of rows pass. A block's sums
-// leave their tiles during the first step of the next block, and its epilogue, two rows a step, runs
-// beside that block's products.
+// A group of panels stays in the L2 cache. Each block of rows meets all of them before the next one
+// comes; as k turns round from panel to panel, what it meets first of the block is what the last panel
+// left in the L1 cache. Meanwhile the next group is fetched. A block's sums leave their tiles during the
+// first step of the next product, and its epilogue, two rows a step, runs beside those products.
 
-template <int T>
-struct Terms {
-  static constexpr int count = T;
-};
-
-constexpr std::size_t kLanes = f32::lanes;
-constexpr std::size_t kPanel = 2 * kLanes;
 constexpr std::size_t kRows = 2 * kTile;
 // Rows of x that are split at a time: 3 x 128 x 2.4 KB at k = 1152 stay in L2.
 constexpr std::size_t kSplitRows = 128;
 
-inline std::size_t steps_of(std::size_t k) { return ceil_div(k, kTileDepth); }
+// -- activations ----------------------------------------------------------------------------------
 
 // Bytes of k numbers as rows of tiles: whole tiles, an odd number of cache lines, so that the 16 rows
 // of a tile fall into different sets of the L1 cache.
 inline std::size_t row_bytes_of(std::size_t k) { return (steps_of(k) | 1) * kTileLine; }
-
-// -- weights --------------------------------------------------------------------------------------
-
-// Per panel, step and term two tiles: the panel's first 16 columns, then the others.
-template <class W>
-inline std::size_t packed_bytes(const Packing& p) {
-  return panels_of(p, kLanes) * steps_of(p.k) * W::count * 2 * kTileBytes;
-}
-
-inline bool is_finite(float x) { return x - x == 0.0f; }
-
-// x as T terms, the largest first. Where the first one is Inf or NaN, it stands in the last place, which
-// meets nothing but first terms, and the others are 0: elsewhere it would meet zeros and low parts of
-// any sign, and Inf would become NaN.
-template <int T>
-inline void split(float x, bf16 (&terms)[T]) {
-  const bool finite = is_finite(to_float(to_bf16(x)));
-  for (int t = 0; t + 1 < T; ++t) {
-    terms[t] = finite ? to_bf16(x) : bf16{0};
-    x -= to_float(terms[t]);
-  }
-  terms[T - 1] = to_bf16(x);
-}
-
-template <class W>
-inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::size_t panel1, void* packed) {
-  constexpr int T = W::count;
-  const std::size_t steps = steps_of(p.k);
-  bf16* tile = static_cast<bf16*>(packed) + panel0 * steps * T * kTileBytes;  // of two bytes each
-  for (std::size_t panel = panel0; panel < panel1; ++panel) {
-    const PanelColumns c = columns_of(p, panel, kLanes);
-    for (std::size_t step = 0; step < steps; ++step, tile += T * kTileBytes) {
-      const std::size_t k0 = step * kTileDepth, depth = p.k - k0 < kTileDepth ? p.k - k0 : kTileDepth;
-      for (std::size_t lane = 0; lane < kPanel; ++lane) {
-        const std::size_t i = lane % kLanes, half = lane / kLanes;
-        const bool exists = static_cast<int>(i) < (half ? c.n_second : c.n_first);
-        float row[kTileDepth] = {};
-        if (exists) widen(w, ((half ? c.second : c.first) + i) * p.k + k0, depth, row);
-        for (std::size_t j = 0; j < kTileDepth; ++j) {
-          bf16 terms[T];
-          split(row[j], terms);
-          for (int t = 0; t < T; ++t) tile[(t * 2 + half) * (kTileBytes / 2) + j / 2 * 32 + i * 2 + j % 2] = terms[t];
-        }
-      }
-    }
-  }
-}
-
-// -- activations ----------------------------------------------------------------------------------
 
 // Rows of x as rows of tiles; one term is bytes away from the next.
 struct SplitRows {
@@ -115,6 +59,12 @@ inline std::size_t split_bytes(std::size_t k) {
   return W::count == 1 ? 0 : W::count * kSplitRows * row_bytes_of(k);
 }
 
+// Scratch of a product: rows, then panels that are split.
+template <class W>
+inline std::size_t product_bytes(std::size_t k) {
+  return round_up(split_bytes<W>(k), kTileLine) + Coming<W>::scratch_bytes(k);
+}
+
 // -- products -------------------------------------------------------------------------------------
 
 // The last block's sum to memory, and its tile ready for the next.
@@ -138,21 +88,30 @@ REFIMPL_INLINE void dots(bool first, float* sums) {
   if constexpr (R == 2) dot<1, 1>();
 }
 
-// R tiles of rows times a panel; each() is called after every step but the first.
+// Both tiles of a panel: once for all products of a step, or (T > 1) several times.
+template <int T>
+REFIMPL_INLINE void load_panel(const char* tiles) {
+  if constexpr (T == 1)
+    stream_columns<0>(tiles), stream_columns<1>(tiles + kTileBytes);
+  else
+    load_columns<0>(tiles), load_columns<1>(tiles + kTileBytes);
+}
+
+// R tiles of rows times a panel, k backwards if asked for; each(step) is called after every step.
 template <int R, int T, class Each>
-inline void multiply(std::size_t steps, const SplitRows& x, const char* w, float* sums, Each each) {
-  const char* rows = x.data;
-  for (std::size_t step = 0; step < steps; ++step, rows += kTileLine, w += T * 2 * kTileBytes) {
+inline void multiply(std::size_t steps, bool backwards, const SplitRows& x, const char* w, float* sums, Each each) {
+  for (std::size_t step = 0; step < steps; ++step) {
+    const std::size_t at = backwards ? steps - 1 - step : step;
+    const char *rows = x.data + at * kTileLine, *columns = w + at * T * 2 * kTileBytes;
     for (int i = T - 1; i >= 0; --i) {
-      stream_rows<0>(rows + i * x.term_bytes, x.row_bytes);
-      if constexpr (R == 2) stream_rows<1>(rows + i * x.term_bytes + kTile * x.row_bytes, x.row_bytes);
+      load_rows<0>(rows + i * x.term_bytes, x.row_bytes);
+      if constexpr (R == 2) load_rows<1>(rows + i * x.term_bytes + kTile * x.row_bytes, x.row_bytes);
       for (int j = T - 1 - i; j >= 0; --j) {
-        load_columns<0>(w + (j * 2) * kTileBytes);
-        load_columns<1>(w + (j * 2 + 1) * kTileBytes);
+        load_panel<T>(columns + j * 2 * kTileBytes);
         dots<R>(step == 0 && i == T - 1, sums);
       }
     }
-    if (step) each();
+    each(step);
   }
 }
 
@@ -177,37 +136,37 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
       finish(block.row + block.done, block.columns, v0, v1);
     }
   };
-  const std::size_t steps = steps_of(g.packing.k), panel_bytes = steps * T * 2 * kTileBytes;
+  const std::size_t steps = steps_of(g.packing.k), all = panels_of(g.packing, kLanes);
   const std::size_t chunk = T == 1 ? range.row1 - range.row0 : kSplitRows;
+  Coming<W> weights(g, range, static_cast<char*>(scratch) + round_up(split_bytes<W>(g.packing.k), kTileLine));
   const Tiles tiles;
   for (std::size_t row0 = range.row0; row0 < range.row1; row0 += chunk) {
     const std::size_t rows = range.row1 - row0 < chunk ? range.row1 - row0 : chunk;
     const SplitRows x = split_rows<T>(g, row0, rows, scratch);
-    for (std::size_t panel = range.panel0; panel < range.panel1; ++panel) {
-      const char* w = static_cast<const char*>(g.packed) + panel * panel_bytes;
-      const char* ahead = w + panel_bytes;
-      for (std::size_t r = 0; r < rows; r += kRows) {
-        const auto beside = [&] {
-          // Two lines of the next panel, two rows of the last block.
-          __builtin_prefetch(ahead, 0, 2);
-          __builtin_prefetch(ahead + kTileLine, 0, 2);
-          ahead += 2 * kTileLine;
-          finish_rows(2);
-        };
-        const SplitRows at{x.data + r * x.row_bytes, x.row_bytes, x.term_bytes};
-        const std::size_t left = rows - r;
-        if (left > kTile)
-          multiply<2, T>(steps, at, w, sums, beside);
-        else
-          multiply<1, T>(steps, at, w, sums, beside);
-        finish_rows(kRows);
-        block.row = row0 + r, block.rows = left < kRows ? left : kRows, block.done = 0;
-        block.columns = columns_of(g.packing, panel, kLanes);
-        if (g.bias) {
-          block.bias0 = load_first(g.bias + block.columns.first, block.columns.n_first);
-          block.bias1 = load_first(g.bias + block.columns.second, block.columns.n_second);
+    for (std::size_t panel0 = range.panel0, panel1; panel0 < range.panel1; panel0 = panel1) {
+      panel1 = panel0 + weights.group < range.panel1 ? panel0 + weights.group : range.panel1;
+      const std::size_t next = panel1 < range.panel1 ? panel1 : row0 + rows < range.row1 ? range.panel0 : range.next;
+      weights.begin(panel0, next < all ? next : all, ceil_div(rows, kRows) * (panel1 - panel0) * steps);
+      const auto beside = [&](std::size_t step) {
+        weights.step();
+        if (step) finish_rows(2);
+      };
+      for (std::size_t r = 0; r < rows; r += kRows)
+        for (std::size_t panel = panel0; panel < panel1; ++panel) {
+          const SplitRows at{x.data + r * x.row_bytes, x.row_bytes, x.term_bytes};
+          const std::size_t left = rows - r;
+          if (left > kTile)
+            multiply<2, T>(steps, panel % 2, at, weights.panel(panel), sums, beside);
+          else
+            multiply<1, T>(steps, panel % 2, at, weights.panel(panel), sums, beside);
+          finish_rows(kRows);
+          block.row = row0 + r, block.rows = left < kRows ? left : kRows, block.done = 0;
+          block.columns = columns_of(g.packing, panel, kLanes);
+          if (g.bias) {
+            block.bias0 = load_first(g.bias + block.columns.first, block.columns.n_first);
+            block.bias1 = load_first(g.bias + block.columns.second, block.columns.n_second);
+          }
         }
-      }
     }
   }
   put_away<0, 0>(sums), put_away<0, 1>(sums), put_away<1, 0>(sums), put_away<1, 1>(sums);

@@ -65,14 +65,6 @@ REFIMPL_INLINE void load_rows(const void* p, std::size_t row_bytes) {
   if constexpr (I == 1) _tile_loadd(5, p, row_bytes);
 }
 
-// The same, with the hint that they come from the L2 cache and are not worth a place in L1.
-template <int I>
-REFIMPL_INLINE void stream_rows(const void* p, std::size_t row_bytes) {
-  __asm__ volatile("" ::: "memory");
-  if constexpr (I == 0) _tile_stream_loadd(4, p, row_bytes);
-  if constexpr (I == 1) _tile_stream_loadd(5, p, row_bytes);
-}
-
 template <int J>
 REFIMPL_INLINE void load_columns(const void* p) {
   __asm__ volatile("" ::: "memory");
@@ -80,6 +72,7 @@ REFIMPL_INLINE void load_columns(const void* p) {
   if constexpr (J == 1) _tile_loadd(7, p, kTileLine);
 }
 
+// The same, with the hint that they come from the L2 cache and are not worth a place in L1.
 template <int J>
 REFIMPL_INLINE void stream_columns(const void* p) {
   __asm__ volatile("" ::: "memory");

@@ -22,11 +22,13 @@ REFIMPL_TARGET_BEGIN("amx-tile,amx-bf16,avx512bf16,avx512f,avx512dq,avx512bw,avx
 namespace refimpl::amx {
 namespace {
 #include "kernels/rowwise.inl"
+#include "kernels/amx_weights.inl"
 #include "kernels/amx_gemm.inl"
 namespace half {  // operands, keys and values in bfloat16
 #include "kernels/amx_operand.inl"
 #include "kernels/amx_heads.inl"
 #include "kernels/project.inl"
+#include "kernels/amx_softmax.inl"
 #include "kernels/amx_attention.inl"
 }  // namespace half
 namespace whole {  // in float32, as the avx512 tier has them
@@ -62,7 +64,7 @@ inline Kernels split_table() {
   k.packed_bytes = packed_bytes<Terms<T>>;
   k.scratch_bytes = [](std::size_t depth, std::size_t head_dim) {
     const std::size_t others = kernels_avx512(Dtype::float32)->scratch_bytes(depth, head_dim);
-    return split_bytes<Terms<T>>(depth) > others ? split_bytes<Terms<T>>(depth) : others;
+    return product_bytes<Terms<T>>(depth) > others ? product_bytes<Terms<T>>(depth) : others;
   };
   k.pack = pack<Terms<T>>;
   k.project = whole::project<Terms<T>>;

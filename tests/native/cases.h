@@ -23,10 +23,11 @@ struct Sizes {
 };
 inline Sizes sizes(Random& random, const Subject& s) {
   Sizes z{near(random, s, 40), near(random, s, 70), near(random, s, 70)};
-  switch (random.below(4)) {
+  switch (random.below(5)) {
     case 0: z.m = random.between(90, 300), z.n = std::min<std::size_t>(z.n, 33), z.k = std::min<std::size_t>(z.k, 33); break;
     case 1: z.k = 256 * random.between(1, 2) + random.below(3) - 1, z.m = std::min<std::size_t>(z.m, 20); break;
     case 2: z.n = near(random, s, 260); break;
+    case 3: z.n = random.between(200, 300), z.k = random.between(700, 900), z.m = random.between(1, 40); break;
     default: break;
   }
   return z;
@@ -235,6 +236,34 @@ inline void infinite_case(const Subject& s, Random& random, Op& op) {
   }
   std::memcpy(after.row(row), before.row(row), z.n * sizeof(float));
   op.must(after.same_bits(before), "another row has other bits");
+}
+
+// The same of a weight, and its column of y.
+inline void infinite_weight_case(const Subject& s, Random& random, Op& op) {
+  const Sizes z = sizes(random, s);
+  op.begin(text("m %zu, n %zu, k %zu", z.m, z.n, z.k));
+  Weight weight(random, z.n, z.k, Storage::float32);
+  Operands x(s, random, z.m, z.k);
+  Matrix seen(z.m, z.k), before(z.m, z.n), after(z.m, z.n);
+  seen.fill(random), x.set(seen), x.get(seen);
+  Scratch scratch(s, z.k, 2);
+  const Packing p{z.n, z.k, 0};
+  const auto project = [&](Matrix& y) {
+    const Packed packed(s, p, weight.tensor());
+    s.k.project({p, packed.buffer.data(), nullptr, x.data(), x.ld}, nullptr, 0, y.data(), y.ld, {0, z.m, 0, panels_of(s, p)}, scratch.data());
+  };
+  project(before);
+  const std::size_t column = random.below(z.n), at = random.below(z.k);
+  const float odd[] = {HUGE_VALF, -HUGE_VALF, NAN};
+  const float w = odd[random.below(3)];
+  weight.set(column * z.k + at, w);
+  project(after);
+  for (std::size_t r = 0; r < z.m; ++r) {
+    const float expected = seen.row(r)[at] * w, got = after.at(r, column);
+    op.must(std::isnan(expected) ? std::isnan(got) : got == expected, text("row %zu is neither its Inf nor its NaN", r).c_str());
+    after.row(r)[column] = before.at(r, column);
+  }
+  op.must(after.same_bits(before), "another column has other bits");
 }
 
 inline void glu_case(const Subject& s, Random& random, Op& op) {

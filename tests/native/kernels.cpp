@@ -25,7 +25,7 @@ struct Case {
 
 const Case kCases[] = {
     {"widen", widen_case, 2},           {"to_operand", operand_case, 8}, {"pack", pack_case, 12},
-    {"infinite", infinite_case, 8},
+    {"infinite", infinite_case, 8},     {"infinite_w", infinite_weight_case, 8},
     {"project", project_case, 16},      {"project_glu", glu_case, 16},   {"project_qkv", qkv_case, 12},
     {"layer_norm", norm_case, 12},      {"norm_operand", norm_operand_case, 8},
     {"glu", activation_case, 16},       {"rope", rope_case, 12},         {"attention", attention_case, 24},

@@ -132,6 +132,10 @@ class Weight {
       std::memcpy(bytes_.data() + 2 * i, &bits, 2);
     }
   }
+  void set(std::size_t i, float x) {  // stored as float32
+    values[i] = x;
+    std::memcpy(bytes_.data() + 4 * i, &x, 4);
+  }
   Tensor tensor() const { return {bytes_.data(), storage_}; }
 
   const std::size_t n, k;
@@ -159,14 +163,14 @@ class Packed {
   Buffer buffer;
 };
 
-// All rows and panels, once each, in pieces and in no order.
+// All rows and panels, once each, in pieces and in no order, with any hint of what comes next.
 inline std::vector<Range> pieces(Random& random, std::size_t rows, std::size_t panels) {
   std::vector<Range> all;
   for (std::size_t r = 0; r < rows;) {
     const std::size_t r1 = random.between(r + 1, rows);
     for (std::size_t p = 0; p < panels;) {
       const std::size_t p1 = random.between(p + 1, panels);
-      all.push_back({r, r1, p, p1});
+      all.push_back({r, r1, p, p1, random.once_in(3) ? Range::kNone : random.below(panels)});
       p = p1;
     }
     r = r1;

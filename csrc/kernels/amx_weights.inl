@@ -1,0 +1,185 @@
+// Weights on AMX: how they are stored, and how the next ones come near while products run. Included inside
+// the tier's namespace and target region, after simd/amx.h and rowwise.inl; amx_gemm.inl has the products.
+//
+// As products take it, a panel is two tiles per step of k and term: its first 16 columns, then the
+// others. One and two terms are stored like that. Three would be 6 bytes a weight, and with few rows a
+// product is as fast as memory: they are stored as one float32, and split beside the products of the
+// panel before.
+
+template <int T>
+struct Terms {
+  static constexpr int count = T;
+  static constexpr bool stored = T < 3;
+};
+
+constexpr std::size_t kLanes = f32::lanes;
+constexpr std::size_t kPanel = 2 * kLanes;
+constexpr std::size_t kPairs = 2 * kTileDepth / 2;  // of a step: rows of both tiles
+constexpr std::size_t kPairBytes = 2 * kTileLine;   // of two rows of 16 float32
+
+inline std::size_t steps_of(std::size_t k) { return ceil_div(k, kTileDepth); }
+
+// -- stored ---------------------------------------------------------------------------------------
+
+template <class W>
+constexpr std::size_t kStepBytes = W::stored ? W::count * 2 * kTileBytes : kPairs * kPairBytes;
+
+template <class W>
+inline std::size_t packed_bytes(const Packing& p) {
+  return panels_of(p, kLanes) * steps_of(p.k) * kStepBytes<W>;
+}
+
+inline bool is_finite(float x) { return x - x == 0.0f; }
+
+// x as T terms, the largest first. Where the first one is Inf or NaN, it stands in the last place, which
+// meets nothing but first terms, and the others are 0: elsewhere it would meet zeros and low parts of
+// any sign, and Inf would become NaN.
+template <int T>
+inline void split(float x, bf16 (&terms)[T]) {
+  const bool finite = is_finite(to_float(to_bf16(x)));
+  for (int t = 0; t + 1 < T; ++t) {
+    terms[t] = finite ? to_bf16(x) : bf16{0};
+    x -= to_float(terms[t]);
+  }
+  terms[T - 1] = to_bf16(x);
+}
+
+// A column's 32 weights of a step, as lane i of one half.
+template <class W>
+inline void put(const float (&column)[kTileDepth], std::size_t half, std::size_t i, char* step) {
+  for (std::size_t j = 0; j < kTileDepth; ++j) {
+    if constexpr (W::stored) {
+      bf16 terms[W::count];
+      split(column[j], terms);
+      bf16* tile = reinterpret_cast<bf16*>(step + half * kTileBytes) + j / 2 * 2 * kTile + i * 2 + j % 2;
+      for (int t = 0; t < W::count; ++t) tile[t * kTileBytes] = terms[t];  // 2 tiles further, of 2 bytes each
+    } else {
+      reinterpret_cast<float*>(step)[half * kTileDepth * kTile + j * kTile + i] = column[j];
+    }
+  }
+}
+
+template <class W>
+inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::size_t panel1, void* packed) {
+  const std::size_t steps = steps_of(p.k);
+  char* at = static_cast<char*>(packed) + panel0 * steps * kStepBytes<W>;
+  for (std::size_t panel = panel0; panel < panel1; ++panel) {
+    const PanelColumns c = columns_of(p, panel, kLanes);
+    for (std::size_t step = 0; step < steps; ++step, at += kStepBytes<W>) {
+      const std::size_t k0 = step * kTileDepth, depth = p.k - k0 < kTileDepth ? p.k - k0 : kTileDepth;
+      for (std::size_t lane = 0; lane < kPanel; ++lane) {
+        const std::size_t i = lane % kLanes, half = lane / kLanes;
+        float column[kTileDepth] = {};
+        if (static_cast<int>(i) < (half ? c.n_second : c.n_first))
+          widen(w, ((half ? c.second : c.first) + i) * p.k + k0, depth, column);
+        put<W>(column, half, i, at);
+      }
+    }
+  }
+}
+
+// -- at work --------------------------------------------------------------------------------------
+
+// The panels of one product, in groups that stay in the L2 cache. While a group is at work step() is
+// called so many times, and the group that starts with panel `next` (none: all panels) comes nearer;
+// evenly, as a burst would wait for memory.
+template <class W>
+class Coming {
+ public:
+  const std::size_t group;
+
+  static std::size_t scratch_bytes(std::size_t) { return 0; }
+  Coming(const Gemm& g, const Range&, char*)
+      : group(bytes_of(g) < kGroupBytes ? kGroupBytes / bytes_of(g) : 1), bytes_(bytes_of(g)), all_(panels_of(g.packing, kLanes)),
+        packed_(static_cast<const char*>(g.packed)) {}
+
+  const char* panel(std::size_t i) const { return packed_ + i * bytes_; }
+  void begin(std::size_t, std::size_t next, std::size_t steps) {
+    ahead_ = until_ = panel(next);
+    pace_ = ceil_div((all_ - next < group ? all_ - next : group) * bytes_, steps);
+  }
+  REFIMPL_INLINE void step() {
+    for (until_ += pace_; ahead_ < until_; ahead_ += kTileLine) __builtin_prefetch(ahead_, 0, 2);
+  }
+
+ private:
+  // Two groups stand in L2 beside the rows: at k = 768 and T = 1 these are 5 panels of 48 KiB.
+  static constexpr std::size_t kGroupBytes = 256 << 10;
+  static std::size_t bytes_of(const Gemm& g) { return steps_of(g.packing.k) * kStepBytes<W>; }
+
+  const std::size_t bytes_, all_;
+  const char* const packed_;
+  const char *ahead_ = nullptr, *until_ = nullptr;
+  std::size_t pace_ = 0;
+};
+
+// Two rows of 16 weights as a row of three tiles: pairs, the first one's bits below. Terms are rounded to
+// the nearest, ties away from zero; the third is exact. Inf and NaN stand as in the other split.
+inline void split_pair(const float* from, char* to) {
+  const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(-65536);
+  const f32 infinite = set1(3.39617752e38f);  // the least number that bfloat16 rounds to Inf
+  f32 a = load(from), b = load(from + kTile);
+  const __mmask16 odd_a = _mm512_cmp_ps_mask(abs(a).v, infinite.v, _CMP_NLT_UQ);
+  const __mmask16 odd_b = _mm512_cmp_ps_mask(abs(b).v, infinite.v, _CMP_NLT_UQ);
+  a.v = _mm512_mask_mov_ps(a.v, odd_a, _mm512_setzero_ps()), b.v = _mm512_mask_mov_ps(b.v, odd_b, _mm512_setzero_ps());
+  for (int t = 0; t < 3; ++t, to += 2 * kTileBytes) {
+    const __m512i first = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(a.v), half), upper);
+    const __m512i second = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(b.v), half), upper);
+    _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(first, 16), second));
+    a = sub(a, {_mm512_castsi512_ps(first)}), b = sub(b, {_mm512_castsi512_ps(second)});
+  }
+  if (odd_a | odd_b) {
+    bf16* third = reinterpret_cast<bf16*>(to - 2 * kTileBytes);
+    for (std::size_t i = 0; i < 2 * kTile; ++i)
+      if ((i < kTile ? odd_a >> i : odd_b >> (i - kTile)) & 1) third[i % kTile * 2 + i / kTile] = to_bf16(from[i]);
+  }
+}
+
+// The same where panels are split: the one at work and the next one stand in scratch.
+template <>
+class Coming<Terms<3>> {
+ public:
+  static constexpr std::size_t group = 1;
+
+  static std::size_t scratch_bytes(std::size_t k) { return 2 * steps_of(k) * kSplitBytes; }
+  Coming(const Gemm& g, const Range& range, char* scratch)
+      : range_(range), all_(panels_of(g.packing, kLanes)), pairs_(steps_of(g.packing.k) * kPairs), packed_(static_cast<const char*>(g.packed)), now_(scratch),
+        next_(scratch + pairs_ / kPairs * kSplitBytes) {}
+
+  const char* panel(std::size_t) const { return now_; }
+  void begin(std::size_t panel0, std::size_t next, std::size_t steps) {
+    if (panel0 != coming_) come(panel0);
+    move_on(pairs_ - done_);
+    char* const before = now_;
+    now_ = next_, next_ = before;
+    come(next);
+    pace_ = ceil_div(pairs_, steps);
+  }
+  void step() { move_on(pace_ < pairs_ - done_ ? pace_ : pairs_ - done_); }
+
+ private:
+  static constexpr std::size_t kSplitBytes = 3 * 2 * kTileBytes;  // of a step
+  static constexpr std::size_t kAhead = 8 << 10;
+
+  void come(std::size_t panel) {
+    coming_ = panel, done_ = panel < all_ ? 0 : pairs_;
+    splits_ = panel >= range_.panel0 && panel < range_.panel1;
+  }
+  // Another call's panel is fetched only.
+  void move_on(std::size_t pairs) {
+    const char* from = packed_ + (coming_ * pairs_ + done_) * kPairBytes;
+    for (; pairs; --pairs, ++done_, from += kPairBytes) {
+      __builtin_prefetch(from + kAhead, 0, 2);
+      __builtin_prefetch(from + kAhead + kTileLine, 0, 2);
+      if (splits_)
+        split_pair(reinterpret_cast<const float*>(from), next_ + done_ / kPairs * kSplitBytes + done_ % kPairs * kTileLine);
+    }
+  }
+
+  const Range range_;
+  const std::size_t all_, pairs_;
+  const char* const packed_;
+  char *now_, *next_;
+  std::size_t coming_ = Range::kNone, done_ = 0, pace_ = 0;
+  bool splits_ = false;
+};
