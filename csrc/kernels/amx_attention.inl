@@ -12,22 +12,23 @@
 // The softmax of a panel takes vectors, S and P V take tiles: between the rows of one panel's softmax go
 // the tile steps of P V of the panel before it and of S of the panel after it.
 
-constexpr std::size_t kQueries = 4 * kRows;
+constexpr std::size_t kQueries = 4 * kRows;  // panels enough that mostly there is one before and one after
 constexpr std::size_t kKeys = 256;
-constexpr std::size_t kScoreStride = kKeys + kTile;  // floats, and below bfloat16s: lines spread over sets
+constexpr std::size_t kScoreStride = kKeys + kTile;       // an odd number of cache lines, of float32
+constexpr std::size_t kWeightStride = kKeys + 2 * kTile;  // and of bfloat16
 
-// One thread's memory; two panels are at work at a time.
+// One thread's memory. Two panels at a time have scores, and two have weights.
 struct Desk {
   bf16* q;           // [kRows, padded_head], tail rows and components zero
   float* scores[2];  // [kRows, kScoreStride]
-  bf16* weights[2];  // P, [kRows, kScoreStride]
+  bf16* weights[2];  // P, [kRows, kWeightStride]
   float* out;        // [kRows, padded_head], before its division
   char* last;        // a block of values whose slots after the sequence's end are zero
 };
 
 inline std::size_t desk_bytes(std::size_t head_dim) {
   const std::size_t d = padded_head(head_dim);
-  return kRows * (d * 6 + 2 * kScoreStride * 6) + block_bytes(head_dim);
+  return kRows * (d * 6 + 2 * kScoreStride * 4 + 2 * kWeightStride * 2) + block_bytes(head_dim);
 }
 
 inline Desk desk_at(void* memory, std::size_t head_dim) {
@@ -35,7 +36,7 @@ inline Desk desk_at(void* memory, std::size_t head_dim) {
   Desk desk;
   char* at = static_cast<char*>(memory);
   for (float*& scores : desk.scores) scores = reinterpret_cast<float*>(at), at += kRows * kScoreStride * 4;
-  for (bf16*& weights : desk.weights) weights = reinterpret_cast<bf16*>(at), at += kRows * kScoreStride * 2;
+  for (bf16*& weights : desk.weights) weights = reinterpret_cast<bf16*>(at), at += kRows * kWeightStride * 2;
   desk.out = reinterpret_cast<float*>(at), at += kRows * d * 4;
   desk.q = reinterpret_cast<bf16*>(at), at += kRows * d * 2;
   desk.last = at;
@@ -84,7 +85,7 @@ struct Values {
   std::size_t steps() const { return keys / kSlotBlock * (d / kTileDepth); }
 
   REFIMPL_INLINE void step() {
-    const std::size_t ld = d * sizeof(float), row_bytes = kScoreStride * sizeof(bf16);
+    const std::size_t ld = d * sizeof(float), row_bytes = kWeightStride * sizeof(bf16);
     float *upper = out + c, *lower = upper + kTile * d;
     if (key == 0 && first) {
       zero_sums<0, 0>(), zero_sums<0, 1>(), zero_sums<1, 0>(), zero_sums<1, 1>();
@@ -94,7 +95,7 @@ struct Values {
     }
     const char* block = (key == last_key ? last : blocks + key / kSlotBlock * bytes) + c / kTile * kTileBytes;
     load_rows<0>(weights + key, row_bytes);
-    load_rows<1>(weights + kTile * kScoreStride + key, row_bytes);
+    load_rows<1>(weights + kTile * kWeightStride + key, row_bytes);
     stream_columns<0>(block);
     stream_columns<1>(block + kTileBytes);
     dot<0, 0>(), dot<0, 1>(), dot<1, 0>(), dot<1, 1>();
@@ -184,14 +185,18 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   const auto scores_of = [&](const Panel& p, float* scores) -> Scores {
     return {desk.q, scores, block_of(h, h.keys, head, slot0 + p.key), p.keys, d, bytes};
   };
-  const auto soften_row = [&](const Panel& p, std::size_t r, float* scores, bf16* weights) {
-    const std::size_t i = p.first + r, end = p.key + p.keys;
-    const std::size_t low = i > reach ? i - reach : 0, high = length - i > reach ? i + reach + 1 : length;
-    soften(scores + r * kScoreStride, weights + r * kScoreStride, state(p), r, p.keys, low > p.key ? low - p.key : 0,
-           high < p.key ? 0 : (high < end ? high : end) - p.key, visible ? visible + p.key : nullptr);
+  const auto hide_keys = [&](const Panel& p, float* scores) {
+    for (std::size_t r = 0; r < p.rows; ++r, scores += kScoreStride) {
+      const std::size_t i = p.first + r, end = p.key + p.keys;
+      const std::size_t low = i > reach ? i - reach : 0, high = length - i > reach ? i + reach + 1 : length;
+      hide(scores, 0, low < p.key ? 0 : (low < end ? low : end) - p.key);
+      hide(scores, high < p.key ? 0 : (high < end ? high : end) - p.key, p.keys);
+      if (visible) hide(scores, 0, (end < length ? end : length) - p.key, visible + p.key);
+    }
   };
   const auto values_of = [&](const Panel& p, const bf16* weights) -> Values {
-    return {weights, desk.out, block_of(h, h.values, head, slot0 + p.key), desk.last, p.keys, filled - p.key, d, bytes, p.begins};
+    const char* values = block_of(h, h.values, head, slot0 + p.key);
+    return {weights, desk.out, values, desk.last, p.keys, filled - p.key, d, bytes, p.begins};
   };
   const auto rescale = [&](const Softmax& soft) {
     for (std::size_t r = 0; r < kRows; ++r)
@@ -213,10 +218,12 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   for (int side = 0; scored.rows || softened.rows || valued.rows; side ^= 1) {
     if (scored.begins) take_queries(scored);
     if (softened.begins) state(softened).reset();
+    hide_keys(softened, desk.scores[side ^ 1]);  // all of them first: stores take time to reach the loads
     Beside beside{valued.rows ? values_of(valued, desk.weights[side]) : Values{},
                   scored.rows ? scores_of(scored, desk.scores[side]) : Scores{}};
     for (std::size_t r = 0; r < softened.rows; ++r) {
-      soften_row(softened, r, desk.scores[side ^ 1], desk.weights[side ^ 1]);
+      soften(desk.scores[side ^ 1] + r * kScoreStride, desk.weights[side ^ 1] + r * kWeightStride, state(softened), r,
+             softened.keys);
       beside.until((r + 1) * beside.all / softened.rows);
     }
     beside.until(beside.all);

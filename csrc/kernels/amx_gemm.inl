@@ -136,7 +136,7 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
       finish(block.row + block.done, block.columns, v0, v1);
     }
   };
-  const std::size_t steps = steps_of(g.packing.k), all = panels_of(g.packing, kLanes);
+  const std::size_t steps = steps_of(g.packing.k);
   const std::size_t chunk = T == 1 ? range.row1 - range.row0 : kSplitRows;
   Coming<W> weights(g, range, static_cast<char*>(scratch) + round_up(split_bytes<W>(g.packing.k), kTileLine));
   const Tiles tiles;
@@ -145,8 +145,9 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
     const SplitRows x = split_rows<T>(g, row0, rows, scratch);
     for (std::size_t panel0 = range.panel0, panel1; panel0 < range.panel1; panel0 = panel1) {
       panel1 = panel0 + weights.group < range.panel1 ? panel0 + weights.group : range.panel1;
-      const std::size_t next = panel1 < range.panel1 ? panel1 : row0 + rows < range.row1 ? range.panel0 : range.next;
-      weights.begin(panel0, next < all ? next : all, ceil_div(rows, kRows) * (panel1 - panel0) * steps);
+      const bool more = panel1 < range.panel1, again = row0 + rows < range.row1;
+      const std::size_t next = more ? panel1 : again ? range.panel0 : range.next;
+      weights.begin(panel0, next, more || again, ceil_div(rows, kRows) * (panel1 - panel0) * steps);
       const auto beside = [&](std::size_t step) {
         weights.step();
         if (step) finish_rows(2);

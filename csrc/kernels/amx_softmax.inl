@@ -26,8 +26,8 @@ inline void hide(float* s, std::size_t from, std::size_t to, const unsigned char
   }
 }
 
-// Of one block of queries: maximum (of log2 e times the scores) and sum so far, and what the output so
-// far is to be multiplied by before the next panel is added.
+// Of one block of queries: maximum and sum so far, and what the output of the panels before is to be
+// multiplied by, now that this one has been softened.
 struct Softmax {
   float top[kRows], total[kRows], by[kRows];
 
@@ -36,33 +36,26 @@ struct Softmax {
   }
 };
 
-// Turns row r's scores of a panel into weights. Keys [low, high) are in its window; `visible` belongs to
-// the panel's first key, or is null.
-inline void soften(float* s, bf16* p, Softmax& soft, std::size_t r, std::size_t keys, std::size_t low, std::size_t high,
-                   const unsigned char* visible) {
-  constexpr float kNothing = -__builtin_inff(), kMost = 3.40282347e38f;
-  hide(s, 0, low < keys ? low : keys);
-  hide(s, high, keys);
-  if (visible) hide(s, low, high, visible);
-  f32 best = set1(kNothing);
+// Turns row r's scores of a panel into weights.
+inline void soften(const float* s, bf16* p, Softmax& soft, std::size_t r, std::size_t keys) {
+  f32 best = set1(soft.top[r]);
   for (std::size_t c = 0; c < keys; c += kLanes) best = max(best, load(s + c));
-  const f32 log2e = set1(1.44269504f);
-  float top = max(best) * _mm512_cvtss_f32(log2e.v);
-  top = top < kMost ? top : kMost;  // an infinite one would hide finite scores
-  top = top < soft.top[r] ? soft.top[r] : top;
+  const float before = soft.top[r], top = max(best), nothing = -__builtin_inff();
   soft.by[r] = 1.0f;
-  if (top == kNothing) {
+  if (top == nothing) {
     for (std::size_t c = 0; c < keys; c += kLanes) store_bits(p + c, _mm256_setzero_si256());
     return;
   }
-  const f32 shift = set1(-top);
+  const f32 peak = set1(top), log2e = set1(1.44269504f);
   f32 sums = set1(0.0f);
   for (std::size_t c = 0; c < keys; c += kLanes) {
-    const f32 weight = exp2_for_bf16(fma(load(s + c), log2e, shift));
+    const f32 weight = exp2_for_bf16(mul(sub(load(s + c), peak), log2e));
     sums = add(sums, weight);
     store_bits(p + c, narrow(weight));
   }
-  if (soft.top[r] < top)
-    soft.by[r] = _mm512_cvtss_f32(exp(set1((soft.top[r] - top) * 0.69314718f)).v), soft.top[r] = top;
+  if (before < top) {
+    soft.by[r] = before == nothing ? 0.0f : _mm512_cvtss_f32(exp(set1(before - top)).v);
+    soft.top[r] = top;
+  }
   soft.total[r] = soft.total[r] * soft.by[r] + sum(sums);
 }

@@ -4,7 +4,7 @@
 // As products take it, a panel is two tiles per step of k and term: its first 16 columns, then the
 // others. One and two terms are stored like that. Three would be 6 bytes a weight, and with few rows a
 // product is as fast as memory: they are stored as one float32, and split beside the products of the
-// panel before.
+// panel before; a call's first panel, before them.
 
 template <int T>
 struct Terms {
@@ -80,32 +80,36 @@ inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::siz
 
 // -- at work --------------------------------------------------------------------------------------
 
-// The panels of one product, in groups that stay in the L2 cache. While a group is at work step() is
-// called so many times, and the group that starts with panel `next` (none: all panels) comes nearer;
-// evenly, as a burst would wait for memory.
+// The panels of one call, in groups of equal size that stay in the L2 cache. While a group is at work,
+// step() is called so many times, and the group that starts with panel `next` comes nearer: evenly, as
+// a burst would wait for memory. `ours` tells whether that is one of this call's; it may be Range::kNone.
 template <class W>
 class Coming {
  public:
   const std::size_t group;
 
   static std::size_t scratch_bytes(std::size_t) { return 0; }
-  Coming(const Gemm& g, const Range&, char*)
-      : group(bytes_of(g) < kGroupBytes ? kGroupBytes / bytes_of(g) : 1), bytes_(bytes_of(g)), all_(panels_of(g.packing, kLanes)),
-        packed_(static_cast<const char*>(g.packed)) {}
+  Coming(const Gemm& g, const Range& range, char*)
+      : group(equal_groups(range.panel1 - range.panel0, kGroupBytes / bytes_of(g))), bytes_(bytes_of(g)),
+        all_(panels_of(g.packing, kLanes)), packed_(static_cast<const char*>(g.packed)) {}
 
   const char* panel(std::size_t i) const { return packed_ + i * bytes_; }
-  void begin(std::size_t, std::size_t next, std::size_t steps) {
-    ahead_ = until_ = panel(next);
-    pace_ = ceil_div((all_ - next < group ? all_ - next : group) * bytes_, steps);
+  void begin(std::size_t, std::size_t next, bool, std::size_t steps) {
+    const std::size_t coming = next >= all_ ? 0 : all_ - next < group ? all_ - next : group;
+    ahead_ = until_ = panel(coming ? next : 0);
+    pace_ = ceil_div(coming * bytes_, steps);
   }
   REFIMPL_INLINE void step() {
     for (until_ += pace_; ahead_ < until_; ahead_ += kTileLine) __builtin_prefetch(ahead_, 0, 2);
   }
 
  private:
-  // Two groups stand in L2 beside the rows: at k = 768 and T = 1 these are 5 panels of 48 KiB.
+  // Two groups stand in L2 beside the rows. At k = 768 and T = 1 a group has up to 5 panels of 48 KiB each.
   static constexpr std::size_t kGroupBytes = 256 << 10;
   static std::size_t bytes_of(const Gemm& g) { return steps_of(g.packing.k) * kStepBytes<W>; }
+  static std::size_t equal_groups(std::size_t panels, std::size_t most) {
+    return panels && most ? ceil_div(panels, ceil_div(panels, most)) : 1;
+  }
 
   const std::size_t bytes_, all_;
   const char* const packed_;
@@ -142,41 +146,42 @@ class Coming<Terms<3>> {
   static constexpr std::size_t group = 1;
 
   static std::size_t scratch_bytes(std::size_t k) { return 2 * steps_of(k) * kSplitBytes; }
-  Coming(const Gemm& g, const Range& range, char* scratch)
-      : range_(range), all_(panels_of(g.packing, kLanes)), pairs_(steps_of(g.packing.k) * kPairs), packed_(static_cast<const char*>(g.packed)), now_(scratch),
-        next_(scratch + pairs_ / kPairs * kSplitBytes) {}
+  Coming(const Gemm& g, const Range&, char* scratch)
+      : all_(panels_of(g.packing, kLanes)), pairs_(steps_of(g.packing.k) * kPairs),
+        packed_(static_cast<const char*>(g.packed)), now_(scratch), next_(scratch + pairs_ / kPairs * kSplitBytes) {}
 
   const char* panel(std::size_t) const { return now_; }
-  void begin(std::size_t panel0, std::size_t next, std::size_t steps) {
-    if (panel0 != coming_) come(panel0);
-    move_on(pairs_ - done_);
+  void begin(std::size_t panel0, std::size_t next, bool ours, std::size_t steps) {
+    if (panel0 != coming_ || !splits_) come(panel0, true);  // a call's first panel
+    move_on(pairs_);
     char* const before = now_;
     now_ = next_, next_ = before;
-    come(next);
+    come(next, ours);
     pace_ = ceil_div(pairs_, steps);
   }
-  void step() { move_on(pace_ < pairs_ - done_ ? pace_ : pairs_ - done_); }
+  void step() { move_on(pace_); }
 
  private:
   static constexpr std::size_t kSplitBytes = 3 * 2 * kTileBytes;  // of a step
   static constexpr std::size_t kAhead = 8 << 10;
 
-  void come(std::size_t panel) {
-    coming_ = panel, done_ = panel < all_ ? 0 : pairs_;
-    splits_ = panel >= range_.panel0 && panel < range_.panel1;
+  void come(std::size_t panel, bool splits) {
+    coming_ = panel, splits_ = splits;
+    done_ = panel < all_ ? 0 : pairs_;
   }
-  // Another call's panel is fetched only.
-  void move_on(std::size_t pairs) {
-    const char* from = packed_ + (coming_ * pairs_ + done_) * kPairBytes;
-    for (; pairs; --pairs, ++done_, from += kPairBytes) {
-      __builtin_prefetch(from + kAhead, 0, 2);
-      __builtin_prefetch(from + kAhead + kTileLine, 0, 2);
+  // Another call's panel is fetched, not split.
+  void move_on(std::size_t most) {
+    const std::size_t end = pairs_ - done_ < most ? pairs_ : done_ + most;
+    for (; done_ < end; ++done_) {
+      const char* from = packed_ + (coming_ * pairs_ + done_) * kPairBytes;
+      const char* ahead = from + (splits_ ? kAhead : 0);
+      __builtin_prefetch(ahead, 0, 2);
+      __builtin_prefetch(ahead + kTileLine, 0, 2);
       if (splits_)
         split_pair(reinterpret_cast<const float*>(from), next_ + done_ / kPairs * kSplitBytes + done_ % kPairs * kTileLine);
     }
   }
 
-  const Range range_;
   const std::size_t all_, pairs_;
   const char* const packed_;
   char *now_, *next_;

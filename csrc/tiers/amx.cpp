@@ -37,7 +37,7 @@ namespace whole {  // in float32, as the avx512 tier has them
 #include "kernels/project.inl"
 }  // namespace whole
 
-// Rows of bfloat16 operands that stay in L2 beside a panel: 0.9 MB at k = 1152.
+// Rows of bfloat16 operands that stay in L2 beside two groups of panels: 0.9 MB at k = 1152.
 constexpr std::size_t kRowChunk = 384;
 
 constexpr Kernels half_table = {

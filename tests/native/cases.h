@@ -487,6 +487,7 @@ inline std::vector<Bounded> attend(const Subject& s, const Tokens& t, const Sequ
     keys.push_back(q.first + j), weight.push_back(score);
     top = std::max(top, score), size = std::max(size, products);
   }
+  if (keys.size() == 1) size = 0;  // a key alone has the weight 1, however large its score
   for (double& w : weight) w = std::exp(w - top), sum += w;
   for (std::size_t j = 0; j < keys.size(); ++j)
     for (std::size_t c = 0; c < d; ++c) {
@@ -507,11 +508,11 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
   const bool longer = random.once_in(4);
   const std::size_t heads = random.between(1, 3), d = longer ? 8 : even_head(random, s), hidden = heads * d;
   Tokens t = longer ? any_tokens(random, s, 70, 1) : any_tokens(random, s, 70, random.between(1, 3));
-  if (longer) t.add(s, random.between(250, 530), t.sequences[0].window);  // several blocks of keys
+  if (longer) t.add(s, random.between(250, 530), random.once_in(2) ? -1 : t.sequences[0].window);  // several blocks of keys
   hide_some(random, t);
   const std::size_t total = t.total();
-  const float sharp[] = {1.0f, 30.0f, 300.0f};
-  const float scale = sharp[random.below(3)] / static_cast<float>(d);
+  const float sharp[] = {1.0f, 30.0f, 300.0f, 1e10f};
+  const float scale = sharp[random.below(4)] / static_cast<float>(d);
   op.begin(text("tokens %zu, heads %zu, head_dim %zu, window ", total, heads, d) + std::to_string(t.sequences[0].window));
   Matrix q(total, hidden), k(total, hidden), v(total, hidden);
   q.fill(random, scale), k.fill(random), v.fill(random);
