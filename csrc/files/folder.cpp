@@ -147,8 +147,9 @@ bool of_a_head(const std::string& name, bool described) {
 
 // -- tensors --------------------------------------------------------------------------------------
 
-// As the engine reads it: checked, and copied only where the file's own bytes cannot serve.
-Param param_of(const FileTensor& tensor) {
+// As the engine reads it: checked, and copied only where the file's own bytes cannot serve. The token
+// embedding's serve at any offset, as its rows are read one by one.
+Param param_of(const std::string& name, const FileTensor& tensor) {
   const bool wide = tensor.dtype == "F64";
   if (!wide && tensor.dtype != "F32" && tensor.dtype != "F16" && tensor.dtype != "BF16")
     throw tensor.error("dtype " + tensor.dtype + " holds no floats");
@@ -161,7 +162,7 @@ Param param_of(const FileTensor& tensor) {
       at = std::to_string(rest % *size) + (at.empty() ? "" : ", ") + at;
     throw tensor.error("it holds a value that is not finite, or no float32, at (" + at + "); weights must be finite");
   }
-  if (wide || reinterpret_cast<std::uintptr_t>(tensor.data()) % width) {
+  if (wide || (name != kEmbedding && reinterpret_cast<std::uintptr_t>(tensor.data()) % width)) {
     param.copy.resize(count);
     for (std::size_t i = 0; i < count; ++i) param.copy[i] = float_at(tensor.data(), tensor.dtype, i);
   }
@@ -205,7 +206,7 @@ ModelFolder read_folder(const std::string& given) {
       throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(shape->second));
     }
   }
-  for (const auto& entry : needed) folder.params.emplace(entry.first, param_of(*found[entry.first]));
+  for (const auto& entry : needed) folder.params.emplace(entry.first, param_of(entry.first, *found[entry.first]));
   return folder;
 }
 

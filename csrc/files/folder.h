@@ -16,8 +16,8 @@
 
 namespace refimpl {
 
-// A tensor of the encoder: in the mapped file, or widened or aligned in memory where the file's is
-// float64 or misaligned.
+// A tensor of the encoder: in the mapped file, or in memory where the file's is float64 or (but for the token
+// embedding) misaligned: widened.
 struct Param {
   FileTensor tensor;
   std::vector<float> copy;  // empty when the file's own bytes serve; else float32
