@@ -10,8 +10,8 @@
 # BXSHARE (folder of Bochs' BIOS), MEMORY (MiB), TIMEOUT (s).
 #
 # Bochs has no XFD, by which Linux hands out AMX state lazily. `setcpuid=324` makes Linux believe in
-# it; tiles are then not saved when threads change places. So the program runs in real time, where no
-# thread of the kernel takes its place: otherwise, now and then, a tile instruction is an illegal one.
+# it; tiles are then not saved when threads change places, and a tile instruction that follows is an
+# illegal one. So the program runs in real time, without a watchdog: nothing takes its place.
 set -eu
 
 lost() { echo "emulated_amx: $1" >&2; exit 125; }
@@ -45,7 +45,7 @@ cat >"$work/realtime.c" <<'END'
 #include <sched.h>
 #include <unistd.h>
 int main(int argc, char** argv) {
-  const struct sched_param first = {.sched_priority = 50};
+  const struct sched_param first = {.sched_priority = 99};
   if (argc < 2 || sched_setscheduler(0, SCHED_FIFO, &first)) return 127;
   execv(argv[1], argv + 1);
   return 127;
@@ -77,7 +77,7 @@ default linux
 prompt 0
 label linux
 kernel kernel
-append initrd=initrd console=ttyS0 quiet nokaslr mitigations=off acpi=off hpet=disable tsc=unstable setcpuid=324
+append initrd=initrd console=ttyS0 quiet nokaslr mitigations=off acpi=off hpet=disable tsc=unstable nowatchdog setcpuid=324
 END
 "$ISO" -quiet -o "$work/cd.iso" -b isolinux/isolinux.bin -c isolinux/boot.cat \
   -no-emul-boot -boot-load-size 4 -boot-info-table "$work/cd"
