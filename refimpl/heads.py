@@ -19,7 +19,6 @@ from .config import ModernBertConfig
 from .encoder import Params, Tap, linear, no_tap, norm
 from .params import Shapes, linear_shapes, norm_shapes
 from .pooling import pool
-from .stored import linear_by_rows
 
 Array = np.ndarray
 Outputs = dict[str, Array]
@@ -50,7 +49,7 @@ def masked_lm(
     x = prediction_head(params, config, hidden, ops, tap)
     tied = "decoder.weight" not in params
     decoder = "embeddings.tok_embeddings.weight" if tied else "decoder.weight"
-    logits = linear_by_rows(params, decoder, params.get("decoder.bias"), x, ops.linear)
+    logits = ops.linear(x, params[decoder], params.get("decoder.bias"))
     return {"logits": tap("logits", logits)}
 
 

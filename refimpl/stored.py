@@ -3,6 +3,7 @@
     params = StoredParams({"w": a float16 array}, np.float32)
     params["w"]           float32: the very array where that is what is stored, else a wider copy
     params.stored["w"]    what is stored, often a view of a mapped file; bfloat16 as BFLOAT16
+    ForProducts(params)   the same, with no wide copy of a large matrix that is only multiplied with
 
 Promise: nothing is widened before it is asked for, and a stored array is never changed. A wider
 copy is kept for the next time, but for the names in `unkept`: the matrices that the CPU engine
@@ -11,7 +12,7 @@ holds in a form of its own, so that looking at them costs time, not memory. No f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,26 +76,52 @@ def stored(params: Mapping[Name, Array]) -> Mapping[Name, Array]:
     return params.stored if isinstance(params, StoredParams) else params
 
 
-def linear_by_rows(
-    params: Mapping[Name, Array],
-    name: Name,
-    bias: Array | None,
-    x: Array,
-    linear: Callable[[Array, Array, Array | None], Array],
-) -> Array:
-    """linear(x, params[name], bias), without widening the whole of a matrix that is not kept."""
-    if not isinstance(params, StoredParams) or name not in params.unkept:
-        return linear(x, params[name], bias)
-    weight = params.stored[name]
-    if weight.dtype == params.dtype:
-        return linear(x, weight, bias)
-    out = np.empty((*x.shape[:-1], len(weight)), x.dtype)
-    step = max(1, BLOCK // weight.shape[1])
-    for start in range(0, len(weight), step):
-        rows = slice(start, start + step)
-        block = widened(weight[rows], params.dtype)
-        out[..., rows] = linear(x, block, None if bias is None else bias[rows])
-    return out
+class ForProducts(Mapping[Name, Any]):
+    """StoredParams for `ops.linear`: an unkept matrix that would have to be widened is ByRows."""
+
+    def __init__(self, params: StoredParams) -> None:
+        self._params = params
+
+    def __getitem__(self, name: Name) -> Any:
+        params = self._params
+        stored = params.stored[name]
+        if name in params.unkept and stored.ndim == 2 and stored.dtype != params.dtype:
+            return ByRows(stored, params.dtype)
+        return params[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._params
+
+    def __iter__(self) -> Iterator[Name]:
+        return iter(self._params)
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+
+class ByRows:
+    """A stored matrix [rows, columns] in x @ matrix.T, widened BLOCK values at a time."""
+
+    __array_ufunc__ = None  # x @ this is asked of this, not of x
+
+    def __init__(self, stored: Array, dtype: np.dtype) -> None:
+        self.shape, self.dtype = stored.shape, dtype
+        self._stored = stored
+
+    @property
+    def T(self) -> ByRows:
+        """Itself: it stands transposed, on the right of a product, and nowhere else."""
+        return self
+
+    def __rmatmul__(self, x: Array) -> Array:
+        """x [n, columns] -> x @ matrix.T [n, rows]."""
+        rows, columns = self.shape
+        out = np.empty((len(x), rows), x.dtype)
+        step = max(1, BLOCK // columns)
+        for start in range(0, rows, step):
+            some = slice(start, start + step)
+            out[:, some] = x @ widened(self._stored[some], self.dtype).T
+        return out
 
 
 def widened(x: Array, dtype: np.dtype | type) -> Array:

@@ -30,6 +30,7 @@ from .pairs import SUFFIX, second_text, split_pair
 from .params import Shapes, encoder_shapes
 from .sentence import SentenceHead
 from .sentence_files import transformer_folder
+from .stored import ForProducts
 
 Array = np.ndarray
 
@@ -148,7 +149,8 @@ class ModernBERTForTask(ModernBERT):
     def _outputs(self, hidden: Array, checked: Inputs, tap: Tap) -> dict[str, Any]:
         hidden = hidden.reshape(*checked.axes, -1)
         mask = checked.attention_mask
-        return self.head.forward(self.params, self.config, hidden, mask, ops, tap)
+        params = ForProducts(self.params)
+        return self.head.forward(params, self.config, hidden, mask, ops, tap)
 
     def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
         write_checkpoint(

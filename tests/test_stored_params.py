@@ -17,7 +17,7 @@ from refimpl.bfloat16 import BFLOAT16, to_bits, widen
 from refimpl.checkpoint import read_checkpoint, write_checkpoint
 from refimpl.heads import HEADS
 from refimpl.safetensors import open_safetensors, release
-from refimpl.stored import StoredParams, any_infinite, linear_by_rows, widened
+from refimpl.stored import ForProducts, StoredParams, any_infinite, widened
 from refimpl.task_model import load
 
 MLM = HEADS["masked_lm"]
@@ -66,17 +66,15 @@ def test_nothing_is_widened_to_learn_what_there_is(monkeypatch):
 def test_product_by_blocks_of_rows_is_that_of_the_whole_matrix(dtype, unkept, monkeypatch):
     monkeypatch.setattr(stored_module, "BLOCK", 5)  # one row
     params = StoredParams({"w": as_stored(X, dtype)}, np.float32, unkept)
-    seen = []
-
-    def linear(x, weight, bias):
-        seen.append(len(weight))
-        return ops.linear(x, weight, bias)
-
+    matrix = ForProducts(params)["w"]
+    x = np.stack([X[:2], X[2:]])
     for bias in (None, np.arange(4, dtype=np.float32)):
-        for p in (params, dict(params)):
-            y = linear_by_rows(p, "w", bias, X[:2], linear)
-            np.testing.assert_array_equal(y, ops.linear(X[:2], X, bias))  # integers: exact
-    assert (1 in seen) == (unkept == "w" and dtype != "float32")
+        y = ops.linear(x, matrix, bias)
+        np.testing.assert_array_equal(y, ops.linear(x, X, bias))  # integers: exact
+    seen = []
+    monkeypatch.setattr(stored_module, "widened", lambda w, to: seen.append(len(w)) or widened(w, to))
+    ops.linear(x, matrix)
+    assert seen == ([1, 1, 1, 1] if unkept == "w" and dtype != "float32" else [])
 
 
 @pytest.mark.parametrize("dtype", [*STORED, "float64", ">f4"])
