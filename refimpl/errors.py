@@ -40,8 +40,7 @@ class MissingExtraError(ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}: "
-            f'pip install "modernbert-refimpl[{extra}]"',
+            f'{purpose} needs the package {package!r}: pip install "modernbert-refimpl[{extra}]"',
             name=package,
         )
 

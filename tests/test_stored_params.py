@@ -72,7 +72,9 @@ def test_product_by_blocks_of_rows_is_that_of_the_whole_matrix(dtype, unkept, mo
         y = ops.linear(x, matrix, bias)
         np.testing.assert_array_equal(y, ops.linear(x, X, bias))  # integers: exact
     seen = []
-    monkeypatch.setattr(stored_module, "widened", lambda w, to: seen.append(len(w)) or widened(w, to))
+    monkeypatch.setattr(
+        stored_module, "widened", lambda w, to: seen.append(len(w)) or widened(w, to)
+    )
     ops.linear(x, matrix)
     assert seen == ([1, 1, 1, 1] if unkept == "w" and dtype != "float32" else [])
 

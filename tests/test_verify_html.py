@@ -15,9 +15,10 @@ from refimpl.verify.html import to_html
 from refimpl.verify.markup import VOID, element, link
 from refimpl.verify.passes import trace
 from refimpl.verify.plot import number, short
-from refimpl.verify.report import CaseReport, Report, to_json
+from refimpl.verify.report import to_json
 from refimpl.verify.slices import slices
 from refimpl.verify.threads import OWNERS
+from refimpl.verify.verdict import CaseReport, Report
 from refimpl.verify.zoo import ZOO
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;</style>"

@@ -6,7 +6,8 @@ import pytest
 
 from refimpl.verify.compare import Column, Comparison, Row
 from refimpl.verify.findings import Finding, Suspect
-from refimpl.verify.report import CaseReport, Report, render, to_json
+from refimpl.verify.report import render, to_json
+from refimpl.verify.verdict import CaseReport, Report
 
 
 def column(observed: float) -> Column:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..verify.cases import Case
     from ..verify.names import Description
     from ..verify.port import Port
-    from ..verify.report import Report
+    from ..verify.verdict import Report
     from ..verify.zoo import Faulty, Mistake
 
 HELP = "check a port of ModernBERT against the reference, and say what is wrong with it"

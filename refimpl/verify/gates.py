@@ -22,11 +22,11 @@ from .findings import Finding, Suspect
 from .passes import Pass
 from .port import Port, PortResult, Request
 from .rank import rank_cases
-from .report import CaseReport, Report
 from .rope_gate import rope_gate
 from .runtime import base_case, runtime_findings
 from .runtime_suspects import ranked as runtime_suspects
 from .slices import slices
+from .verdict import CaseReport, Report
 from .zoo import FAULTY, ZOO
 
 Array = np.ndarray
