@@ -1,8 +1,8 @@
 """The build: the CPU engine where there is a C++17 compiler, numpy only where there is none.
 
-    refimpl/libmodernbert.so   all of csrc but its bindings: the engine as a C library
-    refimpl/_native...so       csrc/bindings.cpp, which finds the library beside itself
-    refimpl/modernbert.h       the library's header, in wheels and installs
+    refimpl/backends/libmodernbert.so   all of csrc but its bindings: the engine as a C library
+    refimpl/backends/_native...so       csrc/bindings.cpp, which finds the library beside itself
+    refimpl/backends/modernbert.h       the library's header, in wheels and installs
 
 Compiled for the plainest processor of the machine's kind; wider instructions stand in csrc/tiers
 and are chosen when the program runs. Without compiler or pybind11 the install goes on, warns, and
@@ -25,6 +25,7 @@ COMPILE = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wa
 LINK = ["-pthread", "-Wl,-s"]
 LIBRARY, EXPORTS = "libmodernbert.so", "csrc/libmodernbert.map"
 BINDINGS = "csrc/bindings.cpp"
+ROOM = Path("refimpl", "backends")
 VERSION = re.search(r'= "(.+)"', Path("refimpl/_version.py").read_text()).group(1)
 
 
@@ -32,7 +33,7 @@ class BuildEngine(build_ext):
     """Builds the library and the extension, or says once why there are none."""
 
     def run(self):
-        package = Path("refimpl") if self.inplace else Path(self.build_lib, "refimpl")
+        package = ROOM if self.inplace else Path(self.build_lib, ROOM)
         note = package / "native_not_built.txt"
         for stale in [note, package / LIBRARY, *package.glob("_native.*.so")]:
             stale.unlink(missing_ok=True)
@@ -44,7 +45,7 @@ class BuildEngine(build_ext):
             self.parallel = None  # the extension links the library, which is built before it
             for extension in self.extensions:
                 extension.include_dirs += ["csrc", pybind11.get_include()]
-                extension.library_dirs.append(str(Path(self.build_lib, "refimpl")))
+                extension.library_dirs.append(str(Path(self.build_lib, ROOM)))
             super().run()
             if not self.inplace:
                 shutil.copy("csrc/modernbert.h", package)
@@ -88,13 +89,15 @@ def extension(name, files, link, **options):
 setup(
     ext_modules=[
         extension(
-            "refimpl.libmodernbert",
+            "refimpl.backends.libmodernbert",
             [path for path in sources(".cpp") if path != BINDINGS],
             # nodelete: its threads outlive a dlclose
             [f"-Wl,-soname,{LIBRARY}", f"-Wl,--version-script={EXPORTS}", "-Wl,-z,nodelete"],
             define_macros=[("REFIMPL_VERSION", f'"{VERSION}"')],
         ),
-        extension("refimpl._native", [BINDINGS], ["-Wl,-rpath,$ORIGIN"], libraries=["modernbert"]),
+        extension(
+            "refimpl.backends._native", [BINDINGS], ["-Wl,-rpath,$ORIGIN"], libraries=["modernbert"]
+        ),
     ],
     cmdclass={"build_ext": BuildEngine},
 )

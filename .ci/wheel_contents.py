@@ -23,11 +23,16 @@ print(f"{wheel.name}: {len(names)} files, {size / 1e6:.1f} MB, models: {', '.joi
 faults = []
 if models != ["refimpl/bundled/tiny/model.safetensors"]:
     faults.append("it must hold the bundled model, once")
-if len(engines) != 2 or sum(name.startswith("refimpl/_native.") for name in engines) != 1:
+if len(engines) != 2 or sum(name.startswith("refimpl/backends/_native.") for name in engines) != 1:
     faults.append(f"it must hold the extension and its library, once, and holds {engines}")
 elif sum(sizes[name] for name in engines) > LARGEST_ENGINE:
     faults.append(f"{engines} have more than {LARGEST_ENGINE / 1e6:.0f} MB; are they stripped?")
-needed = ("py.typed", "bundled/tiny/tokenizer.json", "libmodernbert.so", "modernbert.h")
+needed = (
+    "py.typed",
+    "bundled/tiny/tokenizer.json",
+    "backends/libmodernbert.so",
+    "backends/modernbert.h",
+)
 for name in (f"refimpl/{name}" for name in needed):
     if name not in names:
         faults.append(f"{name} is missing")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import machine
 
-from refimpl.backend import native, why_not_native
+from refimpl.backends.backend import native, why_not_native
 
 SOURCE = Path(__file__).with_name("limits.cpp")
 

@@ -27,7 +27,7 @@ import numpy as np
 from harness import machine
 
 from refimpl import VARIANTS, ModernBERT
-from refimpl.backend import dtypes_of
+from refimpl.backends.backend import dtypes_of
 
 STORED = ("float32", "float16", "bfloat16")
 SHORT, LONG = 512, 8192

@@ -20,8 +20,8 @@ from pathlib import Path
 from harness import machine
 from limits import compiled, limits
 
-from refimpl.backend import BACKENDS, native
-from refimpl.config import ModernBertConfig
+from refimpl.backends.backend import BACKENDS, native
+from refimpl.reference.config import ModernBertConfig
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 # bfloat16 tile products that stand for one of the dtype.

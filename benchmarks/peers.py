@@ -91,9 +91,9 @@ def joined(outputs: list, given: list):
 
 def model_folder(cache: Path, variant: str) -> Path:
     """The folder with the variant's random weights, written once."""
-    from refimpl.checkpoint import write_checkpoint
-    from refimpl.config import ModernBertConfig
-    from refimpl.params import encoder_shapes, initialise
+    from refimpl.files.checkpoint import write_checkpoint
+    from refimpl.reference.config import ModernBertConfig
+    from refimpl.reference.params import encoder_shapes, initialise
 
     folder = cache / variant
     if not (folder / "model.safetensors").exists():
@@ -107,8 +107,8 @@ def truth(folder: Path, shape: str, given: list):
     """The last hidden state in float64, [total, hidden], computed once by the numpy reference."""
     import numpy as np
 
-    from refimpl.checkpoint import read_checkpoint
-    from refimpl.encoder import encode
+    from refimpl.files.checkpoint import read_checkpoint
+    from refimpl.reference.encoder import encode
 
     path = folder / f"truth-{shape}.npy"
     if not path.exists():
@@ -202,7 +202,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ.update(rivals.CAPS.get(options.isa, {}))
 
-    from refimpl.config import ModernBertConfig
+    from refimpl.reference.config import ModernBertConfig
 
     try:
         config = ModernBertConfig.from_variant(options.variant)

@@ -17,10 +17,10 @@ from collections.abc import Callable
 import numpy as np
 from harness import interleaved, peak_rss, relative_error, report, summary
 
-from refimpl.config import VARIANTS, ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.ops import query_blocks
-from refimpl.params import encoder_shapes, initialise
+from refimpl.reference.config import VARIANTS, ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.reference.ops import query_blocks
+from refimpl.reference.params import encoder_shapes, initialise
 
 LARGEST_RATIO = 3.0
 LARGEST_RSS = 2e9

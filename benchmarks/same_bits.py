@@ -17,10 +17,10 @@ import sys
 import numpy as np
 from harness import machine
 
-from refimpl.backend import BACKENDS, native
-from refimpl.config import ModernBertConfig
-from refimpl.engine import Engine
-from refimpl.params import encoder_shapes, initialise
+from refimpl.backends.backend import BACKENDS, native
+from refimpl.backends.engine import Engine
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.params import encoder_shapes, initialise
 
 MODELS = 12
 ACTIVATIONS = ("gelu", "silu", "gelu_pytorch_tanh", "relu")

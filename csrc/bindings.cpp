@@ -1,4 +1,4 @@
-// The Python module `refimpl._native`: checks what comes from Python, lets go of the GIL, calls.
+// The module refimpl.backends._native: checks what comes from Python, lets go of the GIL, calls.
 //
 // The only file that knows Python, and it knows the engine by its C interface alone; no loops over
 // data here. Arrays that are not contiguous, not aligned or of a narrower dtype are copied first; a

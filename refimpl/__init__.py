@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .backend import info
-    from .config import VARIANTS, ModernBertConfig
-    from .create import create_modern_bert_with_head
+    from .backends.backend import info
     from .errors import (
         HubError,
         LongInputWarning,
@@ -19,33 +17,36 @@ if TYPE_CHECKING:
         ModelFormatError,
         TruncationWarning,
     )
-    from .model import ModernBERT
+    from .models.create import create_modern_bert_with_head
+    from .models.model import ModernBERT
+    from .models.task_model import ModernBERTForTask, load
     from .nlp import NLPTaskConfig, NLPTaskType, create_multi_task_nlp_head, create_nlp_head
-    from .task_model import ModernBERTForTask, load
+    from .reference.config import VARIANTS, ModernBertConfig
     from .tasks import Reranker, SentenceEncoder, pipeline
-    from .tokenizer import Tokenizer
+    from .text.tokenizer import Tokenizer
 
 _WHERE = {
-    "ModernBertConfig": "config",
-    "VARIANTS": "config",
+    "ModernBertConfig": "reference.config",
+    "VARIANTS": "reference.config",
     "HubError": "errors",
     "LongInputWarning": "errors",
     "MissingExtraError": "errors",
     "ModelFormatError": "errors",
     "TruncationWarning": "errors",
-    "info": "backend",
-    "ModernBERT": "model",
-    "ModernBERTForTask": "task_model",
-    "load": "task_model",
+    "info": "backends.backend",
+    "ModernBERT": "models.model",
+    "ModernBERTForTask": "models.task_model",
+    "load": "models.task_model",
     "NLPTaskConfig": "nlp",
     "NLPTaskType": "nlp",
-    "create_modern_bert_with_head": "create",
+    "create_modern_bert_with_head": "models.create",
     "create_multi_task_nlp_head": "nlp",
     "create_nlp_head": "nlp",
     "Reranker": "tasks",
     "SentenceEncoder": "tasks",
     "pipeline": "tasks",
-    "Tokenizer": "tokenizer",
+    "record": "reference.taps",
+    "Tokenizer": "text.tokenizer",
 }
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "info",
     "load",
     "pipeline",
+    "record",
 ]
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from native import extension
 
-from refimpl import backend
-from refimpl.config import ModernBertConfig
+from refimpl.backends import backend
+from refimpl.reference.config import ModernBertConfig
 
 cffi = pytest.importorskip("cffi")
 extension()

@@ -6,7 +6,7 @@ theta or activation moves the result by far more than rounding does. Weights and
 from the raw 64-bit stream of numpy's Philox generator, which numpy keeps stable for good (unlike
 Generator.normal): nothing needs to be stored. Weights are float32 numbers, whatever their dtype.
 Tensor names and shapes are written out here a second time, from the checkpoint format and not from
-`refimpl.params`, so that the two can be held against each other. Imports numpy and nothing of ours.
+params.py, so that the two can be held against each other. Imports numpy and nothing of ours.
 Long because the table of cases and all that draws them stand together.
 """
 

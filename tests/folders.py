@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.checkpoint import AnyHead, write_checkpoint
-from refimpl.config import ModernBertConfig
-from refimpl.params import encoder_shapes, initialise
-from refimpl.safetensors import open_safetensors, write_safetensors
+from refimpl.files.checkpoint import AnyHead, write_checkpoint
+from refimpl.files.safetensors import open_safetensors, write_safetensors
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.params import encoder_shapes, initialise
 
 Params = dict[str, np.ndarray]
 

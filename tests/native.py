@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from cases import Case
 
-from refimpl import backend
-from refimpl.config import ModernBertConfig
-from refimpl.engine import Engine
+from refimpl.backends import backend
+from refimpl.backends.engine import Engine
+from refimpl.reference.config import ModernBertConfig
 
 # Sizes around the vector (4, 8, 16 lanes), the panel (8, 16, 32) and the tile heights (4, 6, 14).
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 24, 31, 32, 33, 47, 64, 65)
 
 
 def extension() -> Any:
-    """`refimpl._native`. Called at the top of a test module."""
+    """`refimpl.backends._native`. Called at the top of a test module."""
     why = backend.why_not_native()
     if why is None:
         return backend.native()

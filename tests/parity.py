@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from cases import HEAD_KINDS, Case, Inputs, choices
 
-from refimpl import ops as equations
-from refimpl.config import ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.heads import HEADS
+from refimpl.reference import ops as equations
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.reference.heads import HEADS
 
 
 def states_of(

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from text_folders import model_folder
 
 import refimpl
-from refimpl.model import BUNDLED
+from refimpl.models.model import BUNDLED
 from refimpl.tasks.answer import best_answers, best_spans, masked_softmax, questions
-from refimpl.tokenizer import Tokenizer
+from refimpl.text.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers")
 

@@ -16,11 +16,11 @@ import pytest
 from native import extension, tiers
 
 import refimpl
-from refimpl import backend
-from refimpl.config import ModernBertConfig
-from refimpl.engine import Engine
-from refimpl.params import encoder_shapes, initialise
-from refimpl.taps import record
+from refimpl.backends import backend
+from refimpl.backends.engine import Engine
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.params import encoder_shapes, initialise
+from refimpl.reference.taps import record
 
 WHY = "the extension was not built: no compiler"
 
@@ -191,6 +191,7 @@ def test_info_tells_why_there_is_no_engine(without):
 
 def test_reason_that_the_build_left_is_told(tmp_path):
     package = Path(refimpl.__file__).parent
+    room = tmp_path / "refimpl" / "backends"
     leave_out = shutil.ignore_patterns("*.so", "bundled", "__pycache__", "native_not_built.txt")
     shutil.copytree(package, tmp_path / "refimpl", ignore=leave_out)
 
@@ -203,10 +204,10 @@ def test_reason_that_the_build_left_is_told(tmp_path):
         ).stdout  # fmt: skip
 
     assert told().startswith("the extension was not built: ")
-    (tmp_path / "refimpl" / "native_not_built.txt").write_text("command 'g++' failed\n")
+    (room / "native_not_built.txt").write_text("command 'g++' failed\n")
     assert told() == "the extension was not built: command 'g++' failed; numpy computes\n"
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    (tmp_path / "refimpl" / f"_native{suffix}").write_text("no library")
+    (room / f"_native{suffix}").write_text("no library")
     assert told().startswith("the extension does not load: ")
 
 
@@ -256,7 +257,7 @@ def test_steps_states_and_maps_are_the_references(native):
 
 
 def test_encoder_of_a_task_shares_its_engine(native):
-    model = refimpl.load(refimpl.model.BUNDLED)
+    model = refimpl.load(refimpl.models.model.BUNDLED)
     expected = model(IDS)["logits"]
     assert model.encoder._engine is model._engine
     assert expected.shape == (2, 4, model.config.vocab_size)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refimpl.backend import why_not_native
+from refimpl.backends.backend import why_not_native
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

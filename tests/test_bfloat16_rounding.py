@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl.bfloat16 import to_bits, widen
+from refimpl.files.bfloat16 import to_bits, widen
 
 FINITE = np.arange(0x7F80, dtype=np.uint16)  # every non-negative finite bfloat16, ascending
 VALUES = [Fraction(float(x)) for x in widen(FINITE)]

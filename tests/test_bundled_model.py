@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from refimpl.checkpoint import read_checkpoint
-from refimpl.safetensors import open_safetensors
-from refimpl.strictjson import read_json
+from refimpl.files.checkpoint import read_checkpoint
+from refimpl.files.safetensors import open_safetensors
+from refimpl.files.strictjson import read_json
 
 BUNDLED = Path(__file__).resolve().parents[1] / "refimpl" / "bundled"
 TINY = BUNDLED / "tiny"

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from test_safetensors_reading import ENTRIES, HEADERS, MUTATIONS, TEXTS, file_of, mutated, raw_file
 from test_safetensors_reading import with_entry as entry_with
 
-from refimpl.bfloat16 import to_bits
-from refimpl.checkpoint import read_checkpoint
-from refimpl.engine import Engine
+from refimpl.backends.engine import Engine
 from refimpl.errors import ModelFormatError
-from refimpl.heads import HEADS
-from refimpl.safetensors import write_safetensors
+from refimpl.files.bfloat16 import to_bits
+from refimpl.files.checkpoint import read_checkpoint
+from refimpl.files.safetensors import write_safetensors
+from refimpl.reference.heads import HEADS
 
 MLM = HEADS["masked_lm"]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -31,12 +31,12 @@ from cases import CASES, Case, unit
 from native import engine_of, tiers
 
 import refimpl
-from refimpl import backend
-from refimpl.bfloat16 import to_bits, widen
-from refimpl.config import ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.engine import Engine
-from refimpl.taps import record
+from refimpl.backends import backend
+from refimpl.backends.engine import Engine
+from refimpl.files.bfloat16 import to_bits, widen
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.reference.taps import record
 
 every_tier = pytest.mark.parametrize("tier", tiers())
 CU = np.cumsum([0, 1, 7, 0, 66, 40])
@@ -337,7 +337,7 @@ sys.path.insert(0, {tests!r})
 import numpy as np
 from c_interface import *
 from cases import CASES
-from refimpl.config import ModernBertConfig
+from refimpl.reference.config import ModernBertConfig
 case = CASES[0]
 config, params = ModernBertConfig.from_dict(case.config()), case.params(dtype=np.float32)
 model = Model.create(config, params, threads=1)

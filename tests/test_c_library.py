@@ -13,15 +13,15 @@ from c_interface import CSRC, LIBRARY
 from native import tiers, tiers_and_dtypes
 
 import refimpl
-from refimpl import backend
+from refimpl.backends import backend
+from refimpl.backends.engine import Engine
 from refimpl.cli import main
-from refimpl.engine import Engine
-from refimpl.verify.c_port import CPort
-from refimpl.verify.cases import CASES, case
-from refimpl.verify.engine_port import EnginePort
-from refimpl.verify.gates import verify
-from refimpl.verify.port import Request
-from refimpl.verify.rounding import DTYPES
+from refimpl.verify.judge.gates import verify
+from refimpl.verify.ports.c_port import CPort
+from refimpl.verify.ports.engine_port import EnginePort
+from refimpl.verify.ports.port import Request
+from refimpl.verify.truth.cases import CASES, case
+from refimpl.verify.truth.rounding import DTYPES
 
 every_tier = pytest.mark.parametrize("tier", tiers())
 every_dtype = pytest.mark.parametrize(

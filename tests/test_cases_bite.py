@@ -14,10 +14,10 @@ import pytest
 from budget import FACTOR, family_figures, quantities
 from cases import CASES, HEAD_KINDS, Case, single
 
-from refimpl.config import FULL, SLIDING, ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.heads import HEADS
-from refimpl.params import encoder_shapes
+from refimpl.reference.config import FULL, SLIDING, ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.reference.heads import HEADS
+from refimpl.reference.params import encoder_shapes
 
 LENGTHS = {1, 2, 8, 64, 65, 66, 127, 128, 129, 130, 255, 256, 257, 512, 600}
 # A planted mistake must be missed by this factor, so that no honest rounding can hide it.

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from folders import Params, change_json, change_tensors, make_folder, snapshot
 
-from refimpl.bfloat16 import to_bits, widen
-from refimpl.checkpoint import read_checkpoint
 from refimpl.errors import ModelFormatError
-from refimpl.heads import HEADS
-from refimpl.safetensors import write_safetensors
+from refimpl.files.bfloat16 import to_bits, widen
+from refimpl.files.checkpoint import read_checkpoint
+from refimpl.files.safetensors import write_safetensors
+from refimpl.reference.heads import HEADS
 
 MLM = HEADS["masked_lm"]
 EMBEDDING = "embeddings.tok_embeddings.weight"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from folders import make_folder, small_config, small_params, snapshot
 
-from refimpl.checkpoint import TOKENIZER_FILES, read_checkpoint, write_checkpoint
 from refimpl.errors import ModelFormatError
-from refimpl.heads import HEADS
-from refimpl.safetensors import open_safetensors
+from refimpl.files.checkpoint import TOKENIZER_FILES, read_checkpoint, write_checkpoint
+from refimpl.files.safetensors import open_safetensors
+from refimpl.reference.heads import HEADS
 
 MLM = HEADS["masked_lm"]
 

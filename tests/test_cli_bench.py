@@ -9,9 +9,9 @@ import pytest
 from budget import FACTOR, FLOAT64_PARITY
 
 import refimpl
-from refimpl import backend
+from refimpl.backends import backend
 from refimpl.cli import bench, main
-from refimpl.model import BUNDLED
+from refimpl.models.model import BUNDLED
 
 QUICK = ("bench", "--seconds", "0")
 

@@ -191,7 +191,7 @@ def test_plain_lines_keep_order_and_none_is_dropped(run):
     records, _ = run("tokenize", "-", stdin=b"one\n\ntwo  \r\n three")
     expected = ["one", "", "two  ", " three"]
     assert [r["index"] for r in records] == [0, 1, 2, 3]
-    tokenizer = refimpl.Tokenizer.from_folder(refimpl.model.BUNDLED)
+    tokenizer = refimpl.Tokenizer.from_folder(refimpl.models.model.BUNDLED)
     assert [r["ids"] for r in records] == [tokenizer.encode(text).ids for text in expected]
 
 
@@ -498,6 +498,6 @@ def test_help_imports_nothing_heavy():
 
 def test_tokenize_does_not_load_the_model(run, monkeypatch, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((refimpl.model.BUNDLED / name).read_bytes())
+        (tmp_path / name).write_bytes((refimpl.models.model.BUNDLED / name).read_bytes())
     (record,), _ = run("tokenize", "--model", tmp_path, "a")
     assert len(record["ids"]) == 3

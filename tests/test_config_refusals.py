@@ -2,7 +2,7 @@
 
 import pytest
 
-from refimpl.config import FULL, SLIDING, ModernBertConfig
+from refimpl.reference.config import FULL, SLIDING, ModernBertConfig
 
 THETA = {"rope_type": "default", "rope_theta": 1e4}
 

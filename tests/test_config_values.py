@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl.config import (
+from refimpl.reference.config import (
     ACTIVATION_NAMES,
     FULL,
     SLIDING,
@@ -14,7 +14,7 @@ from refimpl.config import (
     ModernBertConfig,
     canonical_names,
 )
-from refimpl.params import count, encoder_shapes
+from refimpl.reference.params import count, encoder_shapes
 
 SMALL = dict(hidden_size=12, num_attention_heads=3, num_hidden_layers=7, intermediate_size=5)
 
@@ -124,7 +124,7 @@ def test_config_layer_norm_eps_is_ignored_aloud():
     [("base", 149_014_272, 149_655_232), ("large", 394_781_696, 395_881_664)],
 )
 def test_config_variant_has_the_published_number_of_parameters(variant, encoder, masked_lm):
-    from refimpl.heads import HEADS
+    from refimpl.reference.heads import HEADS
 
     c = ModernBertConfig.from_variant(variant)
     assert count(encoder_shapes(c)) == encoder

@@ -11,7 +11,7 @@ from text_folders import model_folder, sentence_folder
 
 import refimpl
 from refimpl.errors import ModelFormatError, TruncationWarning
-from refimpl.pooling import pool
+from refimpl.reference.pooling import pool
 from refimpl.tasks.batches import in_length_order
 from refimpl.tasks.similarity import SIMILARITIES
 

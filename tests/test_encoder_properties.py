@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import WINDOWS, batches, lengths, models
 
-from refimpl.config import ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.params import encoder_shapes
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.reference.params import encoder_shapes
 
 
 @st.composite

@@ -7,9 +7,9 @@ import pytest
 
 import refimpl
 from refimpl.errors import TruncationWarning
-from refimpl.model import BUNDLED
+from refimpl.models.model import BUNDLED
 from refimpl.tasks.fill_mask import candidates, target_ids
-from refimpl.tokenizer import Tokenizer
+from refimpl.text.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers")
 

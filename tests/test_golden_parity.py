@@ -16,7 +16,7 @@ import pytest
 from budget import FLOAT64_PARITY, Quantity, check_flat, ratios
 from cases import CASES, HEAD_KINDS, Case, watched
 
-from refimpl.pooling import pool
+from refimpl.reference.pooling import pool
 
 GOLDEN = Path(__file__).parent / "golden"
 PER_TOKEN = ("masked_lm", "token_classification", "question_answering")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from refimpl.errors import HubError, MissingExtraError
-from refimpl.hub import PATTERNS, cache_folder, resolve
+from refimpl.files.hub import PATTERNS, cache_folder, resolve
 
 COMMIT = "0123456789" * 4
 VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HF_HUB_OFFLINE")
@@ -230,7 +230,7 @@ def test_hub_download_without_the_package_names_the_extra(monkeypatch: pytest.Mo
 def test_hub_resolving_imports_no_hub(cache: Path) -> None:
     put(cache, "org/name")
     code = (
-        "import sys; from refimpl.hub import resolve; resolve('org/name');"
+        "import sys; from refimpl.files.hub import resolve; resolve('org/name');"
         "sys.exit(any(m.startswith('huggingface_hub') for m in sys.modules))"
     )
     root = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-import refimpl.inputs
+import refimpl.models.inputs
 from refimpl import LongInputWarning, ModernBERT
 
 IDS = np.array([[5, 6, 7], [8, 9, 10]])
@@ -109,7 +109,7 @@ def test_inputs_packed_bad_is_refused_by_name(model, ids, cu, message):
 
 
 def test_inputs_longer_than_max_position_embeddings_warn_once(model, monkeypatch):
-    monkeypatch.setattr(refimpl.inputs, "_warned_long", False)
+    monkeypatch.setattr(refimpl.models.inputs, "_warned_long", False)
     long = np.ones((1, 9), int)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from refimpl import ModelFormatError, ModernBERT, ModernBERTForTask
-from refimpl.heads import HEADS
-from refimpl.params import initialise
+from refimpl.reference.heads import HEADS
+from refimpl.reference.params import initialise
 
 SIZES = dict(
     vocab_size=37, hidden_size=16, num_layers=4, num_heads=2, intermediate_size=10,

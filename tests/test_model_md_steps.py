@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refimpl import ops
-from refimpl.config import ACTIVATION_NAMES, ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.heads import HEADS
 from refimpl.nlp.families import FAMILY_OUTPUTS
 from refimpl.nlp.head import nlp_head
 from refimpl.nlp.task_config import NLPTaskConfig
 from refimpl.nlp.task_types import NLPTaskType
-from refimpl.params import encoder_shapes, init_std, initialise
-from refimpl.pooling import POOLINGS
+from refimpl.reference import ops
+from refimpl.reference.config import ACTIVATION_NAMES, ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.reference.heads import HEADS
+from refimpl.reference.params import encoder_shapes, init_std, initialise
+from refimpl.reference.pooling import POOLINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "MODEL.md").read_text(encoding="utf-8")

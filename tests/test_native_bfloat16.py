@@ -17,12 +17,12 @@ from native import engine_of, extension, tiers_and_dtypes
 from strategies import batches, models
 from test_native_engine import kept, run_padded, within_figures
 
-from refimpl.bfloat16 import BFLOAT16, to_bits, widen
-from refimpl.config import ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.engine import Engine
-from refimpl.verify.compare import compare
-from refimpl.verify.passes import Pass
+from refimpl.backends.engine import Engine
+from refimpl.files.bfloat16 import BFLOAT16, to_bits, widen
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.verify.truth.compare import compare
+from refimpl.verify.truth.passes import Pass
 
 extension()
 TIERS = [tier for tier, dtype in tiers_and_dtypes() if dtype == "bfloat16"]

@@ -17,10 +17,10 @@ from process_memory import anonymous, in_linux, resident
 from test_native_process import in_child
 
 from refimpl import ModernBERT
-from refimpl.bfloat16 import BFLOAT16
-from refimpl.config import ModernBertConfig
-from refimpl.engine import Engine
-from refimpl.safetensors import open_safetensors, opened_in_file
+from refimpl.backends.engine import Engine
+from refimpl.files.bfloat16 import BFLOAT16
+from refimpl.files.safetensors import open_safetensors, opened_in_file
+from refimpl.reference.config import ModernBertConfig
 
 WEIGHTS, EMBEDDING = "model.safetensors", "embeddings.tok_embeddings.weight"
 IDS, CU = np.array([1, 5, 19, 0, 5, 7]), np.array([0, 2, 6])

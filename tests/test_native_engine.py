@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from native import engine_of, extension, misplaced, tiers
 from strategies import batches, models
 
-from refimpl.config import ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.engine import Engine, lengths_to_last
+from refimpl.backends.engine import Engine, lengths_to_last
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.encoder import encode
 
 native = extension()
 every_tier = pytest.mark.parametrize("tier", tiers())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from native import SIZES, extension, misplaced, tiers
 from test_ops_attention import assert_within, naive
 
-from refimpl import ops
+from refimpl.reference import ops
 
 native = extension()
 every_tier = pytest.mark.parametrize("tier", tiers())

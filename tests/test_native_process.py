@@ -66,13 +66,13 @@ def test_a_fork_while_others_compute_answers():
 
 def test_several_threads_share_a_model_and_pack_it_once(monkeypatch):
     made = []
-    plain = refimpl.engine.Engine.__init__
+    plain = refimpl.backends.engine.Engine.__init__
 
     def counted(self, *args, **kwargs):
         made.append(self)
         plain(self, *args, **kwargs)
 
-    monkeypatch.setattr(refimpl.engine.Engine, "__init__", counted)
+    monkeypatch.setattr(refimpl.backends.engine.Engine, "__init__", counted)
     model, ids = tiny(num_threads=2), IDS[None] % 50
     results = [None] * 6
     start = threading.Barrier(len(results))
@@ -193,14 +193,14 @@ def child(code: str, variables: dict[str, str]) -> str:
 def test_threads_follow_the_environment_else_the_affinity(variables, cpus, expected):
     code = (
         f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cpus}])\n"
-        "from refimpl.backend import native; print(native().default_threads())"
+        "from refimpl.backends.backend import native; print(native().default_threads())"
     )
     assert int(child(code, variables)) == expected
 
 
 def test_threads_beyond_the_engines_most_are_told_as_that():
     most = child(
-        "from refimpl.backend import native; print(native().default_threads())",
+        "from refimpl.backends.backend import native; print(native().default_threads())",
         {"REFIMPL_THREADS": str(10**9)},
     )
     model = refimpl.ModernBERT.from_variant("tiny", backend="native", num_threads=10**30)
@@ -235,7 +235,7 @@ def test_a_daemon_thread_within_the_engine_does_not_abort_the_exit(call):
     code = (
         "import threading, numpy as np\n"
         "from refimpl import ModernBERT\n"
-        "from refimpl.engine import Engine\n"
+        "from refimpl.backends.engine import Engine\n"
         "model = ModernBERT.from_variant('tiny')\n"
         "engine = Engine(model.config, dict(model.params), 1)._native\n"
         "ids, whole, begun = np.arange(20), np.array([0, 20]), threading.Event()\n"

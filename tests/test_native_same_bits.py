@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from native import engine_of, extension, tiers_and_dtypes
 from strategies import lengths, models
 
-from refimpl.engine import Engine
+from refimpl.backends.engine import Engine
 
 extension()
 every_dtype = pytest.mark.parametrize(("tier", "dtype"), tiers_and_dtypes())

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from native import extension, tiers
 from test_native_ops import draw, linear_exactly, sizes
 
-from refimpl import bfloat16, ops
+from refimpl.files import bfloat16
+from refimpl.reference import ops
 
 native = extension()
 every_tier = pytest.mark.parametrize("tier", tiers())

@@ -10,9 +10,9 @@ from budget import FACTOR
 from cases import CASES, Case
 from native import engine_of, extension, tiers
 
-from refimpl.config import ModernBertConfig
-from refimpl.encoder import encode
-from refimpl.taps import record
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.encoder import encode
+from refimpl.reference.taps import record
 
 native = extension()
 every_tier = pytest.mark.parametrize("tier", tiers())

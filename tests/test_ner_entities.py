@@ -5,9 +5,9 @@ import pytest
 from text_folders import NER_LABELS, model_folder
 
 import refimpl
-from refimpl.model import BUNDLED
+from refimpl.models.model import BUNDLED
 from refimpl.tasks import entities
-from refimpl.tokenizer import Tokenizer
+from refimpl.text.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers")
 

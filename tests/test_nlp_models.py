@@ -285,7 +285,7 @@ def test_nlp_model_encoder_saves_without_the_head(tmp_path):
 
 @pytest.mark.parametrize("broken", ["missing", "extra", "shape", "description"])
 def test_nlp_model_folder_that_does_not_hold_its_head_is_refused(broken, tmp_path):
-    from refimpl.safetensors import open_safetensors, write_safetensors
+    from refimpl.files.safetensors import open_safetensors, write_safetensors
 
     create(task("classes"), dtype="float32").save_pretrained(tmp_path)
     tensors = {

@@ -13,9 +13,9 @@ from refimpl import (
     create_modern_bert_with_head,
     pipeline,
 )
-from refimpl.model import BUNDLED
-from refimpl.task_model import ModernBERTForTask
-from refimpl.tokenizer import Tokenizer
+from refimpl.models.model import BUNDLED
+from refimpl.models.task_model import ModernBERTForTask
+from refimpl.text.tokenizer import Tokenizer
 
 TEXT = "The quick brown fox jumps over the lazy dog near the river."
 SIZES = dict(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=24)

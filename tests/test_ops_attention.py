@@ -14,7 +14,7 @@ from cases import Row, mask_row, unit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl import ops
+from refimpl.reference import ops
 
 WINDOWS = (None, 0, 1, 2, 3, 8, 16, 17, 64)
 LENGTHS = (1, 2, 3, 15, 16, 17, 18, 31, 33, 64, 65, 66, 129, 130, 131)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from cases import unit
 
-from refimpl import ops
-from refimpl.erf import erf
-from refimpl.pooling import POOLINGS, pool
+from refimpl.reference import ops
+from refimpl.reference.erf import erf
+from refimpl.reference.pooling import POOLINGS, pool
 
 
 def calls(dtype: type) -> dict[str, object]:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from scipy.special import erf as scipy_erf
 from scipy.special import erfc, expit
 
-from refimpl import ops
-from refimpl.erf import erf
+from refimpl.reference import ops
+from refimpl.reference.erf import erf
 
 # Units in the last place that one call of exp or tanh may be off: what vector libraries promise.
 CALL = 4

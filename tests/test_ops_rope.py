@@ -10,7 +10,7 @@ from cases import unit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl import ops
+from refimpl.reference import ops
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 DIMS, THETAS = (2, 16, 64, 128), (10.0, 10000.0, 160000.0)

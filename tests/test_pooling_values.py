@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refimpl.pooling import POOLINGS, pool
+from refimpl.reference.pooling import POOLINGS, pool
 
 MODES = sorted(POOLINGS)
 MASK = np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 0, 1, 0], [0, 1, 0, 0, 0]])

@@ -3,8 +3,8 @@
 from readme import section
 
 from refimpl import VARIANTS, ModernBertConfig
-from refimpl.heads import HEADS
-from refimpl.params import count, encoder_shapes
+from refimpl.reference.heads import HEADS
+from refimpl.reference.params import count, encoder_shapes
 
 COLUMNS = (
     "variant", "hidden", "layers", "of them full", "heads", "inter",

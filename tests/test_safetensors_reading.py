@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
 from refimpl.errors import ModelFormatError
-from refimpl.safetensors import DTYPES, open_safetensors
+from refimpl.files.safetensors import DTYPES, open_safetensors
 
 GOOD = {"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
 TWO = {

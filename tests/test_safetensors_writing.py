@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
-from refimpl.bfloat16 import to_bits, widen
-from refimpl.safetensors import open_safetensors, write_safetensors
+from refimpl.files.bfloat16 import to_bits, widen
+from refimpl.files.safetensors import open_safetensors, write_safetensors
 
 DTYPES = [
     np.dtype(c) for c in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")

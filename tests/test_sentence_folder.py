@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from folders import change_json, change_tensors, make_folder, small_config, small_params, snapshot
 
-from refimpl.checkpoint import read_checkpoint, write_checkpoint
 from refimpl.errors import ModelFormatError
-from refimpl.heads import HEADS
-from refimpl.sentence import (
+from refimpl.files.checkpoint import read_checkpoint, write_checkpoint
+from refimpl.files.sentence_files import transformer_folder
+from refimpl.reference.heads import HEADS
+from refimpl.reference.sentence import (
     Dense,
     LayerNorm,
     Normalize,
@@ -24,7 +25,6 @@ from refimpl.sentence import (
     normalize,
     pooled,
 )
-from refimpl.sentence_files import transformer_folder
 
 OLD = "sentence_transformers.models."
 NEW = "sentence_transformers.sentence_transformer.modules."

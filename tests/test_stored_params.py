@@ -10,15 +10,16 @@ import pytest
 from folders import make_folder, small_config, small_params
 from process_memory import in_linux, resident
 
-from refimpl import ModernBERT, ops
-from refimpl import stored as stored_module
-from refimpl.backend import why_not_native
-from refimpl.bfloat16 import BFLOAT16, to_bits, widen
-from refimpl.checkpoint import read_checkpoint, write_checkpoint
-from refimpl.heads import HEADS
-from refimpl.safetensors import open_safetensors, release
-from refimpl.stored import ForProducts, StoredParams, any_infinite, widened
-from refimpl.task_model import load
+from refimpl import ModernBERT
+from refimpl.backends.backend import why_not_native
+from refimpl.files import stored as stored_module
+from refimpl.files.bfloat16 import BFLOAT16, to_bits, widen
+from refimpl.files.checkpoint import read_checkpoint, write_checkpoint
+from refimpl.files.safetensors import open_safetensors, release
+from refimpl.files.stored import ForProducts, StoredParams, any_infinite, widened
+from refimpl.models.task_model import load
+from refimpl.reference import ops
+from refimpl.reference.heads import HEADS
 
 MLM = HEADS["masked_lm"]
 EMBEDDING, WI = "embeddings.tok_embeddings.weight", "layers.1.mlp.Wi.weight"

@@ -8,7 +8,7 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from strategies import ACTIVATIONS, MAX_LAYERS, MAX_SEQ, WINDOWS, batches, lengths, models
 
-from refimpl.config import ModernBertConfig
+from refimpl.reference.config import ModernBertConfig
 
 search = settings(max_examples=2000)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from refimpl.config import ModernBertConfig
-from refimpl.heads import HEADS
-from refimpl.params import encoder_shapes, initialise
-from refimpl.tiling import layer_map, tile_from
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.heads import HEADS
+from refimpl.reference.params import encoder_shapes, initialise
+from refimpl.reference.tiling import layer_map, tile_from
 
 SMALL = dict(vocab_size=7, hidden_size=8, intermediate_size=5, num_heads=2, num_layers=3)
 LARGE = dict(vocab_size=7, hidden_size=12, intermediate_size=9, num_heads=3, num_layers=5)

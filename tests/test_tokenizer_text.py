@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl.errors import MissingExtraError, ModelFormatError, TruncationWarning
-from refimpl.model import BUNDLED
-from refimpl.tokenizer import Tokenizer
+from refimpl.models.model import BUNDLED
+from refimpl.text.tokenizer import Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -254,7 +254,7 @@ def test_pieces_without_room_are_refused(tiny):
 def test_a_long_pair_is_cut_in_linear_memory():
     # Every combination of the pieces cut off would be a quarter of a million encodings.
     code = (
-        "import resource\nfrom refimpl.tokenizer import Tokenizer\n"
+        "import resource\nfrom refimpl.text.tokenizer import Tokenizer\n"
         f"tiny = Tokenizer.from_folder({str(BUNDLED)!r})\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))\n"
         "text = ' a' * 8000\n"
@@ -403,7 +403,7 @@ def test_own_truncation_and_padding_of_the_file_are_off(folder):
 def test_missing_package_says_how_to_install_it():
     code = (
         "import sys; sys.modules['tokenizers'] = None\n"
-        "from refimpl.tokenizer import Tokenizer\n"
+        "from refimpl.text.tokenizer import Tokenizer\n"
         f"Tokenizer.from_folder({str(BUNDLED)!r})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refimpl import ops
-from refimpl.config import FULL, SLIDING, ModernBertConfig
-from refimpl.heads import HEADS
-from refimpl.verify.cases import BY_NAME, CASES, case
-from refimpl.verify.fixtures import FIXTURES, PAD_ID, hf_names
-from refimpl.verify.passes import trace
+from refimpl.reference import ops
+from refimpl.reference.config import FULL, SLIDING, ModernBertConfig
+from refimpl.reference.heads import HEADS
+from refimpl.verify.truth.cases import BY_NAME, CASES, case
+from refimpl.verify.truth.fixtures import FIXTURES, PAD_ID, hf_names
+from refimpl.verify.truth.passes import trace
 
 IDS = [c.name for c in CASES]
 # Regenerating gives the same bytes everywhere: a change here is a new version of the kit.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from refimpl.cli import main
-from refimpl.verify.cases import CASES, case
-from refimpl.verify.passes import trace
+from refimpl.verify.truth.cases import CASES, case
+from refimpl.verify.truth.passes import trace
 from refimpl.verify.zoo import FAULTY, NOT_EXPRESSED, ZOO
 
 NAME = "eight-tokens"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refimpl.safetensors import open_safetensors
-from refimpl.verify.cases import case
-from refimpl.verify.command_port import CommandPort, write_case
-from refimpl.verify.isolation import Limits
-from refimpl.verify.passes import trace
-from refimpl.verify.port import Request
+from refimpl.files.safetensors import open_safetensors
+from refimpl.verify.ports.command_port import CommandPort, write_case
+from refimpl.verify.ports.isolation import Limits
+from refimpl.verify.ports.port import Request
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.passes import trace
 
 PORT = Path(__file__).parent / "ports" / "numpy_port.py"
 NAME = "padding-mixed"

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refimpl import ops
-from refimpl.verify.cases import case
-from refimpl.verify.compare import STATISTICS, budgets, compare, real_rows, token_errors
-from refimpl.verify.passes import forced, trace
-from refimpl.verify.rounding import DTYPES, SEEDS, K, noisy, sum_growth
-from refimpl.verify.slices import slices
+from refimpl.reference import ops
+from refimpl.verify.judge.slices import slices
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.compare import STATISTICS, budgets, compare, real_rows, token_errors
+from refimpl.verify.truth.passes import forced, trace
+from refimpl.verify.truth.rounding import DTYPES, SEEDS, K, noisy, sum_growth
 
 NAMES = ("window-66", "padding-mixed", "packed", "mean-65")
 

@@ -7,14 +7,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from refimpl.safetensors import write_safetensors
-from refimpl.verify import tensors as containers
-from refimpl.verify.cases import case
-from refimpl.verify.dump import DumpPort
-from refimpl.verify.names import Description, tap_of
-from refimpl.verify.passes import trace
-from refimpl.verify.port import Request
-from refimpl.verify.shapes import tap_shapes
+from refimpl.files.safetensors import write_safetensors
+from refimpl.verify.ports import tensors as containers
+from refimpl.verify.ports.dump import DumpPort
+from refimpl.verify.ports.names import Description, tap_of
+from refimpl.verify.ports.port import Request
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.passes import trace
+from refimpl.verify.truth.shapes import tap_shapes
 
 NAME = "padding-mixed"
 

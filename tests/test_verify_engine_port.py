@@ -7,10 +7,10 @@ import pytest
 from native import extension, tiers_and_dtypes
 
 from refimpl.cli import main
-from refimpl.verify.cases import CASES, case
-from refimpl.verify.engine_port import EnginePort
-from refimpl.verify.gates import verify
-from refimpl.verify.rounding import DTYPES
+from refimpl.verify.judge.gates import verify
+from refimpl.verify.ports.engine_port import EnginePort
+from refimpl.verify.truth.cases import CASES, case
+from refimpl.verify.truth.rounding import DTYPES
 
 every_dtype = pytest.mark.parametrize(
     ("tier", "dtype"), [(tier, dtype) for tier, dtype in tiers_and_dtypes() if dtype in DTYPES]

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refimpl.verify import kit as content
-from refimpl.verify.cases import CASES, case, padded
-from refimpl.verify.export import export
-from refimpl.verify.fixtures import uniform
-from refimpl.verify.kit import chosen_tokens, kit_files
-from refimpl.verify.passes import trace
-from refimpl.verify.rounding import DTYPES
+from refimpl.verify.truth import kit as content
+from refimpl.verify.truth.cases import CASES, case, padded
+from refimpl.verify.truth.export import export
+from refimpl.verify.truth.fixtures import uniform
+from refimpl.verify.truth.kit import chosen_tokens, kit_files
+from refimpl.verify.truth.passes import trace
+from refimpl.verify.truth.rounding import DTYPES
 
 GOLDEN = Path(__file__).parent / "golden" / "verify_kit.json"
 MAX_BYTES = 20e6  # what travels in an e-mail or a test folder; the kit's promise

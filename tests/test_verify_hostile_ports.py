@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refimpl.verify.cases import case
-from refimpl.verify.command_port import CommandPort
-from refimpl.verify.dump import DumpPort
-from refimpl.verify.gates import verify
-from refimpl.verify.isolation import Limits
-from refimpl.verify.passes import trace
-from refimpl.verify.port import PortResult, ReferencePort
-from refimpl.verify.report import render, to_json
+from refimpl.verify.judge.gates import verify
+from refimpl.verify.ports.command_port import CommandPort
+from refimpl.verify.ports.dump import DumpPort
+from refimpl.verify.ports.isolation import Limits
+from refimpl.verify.ports.port import PortResult, ReferencePort
+from refimpl.verify.report.report import render, to_json
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.passes import trace
 
 PORT = Path(__file__).parent / "ports" / "numpy_port.py"
 CASES = [case("padding-mixed")]

@@ -8,17 +8,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from refimpl.verify.cases import case
-from refimpl.verify.compare import compare
 from refimpl.verify.findings import Finding, Suspect
-from refimpl.verify.html import to_html
-from refimpl.verify.markup import VOID, element, link
-from refimpl.verify.passes import trace
-from refimpl.verify.plot import number, short
-from refimpl.verify.report import to_json
-from refimpl.verify.slices import slices
-from refimpl.verify.threads import OWNERS
-from refimpl.verify.verdict import CaseReport, Report
+from refimpl.verify.judge.slices import slices
+from refimpl.verify.judge.verdict import CaseReport, Report
+from refimpl.verify.report.html import to_html
+from refimpl.verify.report.markup import VOID, element, link
+from refimpl.verify.report.plot import number, short
+from refimpl.verify.report.report import to_json
+from refimpl.verify.report.threads import OWNERS
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.compare import compare
+from refimpl.verify.truth.passes import trace
 from refimpl.verify.zoo import ZOO
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;</style>"

@@ -12,14 +12,14 @@ import pytest
 pytest.importorskip("cffi")
 
 import refimpl.verify
-from refimpl.verify.cases import case
-from refimpl.verify.compare import compare
-from refimpl.verify.gates import verify
-from refimpl.verify.isolation import Limits
-from refimpl.verify.library_host import declarations
-from refimpl.verify.library_port import LibraryPort
-from refimpl.verify.passes import trace
-from refimpl.verify.port import Request
+from refimpl.verify.judge.gates import verify
+from refimpl.verify.ports.isolation import Limits
+from refimpl.verify.ports.library_host import declarations
+from refimpl.verify.ports.library_port import LibraryPort
+from refimpl.verify.ports.port import Request
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.compare import compare
+from refimpl.verify.truth.passes import trace
 
 HERE = Path(__file__).parent
 HEADERS = Path(refimpl.verify.__file__).parent

@@ -8,14 +8,14 @@ from functools import cache
 import numpy as np
 import pytest
 
-from refimpl.verify.cases import case
-from refimpl.verify.compare import compare
-from refimpl.verify.evidence import Change, Evidence, combined
 from refimpl.verify.findings import Suspect
-from refimpl.verify.fit import golden
-from refimpl.verify.passes import Pass, trace
-from refimpl.verify.rank import rank, rank_cases
-from refimpl.verify.rounding import noisy
+from refimpl.verify.judge.evidence import Change, Evidence, combined
+from refimpl.verify.judge.fit import golden
+from refimpl.verify.judge.rank import rank, rank_cases
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.compare import compare
+from refimpl.verify.truth.passes import Pass, trace
+from refimpl.verify.truth.rounding import noisy
 from refimpl.verify.zoo import ZOO
 from refimpl.verify.zoo.mistake import with_config, with_window
 

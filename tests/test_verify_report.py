@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from refimpl.verify.compare import Column, Comparison, Row
 from refimpl.verify.findings import Finding, Suspect
-from refimpl.verify.report import render, to_json
-from refimpl.verify.verdict import CaseReport, Report
+from refimpl.verify.judge.verdict import CaseReport, Report
+from refimpl.verify.report.report import render, to_json
+from refimpl.verify.truth.compare import Column, Comparison, Row
 
 
 def column(observed: float) -> Column:

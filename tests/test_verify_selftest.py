@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refimpl.verify import selftest
+from refimpl.verify.judge import selftest
 from refimpl.verify.zoo import ZOO
 
 SOME = ("W6b", "F2", "H5b")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.verify.cases import CASES
-from refimpl.verify.fixtures import FIXTURES
+from refimpl.verify.truth.cases import CASES
+from refimpl.verify.truth.fixtures import FIXTURES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "refimpl" / "verify" / "README.md").read_text(encoding="utf-8")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refimpl.verify.cases import CASES, case
-from refimpl.verify.passes import Pass, forced, trace
-from refimpl.verify.port import ReferencePort, Request
+from refimpl.verify.ports.port import ReferencePort, Request
+from refimpl.verify.truth.cases import CASES, case
+from refimpl.verify.truth.passes import Pass, forced, trace
 from refimpl.verify.zoo import CLASSES, FAULTY, NOT_EXPRESSED, ZOO
 
 IDS = Path(__file__).with_name("port_bug_ids.txt").read_text().split()

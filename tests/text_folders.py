@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.checkpoint import write_checkpoint
-from refimpl.config import ModernBertConfig
-from refimpl.heads import HEADS
-from refimpl.model import BUNDLED
-from refimpl.params import encoder_shapes
-from refimpl.safetensors import write_safetensors
+from refimpl.files.checkpoint import write_checkpoint
+from refimpl.files.safetensors import write_safetensors
+from refimpl.models.model import BUNDLED
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.heads import HEADS
+from refimpl.reference.params import encoder_shapes
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 NER_LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}

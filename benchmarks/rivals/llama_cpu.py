@@ -43,7 +43,7 @@ def written(files: Path, dtype: str) -> Path:
         return path
     import gguf
 
-    from refimpl.checkpoint import read_checkpoint
+    from refimpl.files.checkpoint import read_checkpoint
 
     model = read_checkpoint(files)
     config = model.config

@@ -1,8 +1,8 @@
 // config.json: what an encoder is made of, in both spellings (MODEL.md section 12).
 //
-// The keys that concern the encoder, read and refused as refimpl/config.py does; keys of heads,
-// labels and dropout are not looked at. A value that would change numbers and is not supported is
-// refused by name.
+// The keys that concern the encoder, read and refused as refimpl/reference/config.py does; keys of
+// heads, labels and dropout are not looked at. A value that would change numbers and is not
+// supported is refused by name.
 #pragma once
 
 #include <cstdint>

@@ -3,7 +3,7 @@
 // model.safetensors, or shards and their index; names with or without `model.`, and the original
 // training code's; a sentence-transformers folder by the first of its modules. A tensor that is
 // missing, extra, misshapen or not finite is a FormatError with file and key; tensors of a head may
-// lie beside the encoder's and are not read. Refuses what refimpl/checkpoint.py refuses.
+// lie beside the encoder's and are not read. Refuses what refimpl/files/checkpoint.py refuses.
 #pragma once
 
 #include <map>

@@ -2,7 +2,7 @@
 //
 // A key given twice, NaN or Infinity, a number that no double or 64-bit integer holds, broken UTF-8,
 // half a surrogate pair and deep nesting are a FormatError with file and byte offset; so are texts of
-// more than kMaxJsonBytes or kMaxJsonValues. The same language as refimpl/strictjson.py.
+// more than kMaxJsonBytes or kMaxJsonValues. The same language as refimpl/files/strictjson.py.
 #pragma once
 
 #include <cstddef>

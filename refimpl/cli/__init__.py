@@ -1,8 +1,10 @@
-"""The command `modernbert` (also `python -m refimpl`): one verb per file, results on stdout only.
+"""The command `modernbert`: one file per verb, results on stdout only.
 
-Exit codes: 0 done; 1 an error, told in one line on stderr; 2 wrong usage; 3 done, but some input
-lines were bad (each told on stderr as a JSON record); 130 interrupted. A reader that closes the
-pipe early, such as `head`, ends the command quietly with 0. A verb imports what it needs when run.
+Also `python -m refimpl`. Exit codes: 0 done; 1 an error, told in one line on stderr; 2 wrong
+usage; 3 done, but some input lines were bad (each told on stderr as a JSON record); 130
+interrupted. A reader that closes the pipe early, such as `head`, ends the command quietly with 0.
+A verb imports what it needs when run.
+Imports: reference, text, nlp, files, backends, models, tasks, verify.
 """
 
 from __future__ import annotations

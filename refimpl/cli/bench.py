@@ -21,7 +21,7 @@ from .records import Record, Writer
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..model import ModernBERT
+    from ..models.model import ModernBERT
 
 HELP = "measure tokens per second, latency, memory and error on this machine"
 EXAMPLE = "modernbert bench --model FOLDER --dtype bfloat16 --shapes 1x16,8x128,mixed"
@@ -81,8 +81,8 @@ def shapes(text: str) -> dict[str, list[int]]:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..models.task_model import ModernBERTForTask
     from ..progress import progress
-    from ..task_model import ModernBERTForTask
     from ..tasks.task import open_model
 
     model = open_model(**model_options(args))
@@ -140,8 +140,8 @@ def error(model: ModernBERT, tokens: int) -> float:
     """|y - truth| / |truth| of the last hidden state of one sequence."""
     import numpy as np
 
-    from ..encoder import encode
-    from ..stored import StoredParams, widened
+    from ..files.stored import StoredParams, widened
+    from ..reference.encoder import encode
 
     ids, stored = some_ids(model, tokens), model.params.stored
     params = StoredParams(stored, np.float64, unkept=stored)

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..hub import resolve
+    from ..files.hub import resolve
 
     print(resolve(args.model, download=True))
     return 0

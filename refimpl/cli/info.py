@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..backend import info
+    from ..backends.backend import info
 
     found: Record = dict(info())
     if args.model is not None:
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 def described(folder: str) -> dict[str, Any]:
     """The facts of a model folder that one asks for first."""
-    from ..task_model import load
+    from ..models.task_model import load
     from ..tasks.task import described_head
 
     model = load(folder)

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from .options import seconds
 
 if TYPE_CHECKING:
-    from ..verify.cases import Case
-    from ..verify.names import Description
-    from ..verify.port import Port
-    from ..verify.verdict import Report
+    from ..verify.judge.verdict import Report
+    from ..verify.ports.names import Description
+    from ..verify.ports.port import Port
+    from ..verify.truth.cases import Case
     from ..verify.zoo import Faulty, Mistake
 
 HELP = "check a port of ModernBERT against the reference, and say what is wrong with it"
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     for name, action in ACTIONS.items():
         if getattr(args, name):
             return action(args)
-    from ..verify.gates import verify
-    from ..verify.rounding import DTYPES
+    from ..verify.judge.gates import verify
+    from ..verify.truth.rounding import DTYPES
 
     with usage_errors(args):
         if args.dtype is not None and args.dtype not in DTYPES:
@@ -111,14 +111,14 @@ def usage_errors(args: argparse.Namespace) -> Iterator[None]:
 
 
 def chosen(names: Sequence[str] | None) -> list[Case]:
-    from ..verify.cases import CASES, case
+    from ..verify.truth.cases import CASES, case
 
     return list(CASES) if names is None else [case(name) for name in names]
 
 
 def answered(args: argparse.Namespace, cases: list[Case]) -> list[Case]:
     """Of a dump without --case: the cases that are there."""
-    from ..verify.dump import locate
+    from ..verify.ports.dump import locate
 
     if args.dump is None or args.case is not None:
         return cases
@@ -133,38 +133,38 @@ def answered(args: argparse.Namespace, cases: list[Case]) -> list[Case]:
 
 def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
     """The port that the arguments name. Raises ValueError, OSError, MissingExtraError."""
-    from ..verify.isolation import Limits
+    from ..verify.ports.isolation import Limits
 
     description, limits = described(args.map), Limits(seconds=args.timeout)
     if args.dump is not None:
-        from ..verify.dump import DumpPort, locate
+        from ..verify.ports.dump import DumpPort, locate
 
         if not args.dump.exists():
             raise ValueError(f"--dump {args.dump} does not exist")
         alone = len(cases) == 1 and locate(args.dump, cases[0].name) is None
         return DumpPort(args.dump, cases[0].name if alone else None, args.dtype, description)
     if args.command is not None:
-        from ..verify.command_port import CommandPort
+        from ..verify.ports.command_port import CommandPort
 
         return CommandPort(args.command, args.dtype, description, limits)
     if args.library is not None:
-        from ..verify.library_port import LibraryPort
+        from ..verify.ports.library_port import LibraryPort
 
         return LibraryPort(args.library, args.dtype, limits)
     if args.transformers is not None:
-        from ..verify.transformers_port import TransformersPort
+        from ..verify.ports.transformers_port import TransformersPort
 
         return TransformersPort(args.transformers, args.dtype or "float32")
     if args.engine is not None:
-        from ..verify.engine_port import EnginePort
+        from ..verify.ports.engine_port import EnginePort
 
         return EnginePort(args.engine or None, dtype=args.dtype or "float32")
     if args.engine_library is not None:
-        from ..verify.c_port import CPort
+        from ..verify.ports.c_port import CPort
 
         return CPort(args.engine_library or None, dtype=args.dtype or "float32")
     if args.onnx is not None:
-        from ..verify.onnx_port import OnnxPort
+        from ..verify.ports.onnx_port import OnnxPort
 
         if args.case is None or len({c.fixture for c in cases}) > 1:
             raise ValueError("--onnx needs --case, of cases of the one model that the file holds")
@@ -174,7 +174,7 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
 
 def broken_port(id: str) -> Port:
     """The reference with a mistake of the zoo."""
-    from ..verify.port import ReferencePort
+    from ..verify.ports.port import ReferencePort
     from ..verify.zoo import FAULTY, NOT_EXPRESSED, ZOO
 
     if id in ZOO:
@@ -189,7 +189,7 @@ def broken_port(id: str) -> Port:
 
 
 def described(path: Path | None) -> Description:
-    from ..verify.names import Description, read_description
+    from ..verify.ports.names import Description, read_description
 
     return Description() if path is None else read_description(path)
 
@@ -206,14 +206,14 @@ def tell(args: argparse.Namespace, report: Report) -> None:
     """The report on stdout and in the files that were asked for."""
     import os
 
-    from ..verify.report import render, to_json
+    from ..verify.report.report import render, to_json
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     data = to_json(report)
     if args.json is not None:
         args.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if args.html is not None:
-        from ..verify.html import to_html
+        from ..verify.report.html import to_html
 
         args.html.write_text(to_html(data), encoding="utf-8")
     print(render(report, colour=colour, full=args.full))
@@ -242,7 +242,7 @@ def list_zoo(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    from ..verify.export import export
+    from ..verify.truth.export import export
 
     with usage_errors(args):
         print(export(args.export, chosen(args.case), args.full))
@@ -250,13 +250,13 @@ def export(args: argparse.Namespace) -> int:
 
 
 def self_test(args: argparse.Namespace) -> int:
-    from ..verify import selftest
+    from ..verify.judge import selftest
 
     return selftest.main()
 
 
 def print_header(args: argparse.Namespace) -> int:
-    from ..verify.library_host import HEADER
+    from ..verify.ports.library_host import HEADER
 
     print(HEADER.read_text(encoding="utf-8"), end="")
     return 0

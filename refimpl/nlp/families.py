@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..encoder import Tap
+from ..reference.encoder import Tap
 from .task_config import NLPTaskConfig
 
 Array = np.ndarray

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops as equations
-from ..config import ModernBertConfig
-from ..encoder import Params, Tap, no_tap
-from ..params import Shapes, linear_shapes
-from ..pooling import pool, weighted_sum
+from ..reference import ops as equations
+from ..reference.config import ModernBertConfig
+from ..reference.encoder import Params, Tap, no_tap
+from ..reference.params import Shapes, linear_shapes
+from ..reference.pooling import pool, weighted_sum
 from .families import FAMILY_OUTPUTS, Outputs, compare_embeddings
 from .options import HeadOptions, resolve_options
 from .task_config import FIXED_CLASSES, POOLED_FAMILIES, NLPTaskConfig

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import ModernBertConfig
-from ..params import initialise
+from ..reference.config import ModernBertConfig
+from ..reference.params import initialise
 from .families import Outputs
 from .head import NLPHead, nlp_head
 from .multi_task import MultiTaskHead, multi_task_head

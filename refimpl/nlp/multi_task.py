@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops as equations
-from ..config import ModernBertConfig
-from ..encoder import Params, Tap, no_tap
-from ..params import Shapes
+from ..reference import ops as equations
+from ..reference.config import ModernBertConfig
+from ..reference.encoder import Params, Tap, no_tap
+from ..reference.params import Shapes
 from .families import Outputs
 from .head import NLPHead, nlp_head
 from .options import known_options, used_by

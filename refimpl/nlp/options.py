@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..config import ACTIVATION_NAMES
+from ..reference.config import ACTIVATION_NAMES
 from .task_config import POOLED_FAMILIES, NLPTaskConfig
 
 # Poolings of the configurable heads; "attention" has parameters, the others are in pooling.py.

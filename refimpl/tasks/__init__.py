@@ -1,10 +1,13 @@
-"""Text in, answers out: one file per task, and `pipeline` that picks one by name."""
+"""Text in, answers out: one file per task.
+
+`pipeline` picks one by name. Imports: reference, text, nlp, files, models.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 from .answer import QuestionAnswering
 from .classify import TextClassification
 from .embed import SentenceEncoder

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tokenizer import Encoded
+from ..text.tokenizer import Encoded
 from .task import TextTask, check_top_k, head_limit
 
 # transformers 4.57: the longest input that is read in one piece, and its overlap with the next.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..progress import progress
-from ..tokenizer import Encoded
+from ..text.tokenizer import Encoded
 from .task import check_batch_size
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..config import ModernBertConfig
+from ..reference.config import ModernBertConfig
 from .task import TextTask, as_list, check_top_k, flagged, sigmoid, softmax
 
 TextOrPair = str | Mapping[str, str]

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..model import ModernBERT
+from ..files.sentence_files import DEFAULT_PROMPTS, MODULES_FILE, module_folders, read_settings
+from ..models.model import ModernBERT
+from ..models.task_model import ModernBERTForTask
 from ..nlp import NLPHead
-from ..sentence import Pooling, SentenceHead, Settings, normalize
-from ..sentence_files import DEFAULT_PROMPTS, MODULES_FILE, module_folders, read_settings
-from ..task_model import ModernBERTForTask
-from ..tokenizer import Encoded, Tokenizer
+from ..reference.sentence import Pooling, SentenceHead, Settings, normalize
+from ..text.tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .similarity import SIMILARITIES
 from .task import Model, as_list, described_head, head_limit, open_model, tokenizer_of

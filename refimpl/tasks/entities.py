@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tokenizer import Encoded, Tokenizer
+from ..text.tokenizer import Encoded, Tokenizer
 
 Entity = dict[str, Any]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..task_model import ModernBERTForTask
-from ..tokenizer import Encoded, Tokenizer
+from ..models.task_model import ModernBERTForTask
+from ..text.tokenizer import Encoded, Tokenizer
 from .task import TextTask, as_list, check_top_k, flagged, softmax
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelFormatError
-from ..model import ModernBERT
-from ..sentence import Dense, SentenceHead
-from ..task_model import ModernBERTForTask
-from ..tokenizer import Encoded, Tokenizer
+from ..models.model import ModernBERT
+from ..models.task_model import ModernBERTForTask
+from ..reference.sentence import Dense, SentenceHead
+from ..text.tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .embed import settings_of
 from .task import (

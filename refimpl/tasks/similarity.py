@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..sentence import normalize
+from ..reference.sentence import normalize
 
 Array = np.ndarray
 

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..heads import HEADS
-from ..hub import resolve
-from ..model import BUNDLED, ModernBERT
+from ..files.hub import resolve
+from ..files.sentence_files import transformer_folder
+from ..models.model import BUNDLED, ModernBERT
+from ..models.task_model import ModernBERTForTask, load
 from ..nlp import MultiTaskHead, NLPHead
-from ..sentence_files import transformer_folder
-from ..task_model import ModernBERTForTask, load
-from ..tokenizer import Encoded, Text, Tokenizer
+from ..reference.heads import HEADS
+from ..text.tokenizer import Encoded, Text, Tokenizer
 
 Model = str | os.PathLike[str] | ModernBERT | None
 """A folder, a hub id in the local cache, a loaded model, or None for the bundled tiny one."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tokenizer import Encoded
+from ..text.tokenizer import Encoded
 from . import entities
 from .entities import Entity
 from .task import TextTask, as_list, flagged, head_limit, softmax

@@ -1,1 +1,4 @@
-"""The conformance kit: whether a port of ModernBERT is right, and if not, what is wrong."""
+"""The conformance kit: whether a port of ModernBERT is right, and if not, what is wrong.
+
+Its own rooms: truth <- ports <- zoo <- judge <- report. Imports: reference, files, backends.
+"""

@@ -15,10 +15,10 @@ transformers = pytest.importorskip("transformers")
 
 from folders import make_folder, small_config, small_params  # noqa: E402
 
-from refimpl.bfloat16 import to_bits, widen  # noqa: E402
-from refimpl.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
-from refimpl.heads import HEADS  # noqa: E402
-from refimpl.sentence import (  # noqa: E402
+from refimpl.files.bfloat16 import to_bits, widen  # noqa: E402
+from refimpl.files.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
+from refimpl.reference.heads import HEADS  # noqa: E402
+from refimpl.reference.sentence import (  # noqa: E402
     Dense,
     LayerNorm,
     Normalize,

@@ -25,8 +25,8 @@ from budget import (
 )
 from cases import CASES, HEAD_KINDS, REAL, SHORT, Case, integers, unit
 
-from refimpl.config import ModernBertConfig
-from refimpl.pooling import pool
+from refimpl.reference.config import ModernBertConfig
+from refimpl.reference.pooling import pool
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", minversion="5.0")

@@ -25,7 +25,7 @@ pytest.importorskip("tokenizers")
 from text_folders import NER_LABELS, model_folder, sentence_folder  # noqa: E402
 
 import refimpl  # noqa: E402
-from refimpl.model import BUNDLED  # noqa: E402
+from refimpl.models.model import BUNDLED  # noqa: E402
 
 pytestmark = [
     pytest.mark.oracle,

@@ -13,11 +13,11 @@ import re
 import numpy as np
 import pytest
 
-from refimpl.verify.cases import case
-from refimpl.verify.compare import compare
-from refimpl.verify.evidence import Evidence
 from refimpl.verify.findings import Suspect
-from refimpl.verify.rank import rank_cases
+from refimpl.verify.judge.evidence import Evidence
+from refimpl.verify.judge.rank import rank_cases
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.compare import compare
 from refimpl.verify.zoo import CLASSES, ZOO
 
 torch = pytest.importorskip("torch")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_verify_export import read_safetensors, verdict
 
-from refimpl.verify.cases import case
-from refimpl.verify.export import export
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.export import export
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from refimpl.cli import main
-from refimpl.verify.cases import CASES, case
-from refimpl.verify.gates import verify
-from refimpl.verify.onnx_port import OnnxPort
-from refimpl.verify.port import Request
-from refimpl.verify.transformers_port import TransformersPort
+from refimpl.verify.judge.gates import verify
+from refimpl.verify.ports.onnx_port import OnnxPort
+from refimpl.verify.ports.port import Request
+from refimpl.verify.ports.transformers_port import TransformersPort
+from refimpl.verify.truth.cases import CASES, case
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl.config import ModernBertConfig
-from refimpl.verify.passes import Pass, trace
+from refimpl.reference.config import ModernBertConfig
+from refimpl.verify.truth.passes import Pass, trace
 
 
 def load(folder, kind):

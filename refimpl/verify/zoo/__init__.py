@@ -1,9 +1,9 @@
-"""The zoo: known mistakes of ports, each as a small change of the reference.
+"""Known mistakes of ports, each as a small change of the reference.
 
 `ZOO[id]` is a Mistake (mistake.py); `CLASSES` are the ids that give the same numbers whatever the
 case; `FAULTY[id]` are mistakes that take several calls to show, as wrappers of a port; what cannot
 be had here is in NOT_EXPRESSED with the reason. The ids are those of the list of mistakes that
-public ports have made, with a letter where one has variants.
+public ports have made, with a letter where one has variants. Imports: truth, ports.
 """
 
 from __future__ import annotations

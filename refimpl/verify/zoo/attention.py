@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..passes import Pass
+from ..truth.passes import Pass
 from .mistake import Array, Mistake, at, before, dense, distances, rewired, with_attention
 
 ATTENTION = ("layers.*.attention",)

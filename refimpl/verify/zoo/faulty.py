@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..port import Port, PortResult, ReferencePort, Request
+from ..ports.port import Port, PortResult, ReferencePort, Request
 from .mistake import axes
 from .rotary import with_table
 

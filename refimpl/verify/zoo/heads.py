@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..passes import Pass
+from ..truth.passes import Pass
 from .mistake import Array, Mistake, at, rewired, with_config
 
 POOLED = ("pooled",)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ... import ops as equations
-from ..passes import Pass
+from ...reference import ops as equations
+from ..truth.passes import Pass
 from .mistake import (
     Array,
     Mistake,

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import ops as equations
-from ...heads import HEADS
-from ..passes import Pass
+from ...reference import ops as equations
+from ...reference.heads import HEADS
+from ..truth.passes import Pass
 
 Array = np.ndarray
 Change = Callable[[str, Array, Mapping[str, Array]], Array]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import ops as equations
-from ...erf import erf
-from ..passes import Pass
+from ...reference import ops as equations
+from ...reference.erf import erf
+from ..truth.passes import Pass
 from .mistake import Array, Mistake, at, layer_input, rewired, with_attention
 
 ACTIVATED = ("layers.*.glu",)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...config import FULL, SLIDING, ModernBertConfig
-from ..passes import Pass
+from ...reference.config import FULL, SLIDING, ModernBertConfig
+from ..truth.passes import Pass
 from .mistake import (
     Array,
     Change,

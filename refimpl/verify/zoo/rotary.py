@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..passes import Pass
+from ..truth.passes import Pass
 from .mistake import (
     Array,
     Mistake,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..passes import Pass
+from ..truth.passes import Pass
 from .mistake import (
     Array,
     Mistake,

@@ -1,0 +1,225 @@
+"""Where the computation runs: which backends there are, which is taken, and what `info()` tells.
+
+numpy is the reference, in float32 and float64. native is the CPU engine, where the extension
+`_native` was built, in the dtypes that its tier has: float32; bfloat16, whose matrices take half
+the memory; bf16x3 on AMX. "auto" means numpy for float64 and native for the rest. The environment
+decides what the caller leaves open:
+
+    REFIMPL_BACKEND         numpy or native in place of "auto"; float64 stays numpy's
+    REFIMPL_ISA             the highest tier of instructions that the engine may use
+    REFIMPL_THREADS         the engine's threads, else OMP_NUM_THREADS, else the usable cores
+    REFIMPL_REQUIRE_NATIVE  1: a missing engine is an error, where "auto" would fall back to numpy
+
+The only module that imports `_native`. Long because what is chosen and what is told about the
+choice must stay the same.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .._version import __version__
+
+# Backend -> the dtypes that it may compute in; of native's a tier may lack some.
+BACKENDS: dict[str, tuple[str, ...]] = {
+    "native": ("float32", "bf16x3", "bfloat16"),
+    "numpy": ("float32", "float64"),
+}
+# Dtypes of native that take a unit which one tier alone has.
+ONLY_ON = {"bf16x3": "amx"}
+
+# Of the engine; more are not used (csrc/base/pool.h).
+MOST_THREADS = 256
+
+# Written by setup.py where it could not build the extension: one line that says why.
+NOT_BUILT = Path(__file__).with_name("native_not_built.txt")
+
+
+def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[str, str]:
+    """The backend and dtype to compute with. Raises ValueError that says what there is."""
+    if dtype is None:  # which numpy takes for float64
+        raise ValueError(f"dtype is None; available: {', '.join(_all_dtypes())}")
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    by = ""
+    if backend == "auto":
+        backend = _automatic(name)
+        if backend == os.environ.get("REFIMPL_BACKEND"):
+            by = f"REFIMPL_BACKEND is {backend!r}: "
+        elif not any(name in dtypes for dtypes in BACKENDS.values()):
+            raise ValueError(
+                f"dtype {name!r} is not available; available: {', '.join(_all_dtypes())}"
+            )
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"{by}backend {backend!r} is not available; available: {', '.join(present())}"
+        )
+    offered = dtypes_of(backend)
+    if name not in offered:
+        why = why_not_dtypes().get(name) if backend == "native" else None
+        raise ValueError(
+            f"{by}dtype {name!r} is not available on backend {backend}: {', '.join(offered)}"
+            + (f" ({name}: {why})" if why else "")
+        )
+    if num_threads is not None and backend == "numpy":
+        raise ValueError(
+            f"{by}num_threads is {num_threads!r}, but the numpy backend has the threads of its "
+            "BLAS; set OMP_NUM_THREADS before Python starts"
+        )
+    if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
+        raise ValueError(f"num_threads is {num_threads!r}; it must be an int of at least 1")
+    if num_threads is None and backend == "native":
+        default_threads()  # now, not at the first call
+    return backend, name
+
+
+def array_dtype(dtype: str) -> np.dtype:
+    """The dtype of arrays that go in and come out where `dtype` is computed in."""
+    return np.dtype("float64" if dtype == "float64" else "float32")
+
+
+def _automatic(dtype: str) -> str:
+    """What "auto" means for a dtype."""
+    wanted = os.environ.get("REFIMPL_BACKEND") or "auto"
+    if wanted not in ("auto", "native"):
+        return wanted
+    if dtype not in BACKENDS["native"]:
+        return "numpy"
+    if wanted == "native" or os.environ.get("REFIMPL_REQUIRE_NATIVE") == "1":
+        return "native"
+    return present()[0] if dtype in BACKENDS["numpy"] else "native"
+
+
+def present() -> list[str]:
+    """Names of the backends that can be used here, the preferred one first."""
+    return [name for name in BACKENDS if name != "native" or why_not_native() is None]
+
+
+def dtypes_of(backend: str) -> list[str]:
+    """What a backend computes in here. Raises ValueError where native is not there."""
+    here = native().dtypes(chosen_tier()) if backend == "native" else BACKENDS[backend]
+    return [name for name in BACKENDS[backend] if name in here]
+
+
+def _all_dtypes() -> list[str]:
+    return list(dict.fromkeys(name for backend in present() for name in dtypes_of(backend)))
+
+
+def why_not_dtypes() -> dict[str, str]:
+    """The dtypes of native that the chosen tier lacks, and why."""
+    tier, here = chosen_tier(), dtypes_of("native")
+    return {
+        name: f"tier {tier} lacks it" + (f", {ONLY_ON[name]} has it" if name in ONLY_ON else "")
+        for name in BACKENDS["native"]
+        if name not in here
+    }
+
+
+# -- the extension --------------------------------------------------------------------------------
+
+
+@cache
+def _import_native() -> tuple[ModuleType | None, str | None]:
+    """The extension, or why there is none."""
+    try:
+        from . import _native
+    except ImportError as error:
+        if error.name != __package__:  # found, and not loadable
+            return None, f"the extension does not load: {error}"
+        reason = NOT_BUILT.read_text().strip() if NOT_BUILT.exists() else "no extension beside it"
+        return None, f"the extension was not built: {reason}"
+    return _native, None
+
+
+def why_not_native() -> str | None:
+    """Why the CPU engine is not there; None where it is."""
+    return _import_native()[1]
+
+
+def native() -> Any:
+    """The extension. Raises ValueError that says why there is none."""
+    module, why = _import_native()
+    if module is None:
+        raise ValueError(f"backend 'native' is not available: {why}; available: numpy")
+    return module
+
+
+def library() -> Path:
+    """libmodernbert.so, the engine as a C library (csrc/modernbert.h). ValueError without it."""
+    native()
+    return Path(__file__).with_name("libmodernbert.so")
+
+
+def library_header() -> Path:
+    """modernbert.h: beside the library, or in the checkout that it was built in."""
+    beside = library().with_name("modernbert.h")
+    return beside if beside.exists() else beside.parents[2] / "csrc" / beside.name
+
+
+def chosen_tier() -> str:
+    """The tier that a new engine takes. Raises ValueError for an unknown REFIMPL_ISA."""
+    cap = os.environ.get("REFIMPL_ISA", "")
+    try:
+        return native().best_tier(cap)
+    except ValueError as error:
+        raise ValueError(f"REFIMPL_ISA is {cap!r}: {error}") from None
+
+
+def default_threads() -> int:
+    """The engine's threads where nobody names a number. ValueError for a REFIMPL_THREADS that is
+    no number of at least 1 (the library itself would pass over it)."""
+    given = os.environ.get("REFIMPL_THREADS")
+    if given and not re.fullmatch(r"\s*0*[1-9][0-9]*\s*", given):
+        raise ValueError(f"REFIMPL_THREADS is {given!r}; it must be an int of at least 1")
+    return native().default_threads()
+
+
+# -- facts ----------------------------------------------------------------------------------------
+
+
+def info() -> dict[str, Any]:
+    """Version, numpy and its BLAS, backends with their dtypes, cores that this process may use.
+
+    `native`: the engine's tier and why others are left out, the dtypes that this tier lacks and
+    why, its threads, its compiler; or, where it is missing, why.
+    """
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "machine": platform.machine(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "backend": resolve("auto", "float32")[0],
+        "backends": {name: dtypes_of(name) for name in present()},
+        "native": _native_facts(),
+    }
+
+
+def _native_facts() -> dict[str, Any]:
+    why = why_not_native()
+    if why is not None:
+        return {"available": False, "why": f"{why}; numpy computes"}
+    module, tier = native(), chosen_tier()
+    left_out = dict(module.missing_tiers())
+    above = module.tiers()[: module.tiers().index(tier)]
+    left_out |= {name: f"REFIMPL_ISA is {os.environ['REFIMPL_ISA']}" for name in above}
+    return {
+        "available": True,
+        "tier": tier,
+        "tiers": module.tiers(),
+        "left_out": left_out,
+        "dtypes_left_out": why_not_dtypes(),
+        "threads": default_threads(),
+        "compiler": module.compiler,
+        "library": str(library()),
+    }

@@ -1,0 +1,184 @@
+"""The CPU engine behind the encoder's signature: padded or packed arrays in, last hidden state out.
+
+Trailing padding is dropped, never computed, and comes back as zeros; so does a row without a real
+token. Padding before or between real tokens keeps its place, as windows and default positions count
+from the start of the row. What goes in and comes out is float32, whatever the products are computed
+in. Steps, hidden states and attention maps are the reference's: model.py asks it for those.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..files.bfloat16 import BFLOAT16
+from ..files.safetensors import opened_in_file, release
+from ..files.stored import stored
+from ..reference.config import ModernBertConfig
+from .backend import MOST_THREADS, chosen_tier, default_threads, native
+
+Array = np.ndarray
+
+
+class Engine:
+    """Weights packed once for one tier; safe for several threads.
+
+    params: name -> array (params.py), float32, float16 or BFLOAT16. The matrices are packed, and
+    the pages of the file behind them let go of, layer by layer. Rows of the token embedding are
+    read as they are needed, from that file, which makes a pass an OSError when it does not give
+    them any more, or from memory.
+    num_threads: None for the default (backend.py), taken now and kept; of more than MOST_THREADS
+    those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
+    in, one that the tier has. Raises ValueError.
+    """
+
+    def __init__(
+        self,
+        config: ModernBertConfig,
+        params: Mapping[str, Array],
+        num_threads: int | None = None,
+        tier: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        layers = range(config.num_hidden_layers)
+        plan = {
+            "vocab": config.vocab_size,
+            "hidden": config.hidden_size,
+            "inter": config.intermediate_size,
+            "heads": config.num_attention_heads,
+            "types": config.type_vocab_size,
+            "norm_eps": config.norm_eps,
+            "activation": config.hidden_activation,
+            "windows": [config.window(i) for i in layers],
+            "thetas": [config.rope_theta(i) for i in layers],
+        }
+        params = stored(params)
+
+        def packed(layer: int) -> None:
+            for name, x in params.items():
+                if name.startswith(f"layers.{layer}."):
+                    release(x)
+
+        arrays = {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in params.items()}
+        with opened_in_file(params["embeddings.tok_embeddings.weight"]) as place:
+            self._native = native().Engine(
+                plan, arrays, tier or chosen_tier(), dtype, packed, place
+            )
+        self._typed = config.type_vocab_size > 0
+        self._hidden = config.hidden_size
+        self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
+
+    @property
+    def tier(self) -> str:
+        return self._native.tier
+
+    @property
+    def dtype(self) -> str:
+        return self._native.dtype
+
+    def packed(
+        self,
+        input_ids: Array | None,
+        cu_seqlens: Array,
+        *,
+        inputs_embeds: Array | None = None,
+        token_type_ids: Array | None = None,
+        position_ids: Array | None = None,
+        key_mask: Array | None = None,
+    ) -> Array:
+        """Last hidden state [total, hidden] of sequences laid end to end.
+
+        cu_seqlens [n + 1] from 0 to total; every other argument [total], inputs_embeds [total,
+        hidden] in place of ids; key_mask bool, None when every token can be seen. token_type_ids
+        do nothing in a model without types. Raises ValueError, OSError.
+        """
+        return self._native.forward(
+            input_ids,
+            inputs_embeds,
+            cu_seqlens,
+            token_type_ids if self._typed else None,
+            position_ids,
+            key_mask,
+            self.num_threads,
+        )
+
+    def padded(
+        self,
+        input_ids: Array | None,
+        inputs_embeds: Array | None,
+        attention_mask: Array | None,
+        token_type_ids: Array | None,
+        position_ids: Array | None,
+    ) -> Array:
+        """Last hidden state [batch, seq, hidden]; arguments as `encoder.encode` takes them."""
+        if attention_mask is None:
+            some = inputs_embeds if input_ids is None else input_ids
+            assert some is not None
+            attention_mask = np.ones(some.shape[:2], bool)
+        real = attention_mask != 0
+        lengths = lengths_to_last(real)
+        kept = np.arange(real.shape[1]) < lengths[:, None]
+
+        def pack(x: Array | None) -> Array | None:
+            return None if x is None else x[kept]
+
+        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+        out = np.zeros((*real.shape, self._hidden), np.float32)
+        out[kept] = self.packed(
+            pack(input_ids),
+            cu_seqlens,
+            inputs_embeds=pack(inputs_embeds),
+            token_type_ids=pack(token_type_ids),
+            position_ids=pack(position_ids),
+            key_mask=None if real[kept].all() else real[kept],
+        )
+        return out
+
+
+def lengths_to_last(real: Array) -> Array:
+    """Tokens up to the last real one of each row, 0 without any. bool [batch, seq] -> [batch]."""
+    return np.where(real.any(axis=1), real.shape[1] - real[:, ::-1].argmax(axis=1), 0)
+
+
+class LazyEngine:
+    """The engine of one model, made when it is first asked for, once.
+
+    Several threads may ask. A copy that was pickled, or deep-copied, makes its own.
+    """
+
+    def __init__(
+        self,
+        config: ModernBertConfig,
+        params: Mapping[str, Array],
+        num_threads: int | None,
+        dtype: str,
+    ) -> None:
+        self._arguments = config, params, num_threads, None, dtype
+        self._engine: Engine | None = None
+
+    def get(self) -> Engine:
+        if self._engine is None:
+            with _making:
+                if self._engine is None:
+                    self._engine = Engine(*self._arguments)
+        return self._engine
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_arguments": self._arguments, "_engine": None}
+
+
+_making = threading.Lock()
+
+
+def _fresh_lock() -> None:
+    """After a fork: whoever held the lock is not there to let go of it."""
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh_lock)

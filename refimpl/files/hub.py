@@ -1,0 +1,144 @@
+"""A folder or a hub id to a folder on this machine, with nothing imported for what is cached.
+
+    resolve("folder")                      an existing folder wins
+    resolve("org/name[@revision]")         CACHE/models--org--name/snapshots/COMMIT
+    resolve("org/name", download=True)     the same, fetched by huggingface_hub when it is absent
+
+CACHE is the first that is set of `cache_dir`, HF_HUB_CACHE, HF_HOME/hub,
+XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub. Promise: no network unless asked; a
+snapshot without all its weights counts as absent. Only json, safetensors and text files are ever
+fetched: no pickle, no code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from ..errors import HubError, MissingExtraError, ModelFormatError
+from .strictjson import read_json
+
+Folder = str | os.PathLike[str]
+
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+DEFAULT_REVISION = "main"
+PATTERNS = ["*.json", "*.safetensors", "*.txt"]  # tokenizers are json or text
+# What counts as "yes" in HF_HUB_OFFLINE, by huggingface_hub's own rule.
+YES = {"1", "ON", "YES", "TRUE"}
+
+
+def resolve(
+    name: Folder,
+    *,
+    revision: str | None = None,
+    cache_dir: Folder | None = None,
+    download: bool = False,
+) -> Path:
+    """The folder that `name` stands for.
+
+    name: a folder, or a hub id, which may carry `@revision` (branch, tag or commit; default main).
+    cache_dir: a hub cache other than the standard one. download: fetch it when it is not there.
+    HubError: not there (says where it was looked for), or not to be had. MissingExtraError:
+    a download without huggingface_hub. ValueError: two different revisions, or one of a folder.
+    TypeError: a name that is neither text nor a path.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"folder_or_hub_id is {name!r}; it must be a folder or a hub id (org/name)")
+    if os.fspath(name) and Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"revision is {revision!r}, but {os.fspath(name)!r} is a folder, which has none"
+            )
+        return Path(name)
+    hub_id, _, asked = os.fspath(name).partition("@")
+    if asked and revision is not None and asked != revision:
+        raise ValueError(f"revision is {revision!r}, but the name asks for {asked!r}")
+    wanted = asked or revision or DEFAULT_REVISION
+    if isinstance(name, os.PathLike) or not HUB_ID.fullmatch(hub_id) or ".." in hub_id + wanted:
+        raise HubError(f"{os.fspath(name)!r} is neither a folder nor a hub id (org/name)")
+    cache = cache_folder() if cache_dir is None else Path(cache_dir)
+    repository = cache / ("models--" + hub_id.replace("/", "--"))
+    snapshot = _snapshot(repository, wanted)
+    lack = "not in the local cache" if snapshot is None else _lack(snapshot)
+    if snapshot is not None and lack is None:
+        return snapshot
+    if download:
+        return _download(hub_id, wanted, cache, repository)
+    suffix = "" if wanted == DEFAULT_REVISION else f"@{wanted}"
+    raise HubError(
+        f"{hub_id!r} is no folder here, and as a hub id (revision {wanted}) it is {lack}: looked "
+        f"in {repository}; to fetch it: modernbert download {hub_id}{suffix}"
+    )
+
+
+def cache_folder() -> Path:
+    """The hub cache of this user, whether it exists or not."""
+    for variable, below in (
+        ("HF_HUB_CACHE", ""),
+        ("HUGGINGFACE_HUB_CACHE", ""),
+        ("HF_HOME", "hub"),
+        ("XDG_CACHE_HOME", "huggingface/hub"),
+    ):
+        if os.environ.get(variable):
+            return Path(os.environ[variable]).expanduser() / below
+    return Path.home() / ".cache" / "huggingface" / "hub"
+
+
+def _snapshot(repository: Path, revision: str) -> Path | None:
+    """The snapshot folder of a branch, tag or commit, or None."""
+    try:
+        commit = (repository / "refs" / revision).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        commit = revision
+    folder = repository / "snapshots" / commit
+    return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+
+def _lack(snapshot: Path) -> str | None:
+    """What an interrupted or partial download has left out, or None."""
+    if not any((snapshot / name).is_file() for name in ("config.json", "modules.json")):
+        return "there without its config.json"
+    try:
+        wanted = {
+            index.parent / str(shard)
+            for index in snapshot.rglob("*.safetensors.index.json")
+            for shard in dict(read_json(index).get("weight_map", {})).values()
+        }
+    except (ModelFormatError, TypeError, ValueError):
+        return None  # a wrong index is the reader's to refuse, with file and key
+    missing = sorted(str(path.relative_to(snapshot)) for path in wanted if not path.is_file())
+    if missing or not any(snapshot.rglob("*.safetensors")):
+        return f"there without its weights ({', '.join(missing[:3]) or 'model.safetensors'})"
+    return None
+
+
+def _download(hub_id: str, revision: str, cache: Path, repository: Path) -> Path:
+    """Fetch a snapshot. A failure leaves no trace of a repository that was not there before."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in YES:
+        raise HubError(f"{hub_id!r} is not in {cache}, and HF_HUB_OFFLINE forbids to fetch it")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "hub", f"downloading {hub_id!r}") from None
+    was_there = repository.exists()
+    try:
+        folder = snapshot_download(
+            hub_id, revision=revision, cache_dir=cache, allow_patterns=PATTERNS
+        )
+        lack = _lack(Path(folder))
+        if lack is not None:
+            raise HubError(f"{hub_id!r} (revision {revision}) was fetched, but it is {lack}")
+        return Path(folder)
+    except BaseException as error:
+        if not was_there:
+            shutil.rmtree(repository, ignore_errors=True)
+        if isinstance(error, HubError) or not isinstance(error, Exception):
+            raise
+        cause = " ".join(str(error).split())
+        raise HubError(
+            f"{hub_id!r} (revision {revision}) could not be fetched: "
+            f"{type(error).__name__}: {cause}"
+        ) from error

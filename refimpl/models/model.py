@@ -1,0 +1,328 @@
+"""ModernBERT as an object: config, weights and backend, with checks in front and dicts behind.
+
+    model = ModernBERT.from_pretrained(folder)
+    model({"input_ids": ids, "attention_mask": mask})   -> {"last_hidden_state": ..., ...}
+
+The encoder; with a head on top it is task_model.py's. The mathematics is in encoder.py; what may be
+handed in is decided in inputs.py, what a folder may hold in checkpoint.py, how parameters are held
+in stored.py. Long because construction, use and saving of a model are one public face.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..backends import backend as backends
+from ..backends.engine import Engine, LazyEngine
+from ..files.checkpoint import read_checkpoint, write_checkpoint
+from ..files.hub import resolve
+from ..files.stored import StoredParams, stored
+from ..reference import ops
+from ..reference.config import VARIANTS, ModernBertConfig, canonical_names
+from ..reference.encoder import Tap, encode
+from ..reference.params import Shapes, count, encoder_shapes, initialise
+from ..reference.taps import Recorder, attention_maps
+from .inputs import Inputs, check_inputs, check_packed
+from .summary import parameter_table
+
+Array = np.ndarray
+Folder = str | os.PathLike[str]
+
+# What `pretrained=True` means for each variant; "tiny" is the model that comes with the package.
+OFFICIAL_CHECKPOINTS = {
+    "base": "answerdotai/ModernBERT-base",
+    "large": "answerdotai/ModernBERT-large",
+}
+# Config fields that decide which tensors the encoder has, and their shapes.
+SHAPING = {
+    *("vocab_size", "type_vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("norm_bias", "attention_bias", "mlp_bias"),
+}
+BUNDLED = Path(__file__).parents[1] / "bundled" / "tiny"
+
+
+class ModernBERT:
+    """The encoder.
+
+    config: ModernBertConfig; params: name -> array (params.py), all of one float dtype; folder:
+    where they came from, or None. dtype: what to compute in, None for that of params.
+
+    `.params` shows them read-only in `.dtype`, that of all arrays that go in and come out: float64
+    where float64 is computed in, else float32. `.compute_dtype` is what the engine computes in, as
+    `load` takes it: it rounds its own copy of the matrices and not `.params`, which keep the values
+    that were handed in, or are in the file (stored.py: nothing is widened before it is looked at).
+    The engine packs that copy at the first call, and sees no change of an array after that.
+    """
+
+    MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    axes: tuple[str, ...] = ("batch", "seq")
+
+    def __init__(
+        self,
+        config: ModernBertConfig,
+        params: Mapping[str, Array],
+        *,
+        backend: str = "auto",
+        dtype: str | None = None,
+        num_threads: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.config, self.folder = config, folder
+        held = check_params(params, self.shapes())
+        self.backend, self.compute_dtype = backends.resolve(
+            backend, dtype or held.dtype.name, num_threads
+        )
+        self.dtype = backends.array_dtype(self.compute_dtype)
+        if self.dtype != held.dtype:
+            raise ValueError(
+                f"dtype is {self.compute_dtype!r}, which takes params in {self.dtype}; these are "
+                f"in {held.dtype}"
+            )
+        native = self.backend == "native"
+        unkept = {*encoder_shapes(config), "decoder.weight"} if native else ()
+        self.params = StoredParams(held.stored, self.dtype, unkept)
+        self._engine = (
+            LazyEngine(config, self.params.stored, num_threads, self.compute_dtype)
+            if native
+            else None
+        )
+
+    # -- construction -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_variant(
+        cls,
+        name: str,
+        pretrained: bool | Folder = False,
+        weights_dataset: None = None,
+        cache_dir: Folder | None = None,
+        *,
+        seed: int = 0,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        **overrides: Any,
+    ) -> ModernBERT:
+        """A variant with random weights, or, with `pretrained`, those of a checkpoint.
+
+        name: tiny, base or large. pretrained: True for the official checkpoint (from the local hub
+        cache, else the network; tiny is bundled), or a folder or hub id. Overrides are config
+        fields, under their own or the Keras system's names; they change the config before random
+        initialisation, and must leave a checkpoint's tensors fitting. Never falls back to random
+        weights. Raises ValueError, TypeError, HubError, ModelFormatError.
+        """
+        config = ModernBertConfig.from_variant(name, **overrides)
+        if weights_dataset is not None:
+            raise ValueError(
+                f"weights_dataset is {weights_dataset!r}; there is one set of weights per variant: "
+                "leave it out, or name a folder or hub id in pretrained"
+            )
+        kind, dtype = backends.resolve(backend, dtype, num_threads)
+        options: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
+        in_arrays = backends.array_dtype(dtype)
+        if pretrained is False:
+            params = initialise(encoder_shapes(config), config, seed, in_arrays)
+            return ModernBERT(config, params, **options)
+        folder = pretrained_folder(name, pretrained, cache_dir)
+        found = read_checkpoint(folder, dtype=in_arrays, kind=None)
+        config = found.config.replace(**overrides)
+        check_overrides(found.config, config, overrides, folder)
+        return ModernBERT(config, found.params, folder=folder, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: Folder,
+        *,
+        backend: str = "auto",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        revision: str | None = None,
+    ) -> ModernBERT:
+        """The encoder of a checkpoint folder or of a hub id in the local cache; a head is left out.
+
+        dtype: what to compute in, see `load`. Raises ModelFormatError for a folder that is not what
+        it claims, HubError for an id that is not in the cache, ValueError for a backend or dtype
+        that is not there.
+        """
+        kind, dtype = backends.resolve(backend, dtype, num_threads)
+        folder = resolve(folder_or_hub_id, revision=revision)
+        found = read_checkpoint(folder, dtype=backends.array_dtype(dtype), kind=None)
+        options: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
+        return ModernBERT(found.config, found.params, folder=folder, **options)
+
+    # -- use --------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any] | Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        tap: Tap | None = None,
+    ) -> dict[str, Any]:
+        """Run the model.
+
+        inputs: ids [batch, seq], or a dict of `input_ids` or `inputs_embeds`, `attention_mask` (0
+        and 1; default all 1), `token_type_ids`, `position_ids`.
+        Returns `last_hidden_state` [batch, seq, hidden] (after the final norm) and `attention_mask`
+        [batch, seq]; a head returns its own keys instead. On request `hidden_states`, a tuple of
+        num_hidden_layers + 1 arrays: the embedding and each layer's output BEFORE the final norm
+        (transformers 4's convention; its version 5 puts `last_hidden_state` in the last place), and
+        `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
+        `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError, and on
+        backend native OSError when the file's token embedding cannot be read any more.
+
+        On backend native the engine computes unless hidden states, attentions or taps are asked
+        for: those are the reference's, and numpy then computes everything, from `.params` as they
+        are, in float32 whatever the engine computes in. The engine gives zeros after the last real
+        token of a row.
+        """
+        checked = check_inputs(
+            self.config, inputs, attention_mask, position_ids, dtype=self.dtype, axes=self.axes
+        )
+        wanted = Recorder(
+            hidden_states=output_hidden_states, attentions=output_attentions, then=tap
+        )
+        looked_at = output_hidden_states or output_attentions or tap is not None
+        if self._engine is None or looked_at:
+            hidden = encode(self.params, self.config, **checked.rows(), ops=ops, tap=wanted)
+        else:
+            hidden = self._engine.get().padded(**checked.rows())
+        out: dict[str, Any] = self._outputs(hidden, checked, wanted)
+        if output_hidden_states:
+            out["hidden_states"] = wanted.hidden_states
+        if output_attentions:
+            out["attentions"] = attention_maps(
+                self.config, wanted.rotated, checked.rows()["attention_mask"]
+            )
+        return out
+
+    def _outputs(self, hidden: Array, checked: Inputs, tap: Tap) -> dict[str, Any]:
+        return {"last_hidden_state": hidden, "attention_mask": checked.attention_mask}
+
+    def encode_packed(self, input_ids: Any, cu_seqlens: Any) -> Array:
+        """Sequences of different lengths laid end to end, without padding.
+
+        input_ids int [total], cu_seqlens int [n + 1] from 0 to total -> last hidden state [total,
+        hidden]. No sequence sees another, positions restart in each. Raises ValueError, OSError.
+        """
+        ids, cu = check_packed(self.config, input_ids, cu_seqlens)
+        if self._engine is not None:
+            return self._engine.get().packed(ids, cu)
+        return encode(self.params, self.config, ids, cu_seqlens=cu)
+
+    def predict(
+        self, inputs: Mapping[str, Any] | Any, batch_size: int = 32, verbose: bool | None = None
+    ) -> dict[str, Array]:
+        """`model(inputs)` in steps of batch_size rows, the outputs joined along the batch.
+
+        verbose: a progress bar on stderr; None shows one on a terminal only. Raises ValueError,
+        TypeError.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+            raise TypeError(f"batch_size is {batch_size!r}; it must be an integer")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        from ..progress import progress
+
+        arrays = self._arrays(inputs)
+        steps = [
+            self({n: x[i : i + batch_size] for n, x in arrays.items()})
+            for i in progress(
+                range(0, len(arrays["attention_mask"]), batch_size), "predict", verbose
+            )
+        ]
+        return joined(steps)
+
+    def _arrays(self, inputs: Mapping[str, Any] | Any) -> dict[str, Array]:
+        """The input, checked, as arrays that all have one entry per row."""
+        checked = check_inputs(self.config, inputs, dtype=self.dtype, axes=self.axes)
+        return {name: x for name, x in vars(checked).items() if x is not None}
+
+    # -- facts and files --------------------------------------------------------------------------
+
+    def shapes(self) -> Shapes:
+        """Name -> shape of every tensor of the model."""
+        return encoder_shapes(self.config)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The CPU engine that computes, packed by now; None on backend numpy."""
+        return None if self._engine is None else self._engine.get()
+
+    @property
+    def num_parameters(self) -> int:
+        return count(self.shapes())
+
+    def summary(self) -> None:
+        """Print a table of the model's parts with their shapes and parameters, and the total."""
+        print(parameter_table(type(self).__name__, self.shapes()))
+
+    def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
+        """Write the model as a Hugging Face folder, which transformers loads as well.
+
+        dtype: float64, float32, float16 or bfloat16 on disk; None keeps every tensor as it was read
+        or handed in. Files are replaced atomically; the tokenizer files of the source folder come
+        along.
+        """
+        write_checkpoint(folder, self.config, self.params, None, dtype=dtype, source=self.folder)
+
+
+def joined(steps: list[Any]) -> Any:
+    """Outputs of several calls joined along the batch; a dict of dicts at every level."""
+    if isinstance(steps[0], Mapping):
+        return {name: joined([step[name] for step in steps]) for name in steps[0]}
+    return np.concatenate(steps)
+
+
+# -- what construction needs ----------------------------------------------------------------------
+
+
+def check_params(params: Mapping[str, Array], shapes: Shapes) -> StoredParams:
+    """The params; ValueError unless they are exactly the tensors of `shapes`, in one float dtype
+    (as stored, those of a file may have several)."""
+    arrays = stored(params)
+    missing, extra = sorted(set(shapes) - set(params)), sorted(set(params) - set(shapes))
+    if missing or extra:
+        raise ValueError(f"params lack {missing[:3] or 'nothing'}, and have {extra[:3]} too many")
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"params[{name!r}] has shape {arrays[name].shape}, not {shape}")
+    if isinstance(params, StoredParams):
+        return params
+    dtypes = {x.dtype.name for x in arrays.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"params have the dtypes {sorted(dtypes)}; they must share one")
+    return StoredParams(arrays, np.dtype(dtypes.pop()))
+
+
+def check_overrides(
+    found: ModernBertConfig, wanted: ModernBertConfig, overrides: Mapping[str, Any], folder: Path
+) -> None:
+    """ValueError that names the override which a checkpoint's tensors do not fit."""
+    for name, value in overrides.items():
+        for field in sorted(SHAPING & set(canonical_names({name: value}))):
+            own = getattr(found, field)
+            if own != getattr(wanted, field):
+                raise ValueError(
+                    f"{name} is {value!r}, but the checkpoint {folder} has {field} {own!r}; leave "
+                    "it out, or take random weights (pretrained=False)"
+                )
+
+
+def pretrained_folder(variant: str, pretrained: bool | Folder, cache_dir: Folder | None) -> Path:
+    """The folder that `pretrained` means: True is the official checkpoint of the variant."""
+    if not isinstance(pretrained, (bool, str, os.PathLike)):
+        raise TypeError(f"pretrained is {pretrained!r}; it must be a bool, a folder or a hub id")
+    if not isinstance(pretrained, bool):
+        return resolve(pretrained, cache_dir=cache_dir)
+    if variant in OFFICIAL_CHECKPOINTS:
+        return resolve(OFFICIAL_CHECKPOINTS[variant], cache_dir=cache_dir, download=True)
+    return BUNDLED

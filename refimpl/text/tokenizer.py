@@ -1,0 +1,441 @@
+"""Text to ids and back, over the `tokenizers` package and a folder's tokenizer.json.
+
+    texts -> Encoded (ids, character offsets, word and sequence ids, special mask, tokens lost)
+    pad: Encoded, ... -> input_ids, attention_mask [batch, seq] int64, padded on the right
+
+Promise: offsets are positions in the text as given; nothing is cut without being counted (`lost`)
+and, unless asked otherwise, told; an empty text is the special tokens alone; calls are thread-safe.
+Not here: what the ids mean to a model (model.py), or to a task (tasks/). Long because every refusal
+of a folder or a text stands here. The package's own truncation is not used: it is a setting of a
+shared object, and for a pair it also makes every combination of the pieces it cuts off.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from ..errors import MissingExtraError, ModelFormatError, TruncationWarning
+
+T = TypeVar("T")
+Text: TypeAlias = "str | tuple[str, str] | list[str]"
+"""A text, or a pair of texts."""
+
+ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
+POLICIES = ("warn", "error", "silent", "never")
+"""What becomes of a text over the limit: cut and told, refused, cut (still counted), left whole."""
+
+
+class Columns:
+    """The columns of one tokenized text as the package gives them, each fetched once."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw, self.length = raw, len(raw)
+
+    @cached_property
+    def ids(self) -> list[int]:
+        return self.raw.ids
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        return self.raw.tokens
+
+    @cached_property
+    def type_ids(self) -> list[int]:
+        return self.raw.type_ids
+
+    @cached_property
+    def offsets(self) -> list[tuple[int, int]]:
+        return self.raw.offsets
+
+    @cached_property
+    def word_ids(self) -> list[int | None]:
+        return self.raw.word_ids
+
+    @cached_property
+    def sequence_ids(self) -> list[int | None]:
+        return self.raw.sequence_ids
+
+    @cached_property
+    def special(self) -> list[bool]:
+        return [bool(flag) for flag in self.raw.special_tokens_mask]
+
+    def span(self, sequence: int) -> tuple[int, int]:
+        """[first, end) of the tokens of a text (0) or its pair (1), which stand together."""
+        count = self.sequence_ids.count(sequence)
+        first = self.sequence_ids.index(sequence) if count else self.length
+        return first, first + count
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenized text or pair, or a part of it, special tokens included.
+
+    kept: the slices of `whole` that it consists of; lost: tokens that truncation cut.
+    """
+
+    whole: Columns
+    kept: tuple[slice, ...] = (slice(None),)
+    lost: int = 0
+
+    def __len__(self) -> int:
+        return sum(len(range(*part.indices(self.whole.length))) for part in self.kept)
+
+    def _column(self, values: list[T]) -> list[T]:
+        return [value for part in self.kept for value in values[part]]
+
+    @property
+    def ids(self) -> list[int]:
+        return self._column(self.whole.ids)
+
+    @property
+    def tokens(self) -> list[str]:
+        return self._column(self.whole.tokens)
+
+    @property
+    def type_ids(self) -> list[int]:
+        return self._column(self.whole.type_ids)
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Per token, [start, end) in characters of its own text; (0, 0) for special tokens."""
+        return self._column(self.whole.offsets)
+
+    @property
+    def word_ids(self) -> list[int | None]:
+        """Per token, the index of its pre-tokenized word; None for special tokens."""
+        return self._column(self.whole.word_ids)
+
+    @property
+    def sequence_ids(self) -> list[int | None]:
+        """Per token, 0 for the first text, 1 for the second; None for special tokens."""
+        return self._column(self.whole.sequence_ids)
+
+    @property
+    def special(self) -> list[bool]:
+        """Per token, True for those that the template added (not for a [MASK] in the text)."""
+        return self._column(self.whole.special)
+
+
+class Tokenizer:
+    """A folder's tokenizer.
+
+    `max_length`: the most tokens a text may have, specials included, or None when neither
+    tokenizer_config.json (model_max_length) nor config.json (max_position_embeddings) says.
+    `cls_token_id`, `sep_token_id`, `pad_token_id`, `mask_token_id`, `unk_token_id`, ...: None when
+    the folder names no such token.
+    """
+
+    def __init__(
+        self, backend: Any, special_ids: dict[str, int | None], max_length: int | None = None
+    ) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self.max_length = max_length
+        self.cls_token_id = special_ids.get("cls")
+        self.sep_token_id = special_ids.get("sep")
+        self.pad_token_id = special_ids.get("pad")
+        self.mask_token_id = special_ids.get("mask")
+        self.unk_token_id = special_ids.get("unk")
+        self.bos_token_id = special_ids.get("bos")
+        self.eos_token_id = special_ids.get("eos")
+        self.vocab: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+        self.subword_prefix: str | None = getattr(backend.model, "continuing_subword_prefix", None)
+
+    @classmethod
+    def from_folder(cls, folder: str | PathLike[str], *, lowercase: bool = False) -> Tokenizer:
+        """Read tokenizer.json, and what tokenizer_config.json, special_tokens_map.json and
+        config.json say about it; `lowercase` lowers every text first (`do_lower_case`).
+
+        Raises MissingExtraError without the `tokenizers` package; ModelFormatError when
+        tokenizer.json is absent or broken, when a special token that the folder names is not in
+        the vocabulary, or when the vocabulary has ids that the model has no row for.
+        """
+        try:
+            import tokenizers
+        except ImportError:
+            raise MissingExtraError("tokenizers", "text", "turning text into ids") from None
+        path = Path(folder) / "tokenizer.json"
+        if not path.is_file():
+            raise ModelFormatError(
+                "no such file, so text cannot be turned into ids; copy the tokenizer.json that the "
+                "model was trained with into the folder, or call the model with input_ids",
+                file=path,
+            )
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises bare Exception
+            raise ModelFormatError(f"not a tokenizer: {error}", file=path) from error
+        if lowercase:
+            lower, given = tokenizers.normalizers.Lowercase(), backend.normalizer
+            steps = [lower] if given is None else [lower, given]
+            backend.normalizer = tokenizers.normalizers.Sequence(steps)
+        settings = _read_object(path.with_name("tokenizer_config.json"))
+        config = _read_object(path.with_name("config.json"))
+        names = _read_object(path.with_name("special_tokens_map.json")) | settings
+        special_ids = {role: _special_id(backend, role, names, config, path) for role in ROLES}
+        _check_vocabulary(backend, config.get("vocab_size"), path)
+        limits = [
+            _limit(settings, "model_max_length", path.with_name("tokenizer_config.json")),
+            _limit(config, "max_position_embeddings", path.with_name("config.json")),
+        ]
+        known = [n for n in limits if n is not None]
+        return cls(backend, special_ids, min(known, default=None))
+
+    # -- text -> ids --------------------------------------------------------------------------
+
+    def encode(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        max_length: int | None = None,
+        truncate: str = "warn",
+        add_special_tokens: bool = True,
+    ) -> Encoded:
+        """One text, or one text and its pair; see `encode_batch`."""
+        texts = [text if pair is None else (text, pair)]
+        return self.encode_batch(
+            texts, max_length=max_length, truncate=truncate, add_special_tokens=add_special_tokens
+        )[0]
+
+    def encode_batch(
+        self,
+        texts: Sequence[Text],
+        *,
+        max_length: int | None = None,
+        truncate: str = "warn",
+        add_special_tokens: bool = True,
+    ) -> list[Encoded]:
+        """Texts or pairs in order, each at most `max_length` tokens (default: the tokenizer's).
+
+        `truncate` is one of POLICIES; what is cut comes off the end, of the longer of a pair
+        first. Raises TypeError for what is not text, naming its position; ValueError for an unknown
+        policy, a limit without room, a lone surrogate, or (policy "error") a text over the limit.
+        Warns TruncationWarning once per call (policy "warn").
+        """
+        if truncate not in POLICIES:
+            raise ValueError(f"truncate must be one of {', '.join(POLICIES)}, not {truncate!r}")
+        if isinstance(texts, str):
+            raise TypeError("texts must be a sequence of texts, not a str; use encode for one text")
+        inputs = [_checked(text, i) for i, text in enumerate(texts)]
+        limit = self.max_length if max_length is None else max_length
+        is_pair = any(isinstance(text, tuple) for text in inputs)
+        if limit is not None:
+            self.room(limit, pair=is_pair, add_special_tokens=add_special_tokens)
+        raw = self._backend.encode_batch(inputs, add_special_tokens=add_special_tokens)
+        encoded = [Encoded(Columns(e)) for e in raw]
+        long = [i for i, e in enumerate(encoded) if limit is not None and len(e) > limit]
+        if not long or limit is None or truncate == "never":
+            return encoded
+        if truncate == "error":
+            raise ValueError(
+                f"texts[{long[0]}] has {len(encoded[long[0]])} tokens, over max_length {limit} "
+                f"({len(long)} of {len(encoded)} texts are); shorten it, raise max_length, or "
+                'pass truncate="warn"'
+            )
+        for i in long:
+            encoded[i] = _cut(encoded[i].whole, limit)
+        if truncate == "warn":
+            warn_truncated([e.lost for e in encoded], limit)
+        return encoded
+
+    def chunks(
+        self, text: str, pair: str | None = None, *, max_length: int, stride: int
+    ) -> list[Encoded]:
+        """A long text in pieces of at most `max_length` tokens that overlap by `stride` tokens;
+        with a pair, the first text is whole in every piece and the second is split.
+
+        Raises ValueError when the pieces would have no room for more than the overlap.
+        """
+        inputs = _checked(text if pair is None else (text, pair), 0)
+        whole = Columns(self._backend.encode_batch([inputs])[0])
+        room = self.room(max_length, pair=pair is not None)
+        if pair is not None:
+            start, end = whole.span(0)
+            room -= end - start
+            if room < 1:
+                raise ValueError(
+                    f"the first text has {end - start} tokens, which leaves no room for the second "
+                    f"within max_length {max_length}"
+                )
+        if not 0 <= stride < room:
+            raise ValueError(
+                f"stride {stride} must be from 0 to {room - 1}: a piece has room for {room} tokens "
+                f"within max_length {max_length}"
+            )
+        first, end = whole.span(0 if pair is None else 1)
+        starts = range(first, max(end - stride, first + 1), room - stride)
+        return [
+            Encoded(whole, (slice(first), slice(start, min(start + room, end)), slice(end, None)))
+            for start in starts
+        ]
+
+    def room(self, max_length: int, *, pair: bool = False, add_special_tokens: bool = True) -> int:
+        """Tokens of text that fit into `max_length`; ValueError when none does."""
+        if isinstance(max_length, bool) or not isinstance(max_length, (int, np.integer)):
+            raise TypeError(f"max_length must be an int, not {type(max_length).__name__}")
+        special = self._backend.num_special_tokens_to_add(pair) if add_special_tokens else 0
+        if max_length <= special:
+            raise ValueError(
+                f"max_length {max_length} leaves no room for text: "
+                f"{'a pair' if pair else 'a text'} has {special} special tokens"
+            )
+        return int(max_length) - special
+
+    def pad(
+        self, encodings: Sequence[Encoded], *, token_type_ids: bool = False
+    ) -> dict[str, np.ndarray]:
+        """`input_ids` and `attention_mask` (and `token_type_ids`) [batch, seq] int64.
+
+        Padded on the right to the longest. Raises ValueError for no encodings, or for ragged ones
+        without a pad token.
+        """
+        if not encodings:
+            raise ValueError("encodings is empty: there is nothing to pad")
+        lengths = [len(e) for e in encodings]
+        if self.pad_token_id is None and min(lengths) != max(lengths):
+            raise ValueError(
+                "this tokenizer names no padding token, so texts of different lengths "
+                "cannot share a batch; use batch_size=1 or set pad_token_id in config.json"
+            )
+        shape = (len(encodings), max(lengths))
+        ids = np.full(shape, self.pad_token_id or 0, dtype=np.int64)
+        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, e in enumerate(encodings):
+            ids[row, : len(e)] = e.ids
+            mask[row, : len(e)] = 1
+            types[row, : len(e)] = e.type_ids
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        return inputs | {"token_type_ids": types} if token_type_ids else inputs
+
+    # -- ids -> text --------------------------------------------------------------------------
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of `ids`."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def token(self, token_id: int) -> str:
+        """The token of an id as the vocabulary spells it. Raises ValueError for an unknown id."""
+        token = self._backend.id_to_token(int(token_id))
+        if token is None:
+            raise ValueError(f"id {token_id} is not in the vocabulary")
+        return token
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text that vocabulary tokens stand for."""
+        decoder = self._backend.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
+
+
+def _cut(whole: Columns, limit: int) -> Encoded:
+    """At most `limit` tokens: the ends of the texts go, of the longer of a pair first.
+
+    The shorter keeps all that it has up to half of the room, as the package has it; of an odd room
+    the longer gets one more, of equally long texts the second.
+    """
+    (a, end_a), (b, end_b) = whole.span(0), whole.span(1)
+    lengths = (end_a - a, end_b - b)
+    room = limit - (whole.length - sum(lengths))
+    short = min(*lengths, room // 2)
+    keep_a, keep_b = (room - short, short) if lengths[0] > lengths[1] else (short, room - short)
+    (gap, end_gap), (gap_2, end_gap_2) = sorted([(a + keep_a, end_a), (b + keep_b, end_b)])
+    kept = (slice(gap), slice(end_gap, gap_2), slice(end_gap_2, None))
+    return Encoded(whole, kept, whole.length - limit)
+
+
+def warn_truncated(lost: Sequence[int], limit: int | None) -> None:
+    """One TruncationWarning for all texts of a call, or none when nothing was lost."""
+    cut = [i for i, n in enumerate(lost) if n]
+    if cut:
+        warnings.warn(
+            f"{len(cut)} of {len(lost)} texts cut to max_length {limit}: {sum(lost)} tokens lost "
+            f"(texts[{cut[0]}] the first, {lost[cut[0]]} tokens)",
+            TruncationWarning,
+            stacklevel=3,
+        )
+
+
+def _checked(text: Text, i: int) -> str | tuple[str, str]:
+    """The text or pair, if it is one and can be written as UTF-8."""
+    parts = [text] if isinstance(text, str) else text
+    is_pair = isinstance(text, (tuple, list)) and len(text) == 2
+    if not (isinstance(text, str) or is_pair) or not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"texts[{i}] must be a str or a pair of str, not {_described(text)}")
+    for part in parts:
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"texts[{i}] holds a lone surrogate at character {error.start}: it is not text"
+            ) from None
+    return parts[0] if isinstance(text, str) else (parts[0], parts[1])
+
+
+def _described(value: object) -> str:
+    if isinstance(value, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in value[:3])
+        return f"a {type(value).__name__} of {len(value)} ({kinds})"
+    return type(value).__name__
+
+
+def _limit(values: dict[str, Any], key: str, file: Path) -> int | None:
+    """The number of tokens under that key; None where there is no limit, also spelled as 1e30."""
+    value = values.get(key)
+    if not isinstance(value, (int, float)) or not value < 2**31:
+        return None
+    if value < 1:
+        raise ModelFormatError(f"is {value}; it must be at least 1", file=file, key=key)
+    return int(value)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, {} when there is no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise ModelFormatError(f"not JSON: {error}", file=path) from error
+    if not isinstance(content, dict):
+        raise ModelFormatError(f"expected a JSON object, got {type(content).__name__}", file=path)
+    return content
+
+
+def _special_id(
+    backend: Any, role: str, names: dict[str, Any], config: dict[str, Any], path: Path
+) -> int | None:
+    """The id of a special token: by the name that the folder gives it, else by config.json's id."""
+    key = f"{role}_token"
+    name = names.get(key)
+    if isinstance(name, dict):
+        name = name.get("content")
+    if name is None:
+        named_id = config.get(f"{key}_id")
+        return named_id if isinstance(named_id, int) else None
+    token_id = backend.token_to_id(name) if isinstance(name, str) else None
+    if token_id is None:
+        raise ModelFormatError(f"{key} {name!r} is not in the vocabulary", file=path, key=key)
+    return token_id
+
+
+def _check_vocabulary(backend: Any, vocab_size: Any, path: Path) -> None:
+    """Every id that the tokenizer can give must be a row of the model's embedding."""
+    if not isinstance(vocab_size, int):
+        return
+    for token, token_id in backend.get_vocab(with_added_tokens=True).items():
+        if token_id >= vocab_size:
+            raise ModelFormatError(
+                f"token {token!r} has id {token_id}, but the model's vocab_size is {vocab_size} "
+                "(config.json): this tokenizer belongs to another model",
+                file=path,
+            )

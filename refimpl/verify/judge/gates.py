@@ -1,0 +1,200 @@
+"""`verify(port, cases)`: every gate in order on every case, then one report.
+
+plan -> weights -> inputs -> rotary tables (exact.py) -> operations, teacher-forced -> layers as
+wholes -> cumulative -> heads -> runtime (runtime.py). All gates run, whatever an earlier one found:
+the order is that of the report, since a failure early explains those later. A port whose every
+error vanishes against the reference with one declared deviation of the zoo (tanh GELU) has that
+deviation, and no failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..findings import Finding, Suspect
+from ..ports.port import Port, PortResult, Request
+from ..truth.cases import CASES, Case
+from ..truth.compare import Comparison, compare
+from ..truth.passes import Pass
+from ..zoo import FAULTY, ZOO
+from . import exact
+from .evidence import Evidence
+from .rank import rank_cases
+from .rope_gate import rope_gate
+from .runtime import base_case, runtime_findings
+from .runtime_suspects import ranked as runtime_suspects
+from .slices import slices
+from .verdict import CaseReport, Report
+
+Array = np.ndarray
+HEAD_STEPS = ("pooled", "head.", "logits", "start_logits", "end_logits")
+
+
+@np.errstate(all="ignore")  # a port may give any number; what is not finite is a finding
+def verify(
+    port: Port,
+    cases: Sequence[Case] = CASES,
+    dtype: str | None = None,
+    runtime: bool = True,
+    suspects: bool = True,
+) -> Report:
+    """Run a port through the gates. dtype: what to hold it to; None takes what the port declares.
+
+    runtime: also ask for further forward passes (padding, order of calls, threads), of a port that
+    can run them. suspects: when something is wrong, replay and rank the known mistakes.
+    """
+    findings: list[Finding] = []
+    reports: list[CaseReport] = []
+    evidence: list[Evidence] = []
+    held_to: dict[str, Deviation | None] = {}
+    told = dtype or port.dtype
+    for case in cases:
+        p = case.model()
+        request = Request.of(case.name, case.config, p)
+        refused = refusal(port, case)
+        result = PortResult(findings=(refused,)) if refused else port.run(request)
+        if result.taps and dtype is None:
+            told = result.dtype
+        result = replace(result, dtype=told)
+        taps = {name: x.astype(np.float64) for name, x in result.taps.items()}
+        comparison = compare(p, taps, result.dtype) if taps else None
+        findings += result.findings
+        for gate in (exact.plan_gate, exact.weights_gate, exact.inputs_gate, rope_gate):
+            findings += gate(request, result)
+        findings += exact.precision_gate(request, result)
+        culprit = comparison.culprit if comparison else None
+        if comparison is not None:
+            deviation = held_to[case.name] = deviation_of(p, taps, result.dtype, comparison)
+            findings += compared(case, p, taps, comparison, deviation)
+            evidence.append(Evidence(p, taps, culprit, result.dtype))
+        shown = tuple(slices(p, taps, culprit)) if culprit else ()
+        reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
+    if runtime:
+        base = base_case(cases)
+        known = held_to.get(base.name) if base else None
+        right = known or Deviation()
+        findings += runtime_findings(port, cases, told, right.apply, known is not None)
+    if not any(r.comparison for r in reports):
+        findings.append(Finding("port", "fail", "no case could be compared"))
+    # Numbers kept in fewer bits than declared are wrong at every step: no mistake explains that.
+    too_short = any("bits" in finding.data for finding in findings)
+    ranked = named(evidence, findings, cases) if suspects and not too_short else ()
+    return Report(port.name, told, tuple(reports), tuple(findings), ranked)
+
+
+def refusal(port: Port, case: Case) -> Finding | None:
+    """A note when the case needs what the port says it cannot do; a port may refuse, not guess."""
+    needs = {"packed": "cu_seqlens", "positions": "position_ids"}
+    for ability, given in needs.items():
+        if "inputs" in port.abilities and ability not in port.abilities and given in case.inputs:
+            return Finding("port", "note", f"not run: the port takes no {given}", case.name)
+    return None
+
+
+def compared(
+    case: Case,
+    p: Pass,
+    taps: Mapping[str, Array],
+    comparison: Comparison,
+    deviation: Deviation | None,
+) -> list[Finding]:
+    """Findings of operations, layers, cumulative error and heads."""
+    out: list[Finding] = []
+
+    def say(gate: str, message: str, tap: str, ratio: float) -> None:
+        named = deviation.id if deviation else None
+        if named is not None:
+            message += f" (all of it is {named}: {ZOO[named].title})"
+        level = "fail" if named is None else "deviation"
+        data = {"ratio": ratio, "deviation": named}
+        out.append(Finding(gate, level, message, case.name, tap, data))  # type: ignore[arg-type]
+
+    alone = [row for row in comparison.rows if not row.forced.ratio <= 1.0]
+    for gate in ("operations", "heads"):
+        rows = [row for row in alone if row.tap.startswith(HEAD_STEPS) == (gate == "heads")]
+        if rows:
+            more = f", and at {len(rows) - 1} later steps" if len(rows) > 1 else ""
+            message = f"wrong by itself: {rows[0].forced.ratio:.3g} times its budget{more}"
+            say(gate, message, rows[0].tap, rows[0].forced.ratio)
+    if not alone:
+        for row in layers_alone(p, taps, comparison).rows:
+            if not row.forced.ratio <= 1.0:
+                message = f"this layer as a whole: {row.forced.ratio:.3g} times its budget, though "
+                say("layers", message + "no step of it is wrong alone", row.tap, row.forced.ratio)
+        later = [row for row in comparison.rows if not row.cumulative.ratio <= 1.0]
+        if later:
+            message = (
+                f"no step is wrong by itself, but the error has grown to "
+                f"{later[0].cumulative.ratio:.3g} times its budget: lost precision"
+            )
+            say("cumulative", message, later[0].tap, later[0].cumulative.ratio)
+    return out
+
+
+def layers_alone(p: Pass, taps: Mapping[str, Array], comparison: Comparison) -> Comparison:
+    """Each layer's output from its input, no step between: for a port whose steps between are not
+    those that it goes on with."""
+    ends = {k: x for k, x in taps.items() if k in ("embedding", "final_norm")}
+    ends |= {k: x for k, x in taps.items() if k.endswith(".residual_2")}
+    if len(ends) in (0, len(taps)):
+        return replace(comparison, rows=())
+    return compare(p, ends, comparison.dtype)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A declared deviation of the zoo (None: no deviation at all), or a part of it.
+
+    equations: only these, as in a port with tanh GELU in its MLP and the exact one in its head.
+    """
+
+    id: str | None = None
+    equations: tuple[str, ...] = ()
+
+    def apply(self, p: Pass) -> Pass:
+        if self.id is None:
+            return p
+        broken = ZOO[self.id].apply(p)
+        own = {name: getattr(broken.ops, name) for name in self.equations}
+        return p.with_ops(**own) if own else broken
+
+
+def deviations(p: Pass) -> Iterator[Deviation]:
+    """Those that a port could have. One that is rounding has no digits of its own to agree with."""
+    for mistake in ZOO.values():
+        if mistake.deviation and not mistake.noise:
+            yield Deviation(mistake.id)
+            ops = vars(mistake.apply(p).ops)
+            changed = [name for name, f in ops.items() if f is not getattr(p.ops, name)]
+            if len(changed) > 1:
+                yield from (Deviation(mistake.id, (name,)) for name in changed)
+
+
+def deviation_of(
+    p: Pass, taps: Mapping[str, Array], dtype: str, comparison: Comparison
+) -> Deviation | None:
+    """The deviation with which the reference agrees with the port everywhere, or None."""
+    if comparison.ratio <= 1.0:
+        return Deviation()
+    if comparison.first_nonfinite is not None:
+        return None
+    agrees = (d for d in deviations(p) if compare(d.apply(p), taps, dtype).ratio <= 1.0)
+    return next(agrees, None)
+
+
+def named(
+    evidence: Sequence[Evidence], findings: Sequence[Finding], cases: Sequence[Case]
+) -> tuple[Suspect, ...]:
+    """The ranked suspects of all cases together; those of the runtime when only that is wrong."""
+    ranked = rank_cases(evidence)
+    if ranked:
+        return tuple(ranked)
+    if not any(f.gate == "runtime" and f.level == "fail" for f in findings):
+        return ()
+    return tuple(
+        Suspect(id, FAULTY[id].title, share, FAULTY[id].citations)
+        for id, share in runtime_suspects(findings, cases)
+    )

@@ -1,0 +1,139 @@
+"""A port as a command that is run once per case, with folders in and out.
+
+    CMD CASE_DIR OUT_DIR            or CMD with {case} and {out} where the folders go
+
+CASE_DIR holds `config.json`; the weights in float32 under Hugging Face's names
+(`model.safetensors`, and `weights/NAME.npy`); the inputs in int64 (`inputs.safetensors`, and
+`inputs/NAME.npy`): input_ids and where given attention_mask, position_ids or cu_seqlens; and
+`request.json`: case, head, and name and shape of every step. The command writes a dump (dump.py)
+into OUT_DIR, any subset of the steps, perhaps with `port.json` ({"dtype": ..., "plan": ...,
+"refused": "why it does not run this"}), and ends with exit code 0. A hang, a crash, an error or too
+much output is a finding, with the end of its stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...reference.config import ModernBertConfig
+from ..findings import Finding
+from ..truth.fixtures import hf_names
+from ..truth.kit import tensor_files
+from ..truth.shapes import tap_shapes
+from .dump import read_dump
+from .isolation import Limits, folder_size, how_it_ended, kill_group, own_group, tail, watch
+from .names import Description
+from .port import PortResult, Request
+
+
+@dataclass(frozen=True)
+class CommandPort:
+    """A command line, split as a shell would but run without one.
+
+    declared: what it computes in (else its port.json, else float32); description: the user's map.
+    """
+
+    command: str
+    declared: str | None = None
+    description: Description = field(default_factory=Description)
+    limits: Limits = Limits()
+    abilities: frozenset[str] = frozenset({"inputs", "packed", "positions"})
+
+    @property
+    def name(self) -> str:
+        return self.command
+
+    @property
+    def dtype(self) -> str:
+        return self.declared or self.description.dtype or "float32"
+
+    def run(self, request: Request) -> PortResult:
+        with tempfile.TemporaryDirectory(prefix="modernbert-verify-") as folder:
+            case, out = Path(folder, "case"), Path(folder, "out")
+            out.mkdir()
+            write_case(case, request)
+            log = Path(folder, "log")
+            problem = self._execute(self._line(case, out), out, log)
+            result = read_dump(out, request, self.description, self.declared)
+            if problem is None:
+                return detached(result)
+            said = tail(log)
+            message = f"the command {problem}" + (f"; its last words:\n{said}" if said else "")
+            return PortResult(
+                dtype=result.dtype, findings=(Finding("port", "fail", message, request.name),)
+            )
+
+    def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
+        return [self.run(request) for request in requests]
+
+    def _line(self, case: Path, out: Path) -> list[str]:
+        words = shlex.split(self.command)
+        filled = [w.replace("{case}", str(case)).replace("{out}", str(out)) for w in words]
+        return filled if filled != words else [*words, str(case), str(out)]
+
+    def _execute(self, line: list[str], out: Path, log: Path) -> str | None:
+        """Run the command; what went wrong, or None."""
+        with log.open("wb") as errors:
+            try:
+                process = subprocess.Popen(
+                    line,
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    start_new_session=True,
+                    preexec_fn=own_group(self.limits),
+                )
+            except OSError as error:
+                return f"cannot be started: {error.strerror}"
+        try:
+            killed = watch(process, self.limits, lambda: False, out)
+        finally:
+            kill_group(process)  # whatever it has left running
+        if killed is None and folder_size(out) > self.limits.output:
+            killed = f"has written more than {self.limits.output:,} bytes"
+        return killed or how_it_ended(process.returncode, self.limits)
+
+
+def write_case(folder: Path, request: Request) -> None:
+    """CASE_DIR of a request."""
+    weights = {
+        name: np.ascontiguousarray(x, "<f4")
+        for name, x in hf_names(dict(request.params), request.head).items()
+    }
+    inputs = {
+        name: np.ascontiguousarray(x, "<i8") for name, x in request.inputs.items() if x is not None
+    }
+    shapes = tap_shapes(ModernBertConfig.from_dict(request.config), request.inputs, request.head)
+    description = {
+        "case": request.name,
+        "head": request.head,
+        "steps": {name: list(shape) for name, shape in shapes.items()},
+    }
+    files = {
+        "config.json": json.dumps(dict(request.config), indent=1).encode(),
+        "request.json": json.dumps(description, indent=1).encode(),
+        **dict(tensor_files("model.safetensors", "weights/", weights)),
+        **dict(tensor_files("inputs.safetensors", "inputs/", inputs)),
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def detached(result: PortResult) -> PortResult:
+    """The same with arrays of its own, so that the files that they map can go."""
+    return replace(
+        result,
+        taps={name: np.array(x) for name, x in result.taps.items()},
+        inputs={name: np.array(x) for name, x in result.inputs.items()},
+        weights=result.weights and {name: np.array(x) for name, x in result.weights.items()},
+    )

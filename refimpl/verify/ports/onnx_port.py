@@ -1,0 +1,105 @@
+"""An exported ONNX file, run with ONNX Runtime on the CPU, as a port.
+
+The file holds the weights of one model: that of the cases on which it is run (the exported kit has
+it as a Hugging Face folder). Its inputs are known by name: input_ids, attention_mask, position_ids;
+its outputs are read as a dump's tensors are, so a file may give any step as a further output. An
+input that the file does not take, or a fixed axis that does not fit, is a refusal, not a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import MissingExtraError
+from ..findings import Finding
+from ..truth.shapes import axes_of
+from .collect import from_arrays
+from .names import Description
+from .port import PortResult, Request
+
+Array = np.ndarray
+INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_,
+            "tensor(float)": np.float32}  # fmt: skip
+
+
+class OnnxPort:
+    """path: the file; dtype: what it computes in; description: the user's map of output names.
+
+    Raises MissingExtraError without onnxruntime, ValueError for a file that it does not load.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        dtype: str = "float32",
+        description: Description | None = None,
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("onnxruntime", "onnx", "running an ONNX file") from None
+        self.path, self.dtype = Path(path), dtype
+        self.description = description or Description()
+        try:
+            self.session: Any = onnxruntime.InferenceSession(
+                os.fspath(path), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has its own kinds, derived from Exception
+            raise ValueError(f"{self.path.name} does not load: {error}") from None
+        self.takes = {x.name: x for x in self.session.get_inputs()}
+        self.gives = [x.name for x in self.session.get_outputs()]
+        positions = {"positions"} if "position_ids" in self.takes else set()
+        self.abilities = frozenset({"inputs", "state", "threads", *positions})
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def run(self, request: Request) -> PortResult:
+        problem, feed = self.feed(request)
+        if problem is not None:
+            note = Finding("port", "note", f"not run: {problem}", request.name)
+            return PortResult(findings=(note,))
+        try:
+            outputs = self.session.run(self.gives, feed)
+        except Exception as error:  # as above
+            message = f"ONNX Runtime raises {type(error).__name__}: {error}"
+            return PortResult(findings=(Finding("port", "fail", message, request.name),))
+        arrays = {n: x for n, x in zip(self.gives, outputs, strict=True) if hasattr(x, "dtype")}
+        return from_arrays(request, arrays, self.description, self.dtype)
+
+    def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
+        with ThreadPoolExecutor(len(requests)) as pool:
+            return list(pool.map(self.run, requests))
+
+    def feed(self, request: Request) -> tuple[str | None, dict[str, Array]]:
+        """(why it cannot be run, or None; the inputs under the file's names and types)."""
+        axes = axes_of(request.inputs)
+        if len(axes) != 2:
+            return "the file takes no packed input", {}
+        given = {name: x for name, x in request.inputs.items() if x is not None}
+        given.setdefault("attention_mask", np.ones(axes, np.int64))
+        if "position_ids" in self.takes:
+            given.setdefault("position_ids", np.broadcast_to(np.arange(axes[1]), axes))
+        if request.inputs.get("attention_mask") is None and "attention_mask" not in self.takes:
+            del given["attention_mask"]
+        for name in sorted(given.keys() - self.takes.keys()):
+            return f"the file takes no {name}", {}
+        for name, told in self.takes.items():
+            if name not in given:
+                return f"the file asks for {name!r}, which the case does not have", {}
+            if told.type not in INTEGERS:
+                return f"its input {name} is of type {told.type}", {}
+            fixed = [(n, m) for n, m in zip(told.shape, axes, strict=False) if isinstance(n, int)]
+            if any(n != m for n, m in fixed):
+                return f"its {name} has the fixed shape {told.shape}, the case {list(axes)}", {}
+        return None, {
+            name: np.ascontiguousarray(given[name], INTEGERS[self.takes[name].type])
+            for name in self.takes
+        }

@@ -1,0 +1,4 @@
+"""A verdict written down: text, JSON, HTML, pictures.
+
+Imports: truth, zoo, judge.
+"""

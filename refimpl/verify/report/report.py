@@ -1,0 +1,167 @@
+"""The report of a verification: its JSON form, and its text for a terminal.
+
+One verdict, the first culprit, the suspects, then what was measured: a table per case of every step
+in two columns. `to_json` is what html.py renders and what other tools read; numbers that are not
+finite are written as text ("inf"), since JSON has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..findings import GATES, Finding, Suspect
+from ..judge.verdict import CaseReport, Report
+from ..truth.compare import Column
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Plain dicts, lists, numbers and text."""
+    return _plain(
+        {
+            "port": report.port,
+            "dtype": report.dtype,
+            "verdict": report.verdict,
+            "exit_code": report.exit_code,
+            "culprit": report.culprit and dict(zip(("case", "tap"), report.culprit, strict=True)),
+            "smallest_k": report.smallest_k,
+            "suspects": [asdict(s) for s in report.suspects],
+            "findings": [{**asdict(f), "data": dict(f.data)} for f in report.findings],
+            "cases": [_case(c) for c in report.cases],
+            "provenance": dict(report.provenance),
+        }
+    )
+
+
+def _case(case: CaseReport) -> dict[str, Any]:
+    comparison = case.comparison
+    rows = comparison.rows if comparison else ()
+    return {
+        "name": case.name,
+        "why": case.why,
+        "layers": list(case.layers),
+        "culprit": comparison and comparison.culprit,
+        "first_nonfinite": comparison and comparison.first_nonfinite,
+        "ratio": comparison and comparison.ratio,
+        "steps": [
+            {"tap": row.tap, "forced": _column(row.forced), "cumulative": _column(row.cumulative)}
+            for row in rows
+        ],
+        "slices": [asdict(s) for s in case.slices],
+    }
+
+
+def _column(c: Column) -> dict[str, Any]:
+    return {
+        "floor": dict(c.floor),
+        "observed": dict(c.observed),
+        "budget": dict(c.budget),
+        "ratio": c.ratio,
+    }
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, Mapping):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_plain(v) for v in x]
+    if isinstance(x, float) and not math.isfinite(x):
+        return str(x)
+    return x if x is None or isinstance(x, (bool, int, float, str)) else str(x)
+
+
+# -- terminal -------------------------------------------------------------------------------------
+
+COLOURS = {"exact-spec": "32", "declared deviation": "33", "fail": "31"}
+MAX_SUSPECTS = 5
+
+
+def render(report: Report, *, colour: bool = False, full: bool = False) -> str:
+    """The report as text. full: every finding, and every step of every case; else the
+    first finding of each kind, and of the culprit's case the steps that are wrong by themselves and
+    the first and last that are off in the cumulative column."""
+    lines = [f"{report.port} ({report.dtype}): {_paint(report.verdict, report.verdict, colour)}"]
+    if report.culprit:
+        case, tap = report.culprit
+        lines.append(f"first wrong step: {tap}   (case {case})")
+    if report.suspects:
+        lines += ["", "suspects", *_suspects(report.suspects)]
+    lines += ["", *_findings(report.findings, full)]
+    shown = [c for c in report.cases if full or (report.culprit or ("",))[0] == c.name]
+    for case_report in shown:
+        lines += _steps(case_report, full)
+    k = report.smallest_k
+    if k is not None:
+        lines += ["", f"every comparison passes with k = {k:.3g} (k = 2 is allowed)"]
+    return "\n".join(lines)
+
+
+def _suspects(suspects: Sequence[Suspect]) -> list[str]:
+    lines = []
+    for place, s in enumerate(suspects[:MAX_SUSPECTS], start=1):
+        tied = f" (the same here: {', '.join(s.tied_with)})" if s.tied_with else ""
+        tied += f" (together with {s.together_with})" if s.together_with else ""
+        lines.append(f"{place}. {s.id}  {s.title}: explains {_percent(s.explained)}{tied}")
+        if s.citations:
+            lines.append(f"      others made it: {', '.join(s.citations)}")
+    return lines
+
+
+def _findings(findings: Iterable[Finding], full: bool) -> list[str]:
+    """One line each, in the order of the gates; of a kind (gate, level, step) the first, unless
+    full, and how many cases it stands for."""
+    order = {gate: i for i, gate in enumerate(GATES)}
+    kinds: dict[tuple[Any, ...], list[Finding]] = {}
+    for place, f in enumerate(findings):
+        kinds.setdefault((f.gate, f.level, f.tap, place if full else None), []).append(f)
+    lines = []
+    for same in sorted(kinds.values(), key=lambda same: order.get(same[0].gate, -1)):
+        f = same[0]
+        where = " ".join(x for x in (f.case, f.tap) if x)
+        more = f" (and {len(same) - 1} more like it)" if len(same) > 1 else ""
+        lines.append(f"{f.level:9s} {f.gate:10s} {where + ': ' if where else ''}{f.message}{more}")
+    return lines
+
+
+def _steps(case: CaseReport, full: bool) -> list[str]:
+    if case.comparison is None:
+        return []
+    every = case.comparison.rows
+    over = [row for row in every if not row.cumulative.ratio <= 1.0]
+    wanted = {
+        r.tap for r in [*over[:1], *over[-1:], *(r for r in every if not r.forced.ratio <= 1)]
+    }
+    rows = [row for row in every if full or row.tap in wanted]
+    if not rows:
+        return []
+    head = f"{'step':24s} {'observed':>9s} {'floor':>9s} {'budget':>9s} {'ratio':>9s}"
+    head += f"  | {'observed':>9s} {'budget':>9s} {'ratio':>9s}"
+    lines = [
+        "",
+        f"case {case.name}",
+        f"{'':24s} {'teacher-forced':^39s}  | {'cumulative':^29s}",
+        head,
+    ]
+    for row in rows:
+        one, all_ = row.forced, row.cumulative
+        lines.append(
+            f"{row.tap:24s} {one.observed['max']:9.2e} {one.floor['max']:9.2e} "
+            f"{one.budget['max']:9.2e} {one.ratio:9.3g}  | {all_.observed['max']:9.2e} "
+            f"{all_.budget['max']:9.2e} {all_.ratio:9.3g}"
+        )
+    for s in case.slices:
+        lines.append(f"  {s.kind:9s} {s.name:24s} {s.tokens:6d} tokens  mean {s.mean:9.2e}  "
+                     f"max {s.max:9.2e}")  # fmt: skip
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.4g} %"
+
+
+def _paint(text: str, verdict: str, colour: bool) -> str:
+    return f"\033[{COLOURS[verdict]}m{text}\033[0m" if colour else text

@@ -1,0 +1,96 @@
+"""One forward pass as a value, so that it can be run, forced, broken and run again.
+
+A `Pass` holds everything that the numbers depend on: config, parameters, inputs, head, the module
+of equations, and an edit between steps. A mistake of the zoo is a function Pass -> Pass; a
+legitimate evaluation in another dtype is one, too. `trace(p)` gives every step; `forced(p, given)`
+gives every step computed from the inputs that `given` holds, step by step: with a port's own dump
+for `given`, what the reference makes of the port's inputs (teacher forcing, read backwards).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ...reference import ops as equations
+from ...reference.config import ModernBertConfig
+from ...reference.encoder import Tap, encode, no_tap
+from ...reference.heads import HEADS
+
+Array = np.ndarray
+Taps = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass of one model on one input.
+
+    inputs: keyword arguments of `encoder.encode` (input_ids, attention_mask, position_ids, ...);
+    head: a key of heads.HEADS or None; ops: the equations; edit: called on every step's value
+    before anybody sees it; encode, head_forward: the two stages, replaceable by a mistake.
+    """
+
+    config: ModernBertConfig
+    params: Mapping[str, Array]
+    inputs: Mapping[str, Array | None]
+    head: str | None = None
+    ops: Any = equations
+    edit: Tap = no_tap
+    encode: Callable[..., Array] = encode
+    head_forward: Callable[..., dict[str, Array]] | None = field(default=None)
+
+    def with_ops(self, **equations: Callable[..., Any]) -> Pass:
+        """The same pass with some equations replaced."""
+        return replace(self, ops=SimpleNamespace(**{**vars(self.ops), **equations}))
+
+    def with_edit(self, edit: Tap) -> Pass:
+        """The same pass with one more edit, applied after those that it has."""
+        before = self.edit
+        return replace(self, edit=lambda name, value: edit(name, before(name, value)))
+
+    def with_inputs(self, **inputs: Array | None) -> Pass:
+        """The same pass on changed inputs."""
+        return replace(self, inputs={**self.inputs, **inputs})
+
+    def astype(self, dtype: np.dtype | type) -> Pass:
+        """The same pass with parameters in another float dtype."""
+        return replace(self, params={k: x.astype(dtype) for k, x in self.params.items()})
+
+
+def run(p: Pass, tap: Tap = no_tap) -> None:
+    """Run encoder and head; `tap` sees (and may replace) every step after the pass's own edit."""
+
+    def edited(name: str, value: Array) -> Array:
+        return tap(name, p.edit(name, value))
+
+    with np.errstate(all="ignore"):
+        hidden = p.encode(p.params, p.config, **p.inputs, ops=p.ops, tap=edited)
+        if p.head is not None:
+            forward = p.head_forward or HEADS[p.head].forward
+            mask = p.inputs.get("attention_mask")
+            forward(p.params, p.config, hidden, mask, p.ops, edited)
+
+
+def trace(p: Pass) -> dict[str, Array]:
+    """Every step of the pass by name."""
+    return forced(p, {})
+
+
+def forced(p: Pass, given: Taps) -> dict[str, Array]:
+    """Every step, computed from `given` wherever it holds the step's inputs.
+
+    Each step's own result is returned, then replaced by given[name] (where there is one) for all
+    that follows. given has the shapes of the pass; its padded rows may hold NaN.
+    """
+    out: dict[str, Array] = {}
+
+    def tap(name: str, value: Array) -> Array:
+        out[name] = value
+        return given[name].astype(value.dtype, copy=False) if name in given else value
+
+    run(p, tap)
+    return out

@@ -1,0 +1,188 @@
+"""What rounding may do: legitimate evaluations of a pass in a dtype, as noise of derived size.
+
+`noisy(p, dtype, seed)` computes in float64 and adds to every operation's result a random error of
+the size that the operation has in that dtype: u M xi, with u the unit roundoff, M the operation's
+own condition (MODEL.md names the operations; the sizes are derived beside each), xi +1 or
+-1 by chance (not normal: a family of few members should agree on the size of what few draws make,
+such as a table's inverse frequencies). Runs with different seeds are a family; how far its members
+stray from the truth is the budget of a port. It does not model mistakes, nor precision below what
+the dtype's name promises.
+
+Long because each operation's M is derived where it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...reference import ops as exact
+from .passes import Pass
+
+Array = np.ndarray
+
+K = 2.0
+"""Budget = K times the worst statistic of the family: the one safety factor of the kit."""
+SEEDS = 4
+"""Members of a family."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Unit roundoffs: `store` of what is kept between operations (activations, weights,
+    rotary tables, softmax weights), `compute` of sums and of the steps inside an operation."""
+
+    store: float
+    compute: float
+
+
+DTYPES: dict[str, Precision] = {
+    "float64": Precision(2.0**-53, 2.0**-53),
+    "float32": Precision(2.0**-24, 2.0**-24),
+    "bfloat16": Precision(2.0**-8, 2.0**-24),
+    "float16": Precision(2.0**-11, 2.0**-24),
+}
+# Rotary angles are positions times inverse frequencies in float32 in every dtype but float64.
+ANGLE_ROUNDOFF = {"float64": 2.0**-53}
+
+
+def noisy(p: Pass, dtype: str, seed: int) -> Pass:
+    """A legitimate evaluation of `p` in `dtype`; equal arguments give equal numbers.
+
+    Raises ValueError for a dtype that is not in DTYPES.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} has no budget; known: {', '.join(DTYPES)}")
+    noise = _Noise(p.ops, DTYPES[dtype], ANGLE_ROUNDOFF.get(dtype, 2.0**-24), seed)
+    stored = replace(p, params={name: noise.stored(x) for name, x in p.params.items()})
+    mask = p.inputs.get("attention_mask")
+    return stored.with_ops(
+        linear=noise.linear,
+        layer_norm=noise.layer_norm,
+        activate=noise.activate,
+        glu=noise.glu,
+        rope_table=noise.rope_table,
+        rope=noise.rope,
+        attention=noise.attention,
+        attention_packed=noise.attention_packed,
+    ).with_edit(lambda name, x: noise.between(name, x, mask))
+
+
+def sum_growth(n: int) -> float:
+    """RMS error of a sum of n numbers of one sign, one after the other, in units of u * sum.
+
+    Partial sums grow linearly, each addition errs by u s_k / sqrt(3): sqrt(sum_k (k/n)^2 / 3) is
+    sqrt(n) / 3. Sums of mixed sign stay below u * sum |terms| (partial sums grow as sqrt(k)).
+    """
+    return max(1.0, math.sqrt(n) / 3.0)
+
+
+class _Noise:
+    """The operations of `ops` with errors. One random stream per pass."""
+
+    def __init__(self, ops: Any, u: Precision, u_angle: float, seed: int) -> None:
+        self.ops, self.u, self.u_angle = ops, u, u_angle
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.mean_magnitude: Array | None = None
+
+    def xi(self, shape: tuple[int, ...]) -> Array:
+        return self.rng.integers(0, 2, shape) * 2.0 - 1.0
+
+    def stored(self, x: Array) -> Array:
+        """x rounded to the storage dtype: relative error u / sqrt(3), the RMS of a uniform one."""
+        return x * (1.0 + self.u.store / math.sqrt(3.0) * self.xi(x.shape))
+
+    def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        """M = |x| |W|^T (+ |b|): sums of mixed sign in any order."""
+        y = self.ops.linear(x, weight, bias)
+        size = exact.linear(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias))
+        return self.stored(y + self.u.compute * size * self.xi(y.shape))
+
+    def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+        """Mean: sum_growth(n) mean|x| per row; variance: sum_growth(n) relative, which the root
+        halves; then four roundings (centre, divide, weigh, add)."""
+        u, grow, row = self.u.compute, sum_growth(x.shape[-1]), (*x.shape[:-1], 1)
+        shift = u * grow * np.abs(x).mean(axis=-1, keepdims=True) * self.xi(row)
+        y = self.ops.layer_norm(x, weight, None, eps)
+        spread = np.sqrt(x.var(axis=-1, keepdims=True) + eps)
+        y = y - shift / spread * weight
+        y = y * (1.0 + u * (0.5 * grow * self.xi(row) + 2.0 * self.xi(x.shape)))
+        return self.stored(y if bias is None else y + bias)
+
+    def activate(self, x: Array, name: str) -> Array:
+        """M = |x| + |y|: one rounding of the argument's scale, a few of the result."""
+        y = self.ops.activate(x, name)
+        return self.stored(y + self.u.compute * (np.abs(x) + np.abs(y)) * self.xi(x.shape))
+
+    def glu(self, u: Array, activation: str) -> Array:
+        a, g = np.split(u, 2, axis=-1)
+        exact_glu = self.ops.glu(u, activation)
+        error = self.activate(a, activation) - self.ops.activate(a, activation)
+        return self.stored(exact_glu + error * g)
+
+    def rope_table(self, positions: Array, head_dim: int, theta: float, dtype: np.dtype) -> Any:
+        """Phase: the angle's own roundoff, and that of inv_freq (a power: about 2 u) which all
+        positions share; then the tables are stored."""
+        cos, sin = self.ops.rope_table(positions, head_dim, theta, dtype)
+        half = head_dim // 2
+        inv_freq = theta ** (-np.arange(half) * 2.0 / head_dim)
+        angle = np.asarray(positions, np.float64)[..., None] * inv_freq
+        relative = 2.0 * self.xi((half,)) + self.xi(angle.shape)
+        phase = np.concatenate([angle * relative] * 2, axis=-1) * self.u_angle
+        return self.stored(cos - sin * phase), self.stored(sin + cos * phase)
+
+    def rope(self, x: Array, cos: Array, sin: Array) -> Array:
+        """M = |x cos| + |rotate_half(x) sin|."""
+        y = self.ops.rope(x, cos, sin)
+        size = np.abs(x) * np.abs(cos[..., None, :])
+        size = size + np.abs(exact.rotate_half(x)) * np.abs(sin[..., None, :])
+        return self.stored(y + self.u.compute * size * self.xi(y.shape))
+
+    def attention(self, q: Array, k: Array, v: Array, key_mask: Array, window: int | None) -> Array:
+        """Scores: M = scale |q| |k|, and stored once; weights: exp's own 2 u, the sum's growth, and
+        stored; the mean of v: M = sum_j p_j |v_j|, and stored."""
+        batch, seq, heads, head_dim = q.shape
+        v = np.where(key_mask[..., None, None], v, 0.0)
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        u, scale = self.u.compute, head_dim**-0.5
+        out = np.empty_like(v)
+        for start, stop, first, last in exact.query_blocks(seq, heads, window):
+            rows, keys = slice(start, stop), slice(first, last)
+            mask = exact.visible(np.arange(start, stop), np.arange(first, last), window)
+            mask = (mask & key_mask[:, None, keys])[:, None]
+            qb, kb, vb = q[:, :, rows], k[:, :, keys], v[:, :, keys]
+            scores = qb @ kb.swapaxes(-1, -2) * scale
+            size = np.abs(qb) @ np.abs(kb).swapaxes(-1, -2) * scale
+            scores = self.stored(scores + u * size * self.xi(scores.shape))
+            p = exact.softmax(scores, mask)
+            grow = sum_growth(last - first) * self.xi((*p.shape[:-1], 1))
+            p = self.stored(p * (1.0 + u * (2.0 * self.xi(p.shape) + grow)))
+            y = p @ vb
+            out[:, :, rows] = y + u * (p @ np.abs(vb)) * self.xi(y.shape)
+        return self.stored(out.swapaxes(1, 2).reshape(batch, seq, heads * head_dim))
+
+    def attention_packed(
+        self, q: Array, k: Array, v: Array, cu_seqlens: Array, window: int | None
+    ) -> Array:
+        out = np.empty((q.shape[0], q.shape[1] * q.shape[2]), v.dtype)
+        for start, stop in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True):
+            q1, k1, v1 = (x[None, start:stop] for x in (q, k, v))
+            every_key = np.ones((1, stop - start), bool)
+            out[start:stop] = self.attention(q1, k1, v1, every_key, window)[0]
+        return out
+
+    def between(self, name: str, x: Array, mask: Array | None) -> Array:
+        """Steps that are no operation of `ops`: residual sums are stored; pooling is a mean."""
+        if ".residual_" in name:
+            return self.stored(x)
+        if name == "final_norm" and x.ndim == 3:
+            weights = np.ones(x.shape[:2]) if mask is None else (mask != 0).astype(np.float64)
+            total = np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
+            kept = np.where(weights[..., None] != 0, np.abs(x), 0.0)
+            self.mean_magnitude = sum_growth(x.shape[1]) * kept.sum(axis=1) / total
+        if name == "pooled" and self.mean_magnitude is not None:
+            return self.stored(x + self.u.compute * self.mean_magnitude * self.xi(x.shape))
+        return x
