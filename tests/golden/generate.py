@@ -21,11 +21,11 @@ import hf
 import numpy as np
 import torch
 import transformers
-from cases import CASES, Case, watched
+from support.cases import CASES, Case, watched
 
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-FOLDER = Path(__file__).parent
-SOURCES = (Path(__file__), FOLDER.parent / "oracle" / "hf.py", FOLDER.parent / "cases.py")
+FOLDER, TESTS = Path(__file__).parent, Path(__file__).parents[1]
+SOURCES = (Path(__file__), TESTS / "oracle" / "hf.py", TESTS / "support" / "cases.py")
 
 
 def pooled(hidden: np.ndarray, mask: np.ndarray, how: str) -> np.ndarray:

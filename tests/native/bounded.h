@@ -2,7 +2,7 @@
 //
 // Kept to first order in kEps by the textbook rules (a sum of n terms: n roundings of the sum of
 // magnitudes). A rounding is counted as kEps, twice what it can be, which covers the terms of second
-// order and the rounding of the doubles themselves. As tests/bounded.py, in C++.
+// order and the rounding of the doubles themselves. As tests/support/bounded.py, in C++.
 #pragma once
 
 #include <cmath>

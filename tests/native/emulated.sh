@@ -40,7 +40,7 @@ nehalem=(qemu-x86_64-static -cpu Nehalem "$(command -v "$python")")
 export OMP_NUM_THREADS=1 PYTHONSAFEPATH=1  # not the checkout, unless it was asked for
 "${nehalem[@]}" -c '
 import refimpl
-from refimpl import backend
+from refimpl.backends import backend
 
 engine = backend.native()
 assert engine is not None and engine.tiers() == ["scalar"], (engine, engine and engine.missing_tiers())
@@ -48,4 +48,4 @@ answer = refimpl.pipeline("fill-mask")("for i in [MASK](10):")[0]["token_str"]
 assert answer.strip() == "range", answer
 print("tiers", *engine.tiers(), "and the answer", answer.strip())
 '
-"${nehalem[@]}" -m pytest -q -p no:cacheprovider tests/test_backend_choice.py tests/test_fill_mask_results.py
+"${nehalem[@]}" -m pytest -q -p no:cacheprovider tests/backends/test_backend_choice.py tests/tasks/test_fill_mask_results.py

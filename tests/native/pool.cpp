@@ -1,6 +1,7 @@
-// The pool of threads by itself, for the sanitizers and tests/test_native_pool.py: every task once, the
-// stop, several callers, forks in every state; and how many CPUs control groups grant. Prints the name
-// of each part; ends with 1 at the first check that fails. No part depends on time but by waiting.
+// The pool of threads by itself, for the sanitizers and tests/engine/test_native_pool.py: every task
+// once, the stop, several callers, forks in every state; and how many CPUs control groups grant. Prints
+// the name of each part; ends with 1 at the first check that fails. No part depends on time but by
+// waiting.
 #include "base/pool.h"
 
 #include <dirent.h>

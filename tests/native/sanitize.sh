@@ -4,9 +4,9 @@
 #   tests/native/sanitize.sh address|undefined|thread [pytest arguments]
 #
 # First the C++ drivers beside this file, wholly instrumented and with leaks reported; then Python, with
-# the runtime preloaded, by default on tests/test_native_*.py but those that build the drivers. Leaks are
-# not looked for in Python, which keeps what it likes. gcc; PYTHON names the interpreter. Ends with 0 when
-# nothing was reported.
+# the runtime preloaded, by default on tests/engine/test_native_*.py but those that build the drivers.
+# Leaks are not looked for in Python, which keeps what it likes. gcc; PYTHON names the interpreter. Ends
+# with 0 when nothing was reported.
 set -eu
 kind=${1:?address, undefined or thread}; shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -49,7 +49,7 @@ if [ ! -e drivers_passed ] || [ -n "$(find csrc tests/native -newer drivers_pass
 fi
 
 status=0
-[ $# -gt 0 ] || set -- $(grep -L COMPILER tests/test_native_*.py)  # those that build a driver: done above
+[ $# -gt 0 ] || set -- $(grep -L COMPILER tests/engine/test_native_*.py)  # those that build a driver: done above
 export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 REFIMPL_REQUIRE_NATIVE=1 PYTHONPATH=$place
 LD_PRELOAD="$(gcc -print-file-name=$runtime) $(gcc -print-file-name=libstdc++.so)" \
   "${in_order[@]}" "$python" -m pytest -q -p no:cacheprovider "${chosen[@]}" "$@" || status=$?

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import HEAD_KINDS, Case, Inputs, choices
+from support.cases import HEAD_KINDS, Case, Inputs, choices
 from transformers import ModernBertConfig
 from transformers.models.modernbert import modeling_modernbert as hf
 

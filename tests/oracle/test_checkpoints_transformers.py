@@ -13,7 +13,7 @@ pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from folders import make_folder, small_config, small_params  # noqa: E402
+from support.folders import make_folder, small_config, small_params  # noqa: E402
 
 from refimpl.files.bfloat16 import to_bits, widen  # noqa: E402
 from refimpl.files.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402

@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import parity
 import pytest
-from budget import (
+from support import parity
+from support.budget import (
     FACTOR,
     FLOAT64_PARITY,
     STATISTICS,
@@ -23,7 +23,7 @@ from budget import (
     ratios,
     relative_l2,
 )
-from cases import CASES, HEAD_KINDS, REAL, SHORT, Case, integers, unit
+from support.cases import CASES, HEAD_KINDS, REAL, SHORT, Case, integers, unit
 
 from refimpl.reference.config import ModernBertConfig
 from refimpl.reference.pooling import pool

@@ -22,7 +22,7 @@ transformers = pytest.importorskip("transformers", minversion="5.0")
 sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.0")
 pytest.importorskip("tokenizers")
 
-from text_folders import NER_LABELS, model_folder, sentence_folder  # noqa: E402
+from support.text_folders import NER_LABELS, model_folder, sentence_folder  # noqa: E402
 
 import refimpl  # noqa: E402
 from refimpl.models.model import BUNDLED  # noqa: E402

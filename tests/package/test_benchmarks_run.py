@@ -1,0 +1,200 @@
+"""The benchmark harness computes what it says, and the benchmarks run. No time is asserted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refimpl.backends.backend import why_not_native
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def harness(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import harness
+
+    return harness
+
+
+def test_interleaved_runs_alternate_in_turning_order(harness):
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    seconds = harness.interleaved(functions, rounds=3, warmup=1)
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert rounds == ["cab", "abc", "bca", "cab"]
+    assert {name: len(s) for name, s in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_summary_is_median_minimum_and_interquartile_spread(harness):
+    got = harness.summary([4.0, 1.0, 2.0, 3.0, 10.0])
+    assert got == {"median_s": 3.0, "min_s": 1.0, "spread": (7.0 - 1.5) / 3.0, "runs": 5}
+    assert harness.summary([2.0])["spread"] == 0
+
+
+def test_relative_error_is_that_of_the_whole_array(harness):
+    truth = np.array([3.0, 4.0])
+    assert harness.relative_error(truth + [0.0, 0.5], truth) == 0.1
+
+
+def test_reference_benchmark_runs_and_ends_in_json():
+    command = [sys.executable, "benchmarks/reference_forward.py", "--variant", "tiny"]
+    command += ["--seq", "40", "--long-seq", "80", "--rounds", "2"]
+    out = subprocess.run(
+        command, cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True
+    ).stdout
+    result = json.loads(out.splitlines()[-1])
+    assert set(result["rows"]) == {"forward", "its matrix products"}
+    assert 0 < result["rows"]["forward"]["error"]
+    assert result["facts"]["peak_rss_gb_1x80"] > 0
+    assert result["machine"]["numpy"] == np.__version__
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_memory_benchmark_runs_and_ends_in_json():
+    command = [sys.executable, "benchmarks/memory.py", "--variant", "tiny", "--calls", "3"]
+    out = subprocess.run(
+        [*command, "--dtype", "float32"],
+        cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    rows = json.loads(out.splitlines()[-1])["rows"]
+    assert list(rows) == ["float32, float32", "float32, float16", "float32, bfloat16"]
+    for row in rows.values():
+        assert row["before"] < row["loaded"] <= row["peak"]
+        assert row["own"] <= row["steady"] <= row["peak"] and row["long_adds"] > 0
+
+
+@pytest.fixture
+def peers(harness):
+    import peers
+
+    return peers
+
+
+def test_batches_hold_every_text_once_with_its_mask(peers):
+    texts = [np.arange(1, 1 + n) for n in (5, 2, 7)]
+    (short, mask), (long, _) = peers.batches(texts, 2)
+    assert short.tolist() == [[1, 2, 0, 0, 0], [1, 2, 3, 4, 5]]
+    assert mask.tolist() == [[1, 1, 0, 0, 0], [1] * 5]
+    assert long.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
+
+
+def test_ratios_are_against_the_best_peer_of_the_same_class(peers):
+    speeds = {"refimpl float32": 30, "refimpl bf16x3": 45, "refimpl bfloat16": 80}
+    speeds |= {"torch float32": 10, "onnxruntime float32": 15, "torch bfloat16": 20}
+    rows = {name: {"tokens_per_s": float(speed)} for name, speed in speeds.items()}
+    rows["onnxruntime int8"] = {"tokens_per_s": 1000.0}
+    rows["openvino float32"] = {"left_out": "not available"}
+    want = {"refimpl float32": 2.0, "refimpl bf16x3": 3.0, "refimpl bfloat16": 4.0}
+    assert peers.ratios(rows) == want
+
+
+def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
+    peers, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for package in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, package, None)
+    command = ["peers.py", str(tmp_path), "--variant", "tiny", "--threads", "1", "--seconds", "0"]
+
+    def run(only, shape):
+        arguments = [*command, "--only", only, "--shapes", shape]
+        monkeypatch.setattr(sys, "argv", arguments)
+        peers.main()
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+
+    row = run("openvino", "1x9")["1x9"]["openvino float32"]
+    assert "openvino" in row["left_out"]
+    both = run("refimpl float32", "1x9")["1x9"]
+    assert set(both) == {"openvino float32", "openvino bfloat16", "refimpl float32"}
+    if "left_out" in both["refimpl float32"]:
+        assert "native" in both["refimpl float32"]["left_out"]
+    else:
+        assert 0 < both["refimpl float32"]["error"] < np.sqrt(np.finfo(np.float32).eps)
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("peers", ["FOLDER", "--only", "nobody"], "--only nobody: nobody; known: refimpl float32"),
+        ("peers", ["FOLDER", "--shapes", "1x16,x"], "'x' is neither TEXTSxTOKENS nor mixed"),
+        ("ops", ["--tier", "scalar", "--dtype", "bf16x3"], "tier scalar has float32"),
+        ("same_bits", ["--tier", "scalar", "--dtype", "bf16x3"], "scalar float32"),
+        ("memory", ["--dtype", "int8"], "invalid choice: 'int8'"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_measured(script, arguments, said, tmp_path):
+    given = [str(tmp_path) if x == "FOLDER" else x for x in arguments]
+    ended = subprocess.run(
+        [sys.executable, f"benchmarks/{script}.py", *given],
+        cwd=BENCHMARKS.parent, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 2 and said in ended.stderr
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+def test_bits_benchmark_ends_in_json_with_the_machine():
+    out = subprocess.run(
+        [sys.executable, "benchmarks/same_bits.py", "--draws", "1", "--tier", "scalar",
+         "--dtype", "float32"],
+        cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    result = json.loads(out.splitlines()[-1])
+    assert result["rows"] == {"scalar float32": {"draws": 1, "different": 0, "seed": 0}}
+    assert result["machine"]["numpy"] == np.__version__
+
+
+def test_limits_without_a_compiler_say_so(harness, monkeypatch, tmp_path):
+    import limits
+
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(limits.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="no C\\+\\+ compiler found: set CXX"):
+        limits.limits(1)
+
+
+def test_an_operation_is_held_against_its_slower_limit(harness):
+    import ops
+
+    rates = {"fma_avx2": 100.0, "memory_read": 10.0, "amx_bf16": 600.0, "fma_avx512": 200.0}
+
+    def limit(tier, dtype, op="Wo", flops=2e9, size=0.0):
+        return ops.limit({"op": op, "flops": flops, "bytes": size}, tier, dtype, rates)
+
+    assert limit("avx2", "float32") == limit("avx2", "bfloat16", size=0.1e9) == 0.02
+    assert (
+        limit("avx2", "float32", size=1e9) == limit("scalar", "float32", "LayerNorm", 0, 1e9) == 0.1
+    )
+    assert limit("scalar", "float32") is None
+    assert limit("amx", "bfloat16") == limit("amx", "bf16x3") / 3 == limit("amx", "float32") / 6
+    assert limit("amx", "float32", "attention, window") == 0.01
+
+
+def test_operations_are_told_with_their_share(harness, monkeypatch, capsys):
+    import ops
+
+    if why_not_native() is not None:
+        pytest.skip("needs the engine")
+    row = {
+        "op": "Wo",
+        "shape": "1 x 2 x 3",
+        "seconds": 0.04,
+        "spread": 0.1,
+        "flops": 2e9,
+        "bytes": 1e6,
+    }
+    monkeypatch.setattr(
+        ops, "limits", lambda n: {"fma_avx2": {"2": 100.0}, "memory_read": {"2": 10.0}}
+    )
+    monkeypatch.setattr(ops, "operations", lambda *_: [row, row | {"op": "LayerNorm", "flops": 0}])
+    monkeypatch.setattr(sys, "argv", ["ops.py", "--tier", ops.native().tiers()[-1]])
+    ops.main()
+    head, product, rowwise, result = capsys.readouterr().out.splitlines()
+    assert product.split()[-3:] == ["50.0", "0.025", "-"] and rowwise.split()[-1] == "0%"
+    assert json.loads(result)["rows"][1]["share"] == 1e-4 / 0.04

@@ -1,0 +1,257 @@
+"""SentenceEncoder: vectors are the model's, order and batches do not matter, prompts, refusals."""
+
+import copy
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from support.text_folders import model_folder, sentence_folder
+
+import refimpl
+from refimpl.errors import ModelFormatError, TruncationWarning
+from refimpl.reference.pooling import pool
+from refimpl.tasks.batches import in_length_order
+from refimpl.tasks.similarity import SIMILARITIES
+
+pytest.importorskip("tokenizers")
+
+MODELS = "sentence_transformers.models."
+MEAN = (MODELS + "Pooling", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+DENSE = (MODELS + "Dense", {"in_features": 32, "out_features": 12})
+TEXTS = ["a", "a much longer text than the others, of many tokens", "", "two words", "naïve 😀"]
+PROMPTS = {"query": "search: ", "document": None}
+EPS = float(np.finfo(np.float32).eps)
+
+
+def folder_with(tmp_path_factory, *modules, **options):
+    return sentence_folder(tmp_path_factory.mktemp("encoder"), list(modules), **options)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    settings = {"prompts": PROMPTS, "similarity_fn_name": "dot"}
+    return refimpl.SentenceEncoder(folder_with(tmp_path_factory, MEAN, DENSE, settings=settings))
+
+
+def near(a, b):
+    """Batches change summation orders: a few dozen float32 roundings of values of this size."""
+    return a.shape == b.shape and np.abs(a - b).max(initial=0) <= 64 * EPS * np.abs(b).max(
+        initial=1
+    )
+
+
+def test_vectors_are_those_of_the_loaded_model(encoder):
+    model = refimpl.load(encoder.model.folder)
+    for text in TEXTS:
+        ids = encoder.tokenizer.encode(text).ids
+        assert np.array_equal(encoder.encode(text), model([ids])["embeddings"][0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_order_and_batch_size_do_not_matter(encoder, batch_size):
+    one_by_one = np.stack([encoder.encode(text) for text in TEXTS])
+    assert near(encoder.encode(TEXTS, batch_size=batch_size), one_by_one)
+    assert near(encoder.encode(TEXTS[::-1], batch_size=batch_size), one_by_one[::-1])
+
+
+def test_batches_are_longest_first_and_rows_come_back_in_order(encoder):
+    encodings = encoder.tokenizer.encode_batch(["a a", "a", "a a a a", "a a a"])
+    seen = []
+
+    def run(batch):
+        seen.append([len(e) for e in batch])
+        return np.array([[len(e)] for e in batch])
+
+    found = in_length_order(encodings, 3, run, np.empty((0, 1), int), "x", False)
+    assert found[:, 0].tolist() == [4, 3, 6, 5]
+    assert seen == [[6, 5, 4], [3]]
+
+
+def test_shapes_of_results(encoder):
+    assert encoder.dimension == 12
+    assert encoder.encode("a").shape == (12,)
+    assert encoder.encode(["a"]).shape == (1, 12)
+    assert encoder.encode(iter(TEXTS)).shape == (5, 12)
+    assert encoder.encode([]).shape == (0, 12)
+    assert encoder.encode([], truncate_dim=5).shape == (0, 5)
+    assert encoder.encode([]).dtype == encoder.encode("a").dtype == np.float32
+
+
+def test_normalised_vectors_have_length_one_after_the_cut(encoder):
+    whole = encoder.encode(TEXTS)
+    cut = encoder.encode(TEXTS, truncate_dim=5, normalize_embeddings=True)
+    expected = whole[:, :5] / np.linalg.norm(whole[:, :5], axis=1, keepdims=True)
+    assert near(cut, expected)
+
+
+def test_prompts_go_before_the_text(encoder):
+    with_text = encoder.encode("search: a")
+    assert np.array_equal(encoder.encode("a", prompt="search: "), with_text)
+    assert np.array_equal(encoder.encode("a", prompt_name="query"), with_text)
+    assert np.array_equal(encoder.encode("a", prompt="search: ", prompt_name="document"), with_text)
+    assert np.array_equal(encoder.encode_query("a"), with_text)
+    assert np.array_equal(encoder.encode_document("a"), encoder.encode("a"))
+    assert not np.array_equal(encoder.encode("a"), with_text)
+    own = refimpl.SentenceEncoder(encoder.model, default_prompt_name="query")
+    assert np.array_equal(own.encode("a"), with_text)
+    assert np.array_equal(own.encode("a", prompt=""), encoder.encode("a"))
+
+
+@pytest.mark.parametrize("mode", ["mean", "weightedmean"])
+def test_prompt_tokens_are_left_out_of_the_pooling_when_the_folder_says_so(tmp_path_factory, mode):
+    config = {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": False}
+    folder = folder_with(tmp_path_factory, (MODELS + "Pooling", config))
+    encoder = refimpl.SentenceEncoder(folder)
+    ids = encoder.tokenizer.encode("do this: a text").ids
+    hidden = encoder.model.encoder([ids])["last_hidden_state"]
+    skipped = len(encoder.tokenizer.encode("do this: ")) - 1  # [CLS] and the prompt, not [SEP]
+    if mode == "mean":
+        expected = hidden[0, skipped:].mean(axis=0)
+    else:
+        weights = np.arange(1, len(ids) + 1, dtype=np.float32)[skipped:]
+        expected = (hidden[0, skipped:] * weights[:, None]).sum(axis=0) / weights.sum()
+    assert near(encoder.encode("a text", prompt="do this: "), expected)
+
+
+@pytest.mark.parametrize("kind", [None, "masked_lm"])
+def test_folder_without_modules_gets_mean_pooling_and_a_warning(tmp_path, kind):
+    folder = model_folder(tmp_path, kind)
+    with pytest.warns(UserWarning, match=r"no modules.json \(.*\): mean pooling is used") as told:
+        encoder = refimpl.SentenceEncoder(folder)
+    assert [w.filename for w in told] == [__file__]  # the line that asked for it
+    inputs = encoder.tokenizer.pad(encoder.tokenizer.encode_batch(TEXTS))
+    hidden = refimpl.ModernBERT.from_pretrained(folder)(inputs)["last_hidden_state"]
+    assert near(encoder.encode(TEXTS), pool(hidden, inputs["attention_mask"], "mean"))
+
+
+def test_warning_says_where_the_modules_are_missing(tmp_path_factory):
+    alone = folder_with(tmp_path_factory)
+    with pytest.warns(UserWarning, match="modules.json of .* lists the Transformer alone .*mean"):
+        refimpl.SentenceEncoder(alone)
+    bare = refimpl.ModernBERT.from_pretrained(folder_with(tmp_path_factory, MEAN, DENSE))
+    with pytest.warns(UserWarning, match="loaded without the modules in modules.json of .*mean"):
+        refimpl.SentenceEncoder(bare)
+
+
+def test_cut_texts_are_told_and_counted(encoder):
+    with pytest.warns(TruncationWarning, match="1 of 2 texts cut to max_length 5: 3 tokens lost"):
+        vectors, lost = encoder.encode(["a", "a b c d e f"], max_length=5, return_lost=True)
+    assert lost.tolist() == [0, 3]
+    assert near(vectors[1], encoder.encode("a b c"))
+    with pytest.raises(ValueError, match=r"texts\[1\] has 8 tokens"):
+        encoder.encode(["a", "a b c d e f"], max_length=5, truncate="error")
+
+
+def test_folder_settings_are_followed(tmp_path_factory):
+    folder = folder_with(
+        tmp_path_factory, MEAN, settings={"truncate_dim": 9, "default_prompt_name": "document",
+                                          "prompts": {"document": "doc: "}},
+        transformer={"max_seq_length": 6, "do_lower_case": True},
+    )  # fmt: skip
+    encoder = refimpl.SentenceEncoder(folder)
+    assert (encoder.dimension, encoder.max_seq_length) == (9, 6)
+    with pytest.warns(TruncationWarning, match="max_length 6"):
+        long = encoder.encode("A B c d e f g", prompt="")
+    assert np.array_equal(long, encoder.encode("a b c d", prompt="", truncate_dim=9))
+    assert np.array_equal(encoder.encode("a"), encoder.encode("doc: a", prompt=""))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "key"),
+    [
+        ("config_sentence_transformers.json", {"prompts": {"query": 3}}, "prompts"),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, "prompts"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "default_prompt_name"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "x"}, "similarity_fn_name"),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim"),
+        ("config_sentence_transformers.json", {"truncate_dim": True}, "truncate_dim"),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, "max_seq_length"),
+        ("sentence_bert_config.json", {"do_lower_case": 1}, "do_lower_case"),
+    ],
+)
+def test_wrong_settings_are_a_format_error(tmp_path, file, content, key):
+    folder = sentence_folder(tmp_path, [MEAN])
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(ModelFormatError) as caught:
+        refimpl.SentenceEncoder(folder)
+    assert (caught.value.file, caught.value.key) == (str(folder / file), key)
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "error", "said"),
+    [
+        (["a", 3], {}, TypeError, r"texts\[1\] must be a str, not int"),
+        (["a", ("b", "c")], {}, TypeError, r"texts\[1\] must be a str, not tuple"),
+        (3, {}, TypeError, "texts must be a str or a list"),
+        (["a"], {"prompt_name": "x"}, ValueError, "prompt_name 'x' is unknown"),
+        (["a"], {"batch_size": 0}, ValueError, "batch_size must be an int of at least 1"),
+        (["a"], {"truncate_dim": 0}, ValueError, "truncate_dim must be at least 1"),
+        (["a"], {"truncate_dim": 1.5}, TypeError, "truncate_dim must be an int, not float"),
+    ],
+)
+def test_bad_input_is_refused(encoder, texts, options, error, said):
+    with pytest.raises(error, match=said):
+        encoder.encode(texts, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"truncate_dim": 0}, ValueError, "truncate_dim must be at least 1, not 0"),
+        ({"truncate_dim": -5}, ValueError, "truncate_dim must be at least 1, not -5"),
+        ({"truncate_dim": 1.5}, TypeError, "truncate_dim must be an int, not float"),
+        ({"default_prompt_name": "x"}, ValueError, "prompt_name 'x' is unknown; known: "),
+    ],
+)
+def test_bad_defaults_are_refused_at_once(encoder, options, error, said):
+    with pytest.raises(error, match=said):
+        refimpl.SentenceEncoder(encoder.model, **options)
+
+
+@pytest.mark.parametrize("of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_encoder_can_be_copied_and_pickled(encoder, of):
+    assert np.array_equal(of(encoder).encode(TEXTS), encoder.encode(TEXTS))
+
+
+# -- similarity -----------------------------------------------------------------------------------
+
+
+def test_similarities_on_worked_vectors():
+    a, b = np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[4.0, 3.0]])
+    found = {name: f(a, b)[:, 0].tolist() for name, f in SIMILARITIES.items()}
+    assert found["dot"] == [24, 4]
+    assert found["manhattan"] == [-2, -6]
+    eps = 8 * np.finfo(np.float64).eps
+    assert np.abs(np.array(found["cosine"]) - [24 / 25, 4 / 5]).max() <= eps
+    assert np.abs(np.array(found["euclidean"]) - [-(2**0.5), -(18**0.5)]).max() <= 8 * eps
+
+
+def test_similarity_is_the_folders_and_takes_single_vectors(encoder):
+    one, two = encoder.encode(["a", "b"])
+    assert near(encoder.similarity(one, two), np.array([[one @ two]]))
+    assert encoder.similarity(np.stack([one, two]), one).shape == (2, 1)
+    with pytest.raises(ValueError, match="a is 12 wide and b 5"):
+        encoder.similarity(one, two[:5])
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_similarity_of_no_texts_is_empty(name):
+    some = np.ones((2, 3), np.float32)
+    assert SIMILARITIES[name](some[:0], some).shape == (0, 2)
+    assert SIMILARITIES[name](some, some[:0]).shape == (2, 0)
+    assert SIMILARITIES[name](some, some).dtype == np.float32
+
+
+def test_model_that_scores_pairs_is_refused(tmp_path):
+    scores = {"in_features": 32, "out_features": 1, "module_output_name": "scores"}
+    folder = sentence_folder(tmp_path, [MEAN, (MODELS + "Dense", scores)])
+    with pytest.raises(ValueError, match="scores pairs and gives no embeddings; see Reranker"):
+        refimpl.SentenceEncoder(folder)
+
+
+def test_no_warning_for_a_sentence_folder(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refimpl.SentenceEncoder(sentence_folder(tmp_path, [MEAN])).encode(TEXTS)

@@ -1,0 +1,82 @@
+"""The walk in the kit's README, walked: its port is run, judged, mended and judged again.
+
+Every block is taken from the page: `python` is the port, `sh` the commands, `text` what they print
+(its lines must be printed in this order; measured numbers may differ in their digits). Only the
+export is cut to a few cases, so that the walk is quick.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refimpl.verify.truth.cases import CASES
+from refimpl.verify.truth.fixtures import FIXTURES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "refimpl" / "verify" / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FEW = ("one-token", "eight-tokens", "packed", "spans")
+PROGRAMS = {"modernbert": [sys.executable, "-m", "refimpl"], "python": [sys.executable]}
+MEASURED = re.compile(r"\d+\.\d+(e[+-]\d+)?")
+
+
+def run(line, folder):
+    """One line of an sh block: what it prints."""
+    words = shlex.split(line)
+    if "--export" in words:
+        words += [word for name in FEW for word in ("--case", name)]
+    done = subprocess.run(
+        [*PROGRAMS.get(words[0], words[:1]), *words[1:]],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    judged = "--dump" in words  # ends with 1 when the port is wrong
+    assert done.returncode == 0 or (judged and done.returncode == 1), done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """[(output so far of the sh block before, text block)] and the folder."""
+    folder = tmp_path_factory.mktemp("walk")
+    printed, seen = "", []
+    for language, block in BLOCKS:
+        if language == "python":
+            (folder / "port.py").write_text(block, encoding="utf-8")
+        elif language == "sh":
+            printed = "".join(run(line, folder) for line in block.splitlines())
+        else:
+            seen.append((printed, block))
+    return folder, seen
+
+
+def test_the_commands_print_what_the_page_says(walked):
+    _, seen = walked
+    assert len(seen) == 3
+    for printed, block in seen:
+        lines = [MEASURED.sub("#", line).split() for line in printed.splitlines()]
+        at = 0
+        for line in block.splitlines():
+            wanted = MEASURED.sub("#", line).split()
+            assert wanted in lines[at:], f"{line!r} is not printed (any more) after line {at}"
+            at += lines[at:].index(wanted) + 1
+
+
+def test_the_report_page_is_written(walked):
+    folder, _ = walked
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "layers.1.attention" in page
+
+
+def test_numbers_and_links_of_the_page_hold():
+    assert f"{len(CASES)}" == "18" and "eighteen inputs" in PAGE
+    assert len(FIXTURES) == 8 and "eight small models" in PAGE
+    for target in re.findall(r"\]\(([\w./]+)\)", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)):
+        assert (ROOT / "refimpl" / "verify" / target).exists(), target
