@@ -1,7 +1,7 @@
 /* ModernBERT in one C file: the whole forward pass in float32, plain loops, libc and libm only.
  *
- * Written from the published semantics, behind the interface of refimpl/verify/port.h:
- *     cc -O2 -shared -fPIC -I refimpl/verify tests/ports/port.c -o libport.so -lm
+ * Written from the published semantics, behind the interface of refimpl/verify/ports/port.h:
+ *     cc -O2 -shared -fPIC -I refimpl/verify/ports tests/ports/port.c -o libport.so -lm
  * Planted mistakes, one per build: -DBUG_WINDOW (local_attention keys on EACH side), -DBUG_GELU
  * (tanh GELU for erf), -DBUG_CRASH, -DBUG_HANG, -DBUG_MEMORY, -DBUG_SHAPE, -DBUG_STALE (a buffer
  * that is not cleared between calls). -DNO_PLAN leaves out what is optional.

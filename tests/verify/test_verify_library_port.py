@@ -22,7 +22,7 @@ from refimpl.verify.truth.compare import compare
 from refimpl.verify.truth.passes import trace
 
 HERE = Path(__file__).parents[1]
-HEADERS = Path(refimpl.verify.__file__).parent
+HEADERS = Path(refimpl.verify.__file__).parent / "ports"
 NAMES = ("padding-mixed", "packed", "positions-left", "mean-65", "spans")
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
