@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ModelFormatError
+from ..reference.ops import ACTIVATIONS
+from ..reference.pooling import POOLINGS, named
 from ..reference.sentence import (
-    POOLING_MODES,
     SIMILARITIES,
     Dense,
     LayerNorm,
@@ -24,6 +25,7 @@ from ..reference.sentence import (
     Pooling,
     SentenceHead,
     Settings,
+    activation_of,
 )
 from .strictjson import read_json
 
@@ -33,23 +35,9 @@ TRANSFORMER_FILE = "sentence_bert_config.json"
 EMBEDDING = "sentence_embedding"
 # Prompt names that every sentence-transformers model has, filled in or not.
 DEFAULT_PROMPTS = ("query", "document")
-FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-# Class path of torch -> name in ops.ACTIVATIONS.
-ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": "linear",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.modules.activation.GELU": "gelu",
-    "torch.nn.modules.activation.ReLU": "relu",
-    "torch.nn.modules.activation.SiLU": "silu",
-    "torch.nn.modules.activation.Sigmoid": "sigmoid",
-}
+# Key of an older file -> mode of a newer one.
+FLAGS = {flag: POOLINGS[name].sentence for flag, name in named("flag").items()}
+TORCH_CLASSES = [row.torch for row in ACTIVATIONS.values() if row.torch]
 
 
 class Entry:
@@ -213,15 +201,15 @@ def _read_pooling(entry: Entry) -> Pooling:
         kind = str if isinstance(entry.values["pooling_mode"], str) else list
         given = entry.get("pooling_mode", kind)
         modes = (given,) if kind is str else tuple(given)
-    if not modes or any(mode not in POOLING_MODES for mode in modes):
-        raise entry.refuse("pooling_mode", f"supported: {', '.join(POOLING_MODES)}")
+    if not modes or any(mode not in named("sentence") for mode in modes):
+        raise entry.refuse("pooling_mode", f"supported: {', '.join(named('sentence'))}")
     old, new = "word_embedding_dimension", "embedding_dimension"
     dimension = entry.get(old if old in entry.values else new, int)
     return Pooling(dimension, modes, entry.get("include_prompt", bool, True))
 
 
 def _write_pooling(module: Pooling) -> dict[str, Any]:
-    if tuple(mode for mode in POOLING_MODES if mode in module.modes) != module.modes:
+    if tuple(mode for mode in named("sentence") if mode in module.modes) != module.modes:
         return {  # an order of its own, which flags cannot say
             "embedding_dimension": module.dimension,
             "pooling_mode": list(module.modes),
@@ -237,8 +225,9 @@ def _write_pooling(module: Pooling) -> dict[str, Any]:
 
 def _read_dense(entry: Entry) -> Dense:
     path = entry.get("activation_function", str, "torch.nn.modules.activation.Tanh")
-    if path not in ACTIVATIONS:
-        raise entry.refuse("activation_function", f"supported: {', '.join(ACTIVATIONS)}")
+    activation = activation_of(path)
+    if activation is None:
+        raise entry.refuse("activation_function", f"supported: {', '.join(TORCH_CLASSES)}")
     if entry.get("module_input_name", str, EMBEDDING) != EMBEDDING:
         raise entry.refuse("module_input_name", f"supported: {EMBEDDING}")
     output = entry.get("module_output_name", str, EMBEDDING)
@@ -250,18 +239,23 @@ def _read_dense(entry: Entry) -> Dense:
         entry.get("in_features", int),
         entry.get("out_features", int),
         entry.get("bias", bool, True),
-        ACTIVATIONS[path],
+        activation,
         output == "scores",
     )
 
 
 def _write_dense(module: Dense) -> dict[str, Any]:
-    paths = {name: path for path, name in ACTIVATIONS.items()}
+    path = ACTIVATIONS[module.activation].torch
+    if path is None:
+        raise ValueError(
+            f"activation {module.activation!r} of a Dense has no class in torch that a file could "
+            f"name; those with one: {', '.join(TORCH_CLASSES)}"
+        )
     return {
         "in_features": module.in_features,
         "out_features": module.out_features,
         "bias": module.bias,
-        "activation_function": paths[module.activation],
+        "activation_function": path,
         **({"module_output_name": "scores"} if module.scores else {}),
     }
 

@@ -20,7 +20,7 @@ from ..reference import ops as equations
 from ..reference.config import ModernBertConfig
 from ..reference.encoder import Params, Tap, no_tap
 from ..reference.params import Shapes, linear_shapes
-from ..reference.pooling import pool, weighted_sum
+from ..reference.pooling import named, pool, weighted_sum
 from .families import FAMILY_OUTPUTS, Outputs, compare_embeddings
 from .options import HeadOptions, resolve_options
 from .task_config import FIXED_CLASSES, POOLED_FAMILIES, NLPTaskConfig
@@ -176,7 +176,7 @@ class NLPHead:
         """hidden [rows, seq, width] -> [rows, width]; "last" is the last real token."""
         how = self.options.pooling_type
         if how != "attention":
-            return pool(hidden, mask, "lasttoken" if how == "last" else str(how))
+            return pool(hidden, mask, named("head")[str(how)])
         real = np.ones(hidden.shape[:2], bool) if mask is None else mask != 0
         safe = np.where(real[..., None], hidden, hidden.dtype.type(0))
         scores = np.tanh(self._linear(params, "pooling.attention", safe, ops))

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..reference.config import ACTIVATION_NAMES
+from ..reference.ops import ACTIVATIONS
+from ..reference.pooling import named
 from .task_config import POOLED_FAMILIES, NLPTaskConfig
 
 # Poolings of the configurable heads; "attention" has parameters, the others are in pooling.py.
-HEAD_POOLINGS = ("cls", "mean", "max", "last", "attention")
+HEAD_POOLINGS = (*named("head"), "attention")
 SIMILARITIES = ("cosine", "dot", "learned")
 
 
@@ -68,8 +69,8 @@ def resolve_options(task: NLPTaskConfig, input_dim: int, given: Mapping[str, Any
             known = ", ".join(SIMILARITIES)
             raise ValueError(f"similarity_function is {o.similarity_function!r}; known: {known}")
     o = replace(o, intermediate_size=_width(task, o, input_dim))
-    if o.activation_type not in ACTIVATION_NAMES:
-        options = ", ".join(ACTIVATION_NAMES)
+    if o.activation_type not in ACTIVATIONS:
+        options = ", ".join(ACTIVATIONS)
         raise ValueError(f"activation_type is {o.activation_type!r}; supported: {options}")
     if not isinstance(o.norm_eps, (int, float)) or not o.norm_eps > 0:
         raise ValueError(f"norm_eps is {o.norm_eps!r}; it must be a positive number")

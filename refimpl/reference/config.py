@@ -18,11 +18,10 @@ from dataclasses import replace as dataclass_replace
 from types import MappingProxyType
 from typing import Any
 
+from .ops import ACTIVATIONS
+from .pooling import named
+
 FULL, SLIDING = "full_attention", "sliding_attention"
-ACTIVATION_NAMES = (
-    "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "silu", "swish", "relu", "tanh",
-    "sigmoid", "linear",
-)  # fmt: skip
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "tiny": MappingProxyType(dict(
@@ -397,8 +396,8 @@ def _check(c: ModernBertConfig) -> None:
         if not 0 <= getattr(c, name) < 1:
             raise ValueError(f"{name} is {getattr(c, name)}; it must be in [0, 1)")
     for name in ("hidden_activation", "classifier_activation"):
-        if getattr(c, name) not in ACTIVATION_NAMES:
-            options = ", ".join(ACTIVATION_NAMES)
+        if getattr(c, name) not in ACTIVATIONS:
+            options = ", ".join(ACTIVATIONS)
             raise ValueError(f"{name} is {getattr(c, name)!r}; supported: {options}")
     if c.hidden_size % c.num_attention_heads or c.head_dim % 2:
         raise ValueError(
@@ -413,8 +412,10 @@ def _check(c: ModernBertConfig) -> None:
             f"layer_types has {len(c.layer_types)} entries for num_hidden_layers "
             f"{c.num_hidden_layers}"
         )
-    if c.classifier_pooling not in ("cls", "mean"):
-        raise ValueError(f"classifier_pooling is {c.classifier_pooling!r}; supported: cls, mean")
+    if c.classifier_pooling not in (poolings := named("classifier")):
+        raise ValueError(
+            f"classifier_pooling is {c.classifier_pooling!r}; supported: {', '.join(poolings)}"
+        )
     if c.problem_type not in (None, "regression", "single_label_classification",
                               "multi_label_classification"):  # fmt: skip
         raise ValueError(

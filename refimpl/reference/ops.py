@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -70,26 +71,37 @@ def silu(x: Array) -> Array:
     return x * sigmoid(x)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": gelu,
-    "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
-    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
-    "silu": silu,
-    "swish": silu,
-    "relu": lambda x: np.maximum(x, 0.0),
-    "tanh": np.tanh,
-    "sigmoid": sigmoid,
-    "linear": lambda x: x,
+@dataclass(frozen=True)
+class Activation:
+    """A row of ACTIVATIONS: the function, and the torch class that is it without arguments, as
+    sentence-transformers' files name it; None where there is none."""
+
+    function: Callable[[Array], Array]
+    torch: str | None = None
+
+
+# By Hugging Face's names. The only list of activations: configs, heads, files and messages read it.
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": Activation(gelu, "torch.nn.modules.activation.GELU"),
+    "gelu_new": Activation(gelu_tanh),
+    "gelu_pytorch_tanh": Activation(gelu_tanh),
+    "quick_gelu": Activation(lambda x: x * sigmoid(1.702 * x)),
+    "silu": Activation(silu, "torch.nn.modules.activation.SiLU"),
+    "swish": Activation(silu),
+    "relu": Activation(lambda x: np.maximum(x, 0.0), "torch.nn.modules.activation.ReLU"),
+    "tanh": Activation(np.tanh, "torch.nn.modules.activation.Tanh"),
+    "sigmoid": Activation(sigmoid, "torch.nn.modules.activation.Sigmoid"),
+    "linear": Activation(lambda x: x, "torch.nn.modules.linear.Identity"),
 }
 
 
 def activate(x: Array, name: str) -> Array:
-    """ACTIVATIONS[name](x) elementwise, in blocks that stay in cache. x of any shape."""
+    """ACTIVATIONS[name] of x elementwise, in blocks that stay in cache. x of any shape."""
+    function = ACTIVATIONS[name].function
     flat, out = x.reshape(-1), np.empty(x.size, x.dtype)
     for start in range(0, x.size, ELEMENTWISE_BLOCK):
         block = slice(start, start + ELEMENTWISE_BLOCK)
-        out[block] = ACTIVATIONS[name](flat[block])
+        out[block] = function(flat[block])
     return out.reshape(x.shape)
 
 

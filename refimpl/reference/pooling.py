@@ -11,6 +11,7 @@ Not here: prediction heads, dense layers and normalisation (heads.py, sentence.p
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -76,15 +77,44 @@ def maximum(hidden: np.ndarray, visible: np.ndarray, position: np.ndarray) -> np
     return np.where(visible.any(axis=1, keepdims=True), best, hidden.dtype.type(0))
 
 
-POOLINGS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "cls": cls,
-    "first_token": first_token,
-    "lasttoken": lasttoken,
-    "mean": mean,
-    "mean_sqrt_len_tokens": mean_sqrt_len_tokens,
-    "weightedmean": weightedmean,
-    "max": maximum,
+@dataclass(frozen=True)
+class Mode:
+    """A row of POOLINGS: the function, and what others call it, "" where they do not have it.
+
+    classifier: Hugging Face's `classifier_pooling`. sentence: sentence-transformers'
+    `pooling_mode`; flag: the key of its older files, which is true where the mode is on. head:
+    `pooling_type` of the configurable heads.
+    """
+
+    function: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    classifier: str = ""
+    sentence: str = ""
+    flag: str = ""
+    head: str = ""
+
+
+# The only list of poolings, in the order in which sentence-transformers joins several: configs,
+# heads, files and messages read it.
+POOLINGS: dict[str, Mode] = {
+    "cls": Mode(cls, classifier="cls", head="cls"),
+    "first_token": Mode(first_token, sentence="cls", flag="pooling_mode_cls_token"),
+    "max": Mode(maximum, sentence="max", flag="pooling_mode_max_tokens", head="max"),
+    "mean": Mode(mean, "mean", "mean", "pooling_mode_mean_tokens", "mean"),
+    "mean_sqrt_len_tokens": Mode(
+        mean_sqrt_len_tokens,
+        sentence="mean_sqrt_len_tokens",
+        flag="pooling_mode_mean_sqrt_len_tokens",
+    ),
+    "weightedmean": Mode(
+        weightedmean, sentence="weightedmean", flag="pooling_mode_weightedmean_tokens"
+    ),
+    "lasttoken": Mode(lasttoken, sentence="lasttoken", flag="pooling_mode_lasttoken", head="last"),
 }
+
+
+def named(by: str) -> dict[str, str]:
+    """Name in a column of POOLINGS -> name of its row, in the table's order."""
+    return {getattr(mode, by): name for name, mode in POOLINGS.items() if getattr(mode, by)}
 
 
 def pool(
@@ -119,4 +149,4 @@ def pool(
 
     visible = mask != 0
     position = np.arange(1, mask.shape[1] + 1)[None, :] - visible.argmax(axis=1)[:, None]
-    return POOLINGS[how](hidden, visible & (position > prompt_length), position)
+    return POOLINGS[how].function(hidden, visible & (position > prompt_length), position)

@@ -19,12 +19,10 @@ from . import ops as equations
 from .config import ModernBertConfig
 from .encoder import Params, Tap, no_tap
 from .params import Shapes, linear_shapes
-from .pooling import pool
+from .pooling import named, pool
 
 Array = np.ndarray
 
-# In the order in which several of them are joined when a file only has one flag for each.
-POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 LAYER_NORM_EPS = 1e-5  # torch.nn.LayerNorm's default; the files do not say
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 NORMALIZE_FLOOR = 1e-12  # torch.nn.functional.normalize's default
@@ -32,7 +30,10 @@ NORMALIZE_FLOOR = 1e-12  # torch.nn.functional.normalize's default
 
 @dataclass(frozen=True)
 class Pooling:
-    """Token vectors [batch, seq, dimension] to one vector; several modes are concatenated."""
+    """Token vectors [batch, seq, dimension] to one vector; several modes are concatenated.
+
+    modes: names of pooling.py's column `sentence`, whose cls is the first visible token.
+    """
 
     dimension: int
     modes: tuple[str, ...] = ("mean",)
@@ -175,9 +176,18 @@ def pooled(
     hidden: Array, attention_mask: Array | None, modes: tuple[str, ...], prompt_length: int = 0
 ) -> Array:
     """[batch, seq, hidden] -> [batch, len(modes) * hidden]; cls is the first visible token."""
-    hows = ["first_token" if mode == "cls" else mode for mode in modes]
-    parts = [pool(hidden, attention_mask, how, prompt_length=prompt_length) for how in hows]
+    rows = named("sentence")
+    parts = [pool(hidden, attention_mask, rows[m], prompt_length=prompt_length) for m in modes]
     return np.concatenate(parts, axis=-1)
+
+
+def activation_of(torch_class: str) -> str | None:
+    """The row of ops.ACTIVATIONS that a class path of torch names, where it is or as torch.nn has
+    it; None for any other path."""
+    for name, row in equations.ACTIVATIONS.items():
+        if row.torch and torch_class in (row.torch, f"torch.nn.{row.torch.rpartition('.')[2]}"):
+            return name
+    return None
 
 
 def normalize(x: Array) -> Array:

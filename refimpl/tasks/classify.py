@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..reference.config import ModernBertConfig
-from .task import TextTask, as_list, check_top_k, flagged, sigmoid, softmax
+from ..reference.ops import sigmoid
+from .task import TextTask, as_list, check_top_k, flagged, softmax
 
 TextOrPair = str | Mapping[str, str]
 """A text, or {"text": ..., "text_pair": ...}."""

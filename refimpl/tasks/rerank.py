@@ -16,7 +16,8 @@ import numpy as np
 from ..errors import ModelFormatError
 from ..models.model import ModernBERT
 from ..models.task_model import ModernBERTForTask
-from ..reference.sentence import Dense, SentenceHead
+from ..reference.ops import ACTIVATIONS
+from ..reference.sentence import Dense, SentenceHead, activation_of
 from ..text.tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .embed import settings_of
@@ -27,20 +28,12 @@ from .task import (
     flagged,
     head_limit,
     open_model,
-    sigmoid,
     softmax,
     tokenizer_of,
 )
 
 Array = np.ndarray
 Activation = Callable[[Array], Array]
-
-# By the last part of the class path that a folder names.
-ACTIVATIONS: Mapping[str, Activation] = {
-    "Sigmoid": sigmoid,
-    "Identity": lambda logits: logits,
-    "Tanh": np.tanh,
-}
 
 
 class Reranker:
@@ -156,15 +149,16 @@ class Reranker:
         ):
             if name is None:
                 continue
-            if str(name).rpartition(".")[2] not in ACTIVATIONS:
-                known = ", ".join(ACTIVATIONS)
+            row = activation_of(str(name))
+            if row is None:
+                known = ", ".join(row.torch for row in ACTIVATIONS.values() if row.torch)
                 raise ModelFormatError(
                     f"activation {name!r} is none of {known}; pass activation_fn=",
                     file=str(self.model.folder),
                     key="activation_fn",
                 )
-            return ACTIVATIONS[str(name).rpartition(".")[2]]
-        return ACTIVATIONS["Sigmoid" if self.num_labels == 1 else "Identity"]
+            return ACTIVATIONS[row].function
+        return ACTIVATIONS["sigmoid" if self.num_labels == 1 else "linear"].function
 
 
 def _scores_of(model: ModernBERT) -> tuple[str, int]:

@@ -36,6 +36,7 @@ from refimpl.backends.engine import Engine
 from refimpl.files.bfloat16 import to_bits, widen
 from refimpl.reference.config import ModernBertConfig
 from refimpl.reference.encoder import encode
+from refimpl.reference.ops import ACTIVATIONS
 from refimpl.reference.taps import record
 
 every_tier = pytest.mark.parametrize("tier", tiers())
@@ -539,7 +540,10 @@ OPS: dict[str, tuple[Callable[[], int], str]] = {
         lambda: lib.modernbert_op_linear_glu(S, F, b"gelu", 1, 3, 1, P, P, 0, N, 1, 1, P), "even"
     ),
     "norm of 0": (lambda: lib.modernbert_op_layer_norm(S, F, 1, 0, P, P, N, 1, P), "is 0"),
-    "activation": (lambda: lib.modernbert_op_glu(S, F, b"mish", 1, 1, P, P), "'mish' is unknown"),
+    "activation": (
+        lambda: lib.modernbert_op_glu(S, F, b"mish", 1, 1, P, P),
+        f"'mish' is unknown; supported: {', '.join(ACTIVATIONS)}",
+    ),
     "no activation": (lambda: lib.modernbert_op_glu(S, F, N, 1, 1, P, P), "NULL"),
     "odd head": (lambda: lib.modernbert_op_rope(S, F, 1, 1, 3, P, P, P, P), "even"),
     "no values": (lambda: lib.modernbert_op_attention(S, F, 1, 1, 2, -1, P, P, N, N, P), "NULL"),

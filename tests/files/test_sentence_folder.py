@@ -167,7 +167,7 @@ BROKEN: list[tuple[str, str, dict, str, str]] = [
     ("pooling without width", "1_Pooling/config.json", {"word_embedding_dimension": ...},
      "embedding_dimension", "missing"),
     ("unknown activation", "2_Dense/config.json", {"activation_function": "torch.nn.Mish"},
-     "activation_function", "supported: torch.nn.modules.linear.Identity"),
+     "activation_function", "torch.nn.modules.linear.Identity"),
     ("dense on tokens", "2_Dense/config.json", {"module_input_name": "token_embeddings"},
      "module_input_name", "sentence_embedding"),
     ("dense elsewhere", "2_Dense/config.json", {"module_output_name": "x"},

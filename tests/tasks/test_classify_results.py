@@ -5,8 +5,9 @@ import pytest
 from support.text_folders import model_folder
 
 import refimpl
+from refimpl.reference.ops import sigmoid
 from refimpl.tasks.classify import FUNCTIONS, default_function, ranked
-from refimpl.tasks.task import sigmoid, softmax
+from refimpl.tasks.task import softmax
 
 pytest.importorskip("tokenizers")
 
