@@ -16,10 +16,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.broken_safetensors import (
+    ENTRIES,
+    HEADERS,
+    MUTATIONS,
+    TEXTS,
+    file_of,
+    mutated,
+    raw_file,
+)
+from support.broken_safetensors import with_entry as entry_with
 from support.c_interface import BAD_FILE, Failed, Model, input_of
 from support.folders import Params, change_json, change_tensors, make_folder
-from test_safetensors_reading import ENTRIES, HEADERS, MUTATIONS, TEXTS, file_of, mutated, raw_file
-from test_safetensors_reading import with_entry as entry_with
 
 from refimpl.backends.engine import Engine
 from refimpl.errors import ModelFormatError

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import bounded
 from support.cases import unit
+from support.dense_attention import assert_within, naive
 from support.native import SIZES, extension, misplaced, tiers
-from test_ops_attention import assert_within, naive
 
 from refimpl.reference import ops
 

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from test_verify_export import read_safetensors, verdict
+from support.kit_reader import read_safetensors, verdict
 
 from refimpl.verify.truth.cases import case
 from refimpl.verify.truth.export import export
