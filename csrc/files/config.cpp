@@ -16,6 +16,22 @@ constexpr std::uint64_t kMaxSize = std::uint64_t{1} << 31;
 // As good as no window, and far from overflow.
 constexpr std::uint64_t kMaxWindow = std::uint64_t{1} << 40;
 
+// Keys that are supported only where they do nothing: null, or the value of that kind that is empty or
+// false. As NEUTRAL of refimpl/reference/config_keys.py.
+enum class Neutral { only_null, no, empty_object };
+constexpr struct {
+  const char* key;
+  Neutral value;
+  const char* why;
+} kNeutral[] = {{"quantization_config", Neutral::empty_object, "quantised weights are not supported"},
+                {"pruned_heads", Neutral::empty_object, "heads that are left out are not supported"},
+                {"is_decoder", Neutral::no, "a causal mask is not supported"},
+                {"is_encoder_decoder", Neutral::no, "a decoder is not supported"},
+                {"add_cross_attention", Neutral::no, "cross-attention is not supported"},
+                {"cross_attention_hidden_size", Neutral::only_null, "cross-attention is not supported"},
+                {"tie_encoder_decoder", Neutral::no, "a decoder is not supported"},
+                {"causal_mask", Neutral::no, "a causal mask is not supported"}};
+
 // Python's idea of nothing: null, false, 0, "", [], {}.
 bool falsy(const Json& value) {
   if (const bool* flag = value.get<bool>()) return !*flag;
@@ -40,6 +56,17 @@ class Reader {
     if (const Json* type = values_.find("model_type"))
       if (const std::string* name = type->get<std::string>(); !name || *name != "modernbert")
         refuse("model_type", *type, "this reads 'modernbert'");
+
+    for (const auto& key : kNeutral) {
+      const Json* value = given(key.key);
+      if (!value) continue;
+      const bool* flag = value->get<bool>();
+      const Json::Object* object = value->get<Json::Object>();
+      if (!(key.value == Neutral::no && flag && !*flag) && !(key.value == Neutral::empty_object && object && object->empty()))
+        refuse(key.key, *value, key.why);
+    }
+    if (const Json* extra = values_.find("extra"); extra && !extra->get<Json::Object>())
+      refuse("extra", *extra, "it maps keys of the file to values");
 
     Config c{};
     const std::vector<bool> full = full_layers();

@@ -32,6 +32,19 @@ Json read_object_or_list(const std::string& file, bool object) {
   return value;
 }
 
+// sentence_transformers.{models,base.modules,sentence_transformer.modules}[.file].Transformer
+bool is_transformer(const std::string& path) {
+  const std::string last = ".Transformer";
+  for (const std::string place : {"models", "base.modules", "sentence_transformer.modules"}) {
+    const std::string first = "sentence_transformers." + place;
+    if (!starts(path, first) || path.size() < first.size() + last.size()) continue;
+    const std::string file = path.substr(first.size(), path.size() - first.size() - last.size());
+    const bool word = file.empty() || (file.size() > 1 && file[0] == '.' && file.find('.', 1) == std::string::npos);
+    if (word && path.compare(path.size() - last.size(), last.size(), last) == 0) return true;
+  }
+  return false;
+}
+
 // Where config.json and weights are: the folder, or the first module's that modules.json names.
 std::string transformer_folder(const std::string& folder) {
   const std::string file = join(folder, "modules.json");
@@ -43,8 +56,8 @@ std::string transformer_folder(const std::string& folder) {
   const std::string* type_name = type ? type->get<std::string>() : nullptr;
   const std::string* place = path ? path->get<std::string>() : nullptr;
   if (!type_name || !place) throw FormatError(file, "its first module must have a type and a path");
-  const std::string name = type_name->substr(type_name->rfind('.') + 1);  // all of it without a dot
-  if (name != "Transformer") throw FormatError(file, "type", kNoOffset, "the first module must be the Transformer");
+  if (!is_transformer(*type_name))
+    throw FormatError(file, "type", kNoOffset, "the first module must be sentence-transformers' own Transformer");
   const bool leaves = starts(*place, "/") || ("/" + *place + "/").find("/../") != std::string::npos;
   if (leaves || place->find('\0') != std::string::npos)
     throw FormatError(file, "path", kNoOffset, "it must stay inside the folder");
@@ -96,11 +109,23 @@ std::vector<FileTensor> read_weights(const std::string& root, std::vector<std::u
 
 // -- names ----------------------------------------------------------------------------------------
 
-// A wrapper's `model.`, then `bert.`, then `encoder.layers.` of the original training code.
+// A wrapper's `model.`, then `bert.`, then `encoder.layers.` of the original training code; before and
+// after the first, what torch.compile and data-parallel wrappers add.
 std::string plain_name(const std::string& key) {
   std::string name = key;
-  for (const std::string prefix : {"model.", "bert."})
-    if (starts(name, prefix)) name.erase(0, prefix.size());
+  const auto strip = [&](const std::string& prefix) {
+    const bool there = starts(name, prefix);
+    if (there) name.erase(0, prefix.size());
+    return there;
+  };
+  const auto unwrap = [&] {
+    while (strip("_orig_mod.") || strip("module.")) {
+    }
+  };
+  unwrap();
+  strip("model.");
+  unwrap();
+  strip("bert.");
   return starts(name, "encoder.layers.") ? name.substr(std::strlen("encoder.")) : name;
 }
 

@@ -217,13 +217,12 @@ class Parser {
     }
     p_ = q;
     const std::string text(first, q);
-    if (q != whole_end || text == "-0") {
+    const bool long_one = static_cast<std::size_t>(q - digits) > kMaxJsonDigits;
+    if (q != whole_end || text == "-0" || long_one) {
       const double value = to_double(text);
       if (!std::isfinite(value)) refuse(text.substr(0, 40) + " is beyond float64", first);
       return {value};
     }
-    if (static_cast<std::size_t>(q - digits) > kMaxJsonDigits)
-      refuse("the number " + text.substr(0, 40) + " is too long", first);
     std::uint64_t magnitude = 0;
     for (const unsigned char* d = digits; d < q; ++d) magnitude = magnitude * 10 + (*d - '0');
     return {JsonInteger{negative, magnitude}};

@@ -16,7 +16,7 @@ namespace refimpl {
 constexpr std::size_t kMaxJsonBytes = 100'000'000;  // the cap of a safetensors header
 constexpr std::size_t kMaxJsonValues = std::size_t{1} << 22;
 constexpr int kMaxJsonDepth = 128;
-constexpr std::size_t kMaxJsonDigits = 19;  // of 2**63; every such number fits in 64 bits
+constexpr std::size_t kMaxJsonDigits = 19;  // of 2**63; such a number fits in 64 bits, a longer one is a double
 
 struct JsonInteger {
   bool negative;

@@ -17,12 +17,12 @@ import re
 import shutil
 from pathlib import Path
 
-from ..errors import HubError, MissingExtraError, ModelFormatError
-from .strictjson import read_json
+from ..errors import HubError, MissingExtraError
 
 Folder = str | os.PathLike[str]
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
 PATTERNS = ["*.json", "*.safetensors", "*.txt"]  # tokenizers are json or text
@@ -98,20 +98,18 @@ def _snapshot(repository: Path, revision: str) -> Path | None:
 
 
 def _lack(snapshot: Path) -> str | None:
-    """What an interrupted or partial download has left out, or None."""
+    """What an interrupted or partial download has left out, or None.
+
+    By the names that shards have; what the index says is for the reader, who opens it once.
+    """
     if not any((snapshot / name).is_file() for name in ("config.json", "modules.json")):
         return "there without its config.json"
-    try:
-        wanted = {
-            index.parent / str(shard)
-            for index in snapshot.rglob("*.safetensors.index.json")
-            for shard in dict(read_json(index).get("weight_map", {})).values()
-        }
-    except (ModelFormatError, TypeError, ValueError):
-        return None  # a wrong index is the reader's to refuse, with file and key
-    missing = sorted(str(path.relative_to(snapshot)) for path in wanted if not path.is_file())
-    if missing or not any(snapshot.rglob("*.safetensors")):
-        return f"there without its weights ({', '.join(missing[:3]) or 'model.safetensors'})"
+    weights = list(snapshot.rglob("*.safetensors"))
+    shards = [found for path in weights if (found := SHARD.fullmatch(path.name))]
+    wanted = {f"{s[1]}-{i:05d}-of-{s[2]}" for s in shards for i in range(1, int(s[2]) + 1)}
+    missing = sorted(wanted - {path.stem for path in weights if path.is_file()})
+    if missing or not weights:
+        return f"there without its weights ({', '.join(missing[:3]) or 'model'}.safetensors)"
     return None
 
 

@@ -1,16 +1,15 @@
-"""sentence-transformers folders: modules.json and what it names, read and written.
+"""The files of a sentence-transformers folder: what their keys mean, and how they are written.
 
-Reads both generations: class paths (the last part counts), 1_Pooling/config.json with one flag per
-mode or with `pooling_mode`. Promise: a module, an activation or a key that changes numbers and is
-not known is a ModelFormatError with its file, never ignored. Writes the older generation where it
-can say it, which all versions read. Long because each file of such a folder has its reader and its
-writer side by side.
+Reads both generations: 1_Pooling/config.json with one flag per mode or with `pooling_mode`.
+Promise: a module, an activation or a key that is not known, and not known to be harmless, is a
+ModelFormatError with its file, never ignored. Writes the older generation where it can say it,
+which all versions read. Long because each file of such a folder has its reader and its writer side
+by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import ModelFormatError
@@ -27,80 +26,69 @@ from ..reference.sentence import (
     Settings,
     activation_of,
 )
-from .strictjson import read_json
+from .entry import Entry
+from .folder import CONFIG, MODULES_FILE, ModelFolder
 
-MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 TRANSFORMER_FILE = "sentence_bert_config.json"
 EMBEDDING = "sentence_embedding"
 # Prompt names that every sentence-transformers model has, filled in or not.
 DEFAULT_PROMPTS = ("query", "document")
+KINDS = ("SentenceTransformer", "CrossEncoder")
+# Keys of config_sentence_transformers.json that say nothing about the numbers of a float32 model.
+HARMLESS_SETTINGS = {
+    "__version__": "what the folder was written with",
+    "requirements": "versions that sentence-transformers asks for",
+    "keep_in_fp32_modules": "parts that stay float32 where the rest is float16; here all is",
+}
+# Keys of sentence_bert_config.json that hold a length.
+LENGTHS = ("max_seq_length", "query_length", "document_length")
+# ... that are supported only where they do nothing: those values, and why not others.
+NEUTRAL_IN_TRANSFORMER: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "transformer_task": (
+        ("feature-extraction", "sequence-classification"),
+        "supported: feature-extraction, sequence-classification",
+    ),
+    "module_output_name": (
+        ("token_embeddings", "scores"),
+        "supported: token_embeddings, scores",
+    ),
+    "query_expansion": ((), "queries that are padded with tokens to score are not supported"),
+    "processing_kwargs": (({},), "arguments of the tokenizer's call are not supported"),
+    "tokenizer_args": (({},), NO_ARGUMENTS := "arguments that override a file are not supported"),
+    "processor_kwargs": (({},), NO_ARGUMENTS),
+    "config_args": (({},), NO_ARGUMENTS),
+    "config_kwargs": (({},), NO_ARGUMENTS),
+}
+HARMLESS_IN_TRANSFORMER = {
+    "unpad_inputs": "how padding is left out, which changes no vector",
+    "model_args": "how torch loads and runs the model: dtype, attention kernel, device",
+    "model_kwargs": "the same, as newer files spell it",
+}
+
 # Key of an older file -> mode of a newer one.
 FLAGS = {flag: POOLINGS[name].sentence for flag, name in named("flag").items()}
 TORCH_CLASSES = [row.torch for row in ACTIVATIONS.values() if row.torch]
 
 
-class Entry:
-    """One json object being read: values by key with their type, and every key accounted for."""
-
-    def __init__(self, file: Path, values: dict[str, Any]) -> None:
-        self.file, self.values, self.taken = file, values, set[str]()
-
-    def get(self, key: str, kind: type, default: Any = ...) -> Any:
-        """values[key], which must be of that type (null when the default is None)."""
-        self.taken.add(key)
-        value = self.values.get(key, default)
-        if value is ...:
-            raise ModelFormatError("this key is missing", file=self.file, key=key)
-        if value is not default and type(value) is not kind:
-            raise self.refuse(key, f"it must be of type {kind.__name__}")
-        return value
-
-    def refuse(self, key: str, wanted: str) -> ModelFormatError:
-        value = repr(self.values.get(key))[:80]
-        return ModelFormatError(f"is {value}; {wanted}", file=self.file, key=key)
-
-    def finish(self) -> None:
-        """ModelFormatError when a key was not asked for."""
-        for key in self.values:
-            if key not in self.taken:
-                known = ", ".join(sorted(self.taken))
-                raise ModelFormatError(f"unknown key; known: {known}", file=self.file, key=key)
-
-
 # -- the folder -----------------------------------------------------------------------------------
 
 
-def transformer_folder(folder: Path) -> Path:
-    """Where config.json, weights and tokenizer are: the folder, or what modules.json says."""
-    if not (folder / MODULES_FILE).is_file():
-        return folder
-    return folder / _module_list(folder)[0][1]
-
-
-def read_sentence_head(folder: Path) -> SentenceHead | None:
+def sentence_head(folder: ModelFolder) -> SentenceHead | None:
     """The modules behind the Transformer; None when it stands alone. Raises ModelFormatError."""
-    file = folder / MODULES_FILE
-    entries = _module_list(folder)[1:]
-    if not entries:
+    if not folder.modules:
         return None
     modules = []
-    for name, path in entries:
-        config = folder / path / "config.json"
-        values = read_json(config) if name != "Normalize" or config.is_file() else {}
-        entry = Entry(config, values)
-        modules.append(MODULES[name][0](entry))
+    for listed in folder.modules:
+        entry = folder.entry(listed.place / CONFIG, needed=listed.name != "Normalize")
+        modules.append(MODULES[listed.name][0](entry))
         entry.finish()
+    file = folder.path / MODULES_FILE
     if not isinstance(modules[0], Pooling) or any(isinstance(m, Pooling) for m in modules[1:]):
         raise ModelFormatError("the Transformer must be followed by the only Pooling", file=file)
     if any(isinstance(m, Dense) and m.scores for m in modules[:-1]):
         raise ModelFormatError("only the last Dense may write scores", file=file)
-    return SentenceHead(tuple(modules), read_settings(folder))
-
-
-def module_folders(folder: Path) -> list[Path]:
-    """Folders of the modules behind the Transformer, in order."""
-    return [folder / path for _, path in _module_list(folder)[1:]]
+    return SentenceHead(tuple(modules), settings_of_folder(folder))
 
 
 def sentence_files(head: SentenceHead) -> dict[str, Any]:
@@ -120,6 +108,8 @@ def sentence_files(head: SentenceHead) -> dict[str, Any]:
     files[TRANSFORMER_FILE] = {
         "max_seq_length": s.max_seq_length,
         "do_lower_case": s.do_lower_case,
+        **({"query_length": s.query_length} if s.query_length else {}),
+        **({"document_length": s.document_length} if s.document_length else {}),
     }
     files[SETTINGS_FILE] = {
         "model_type": "CrossEncoder" if head.makes_scores else "SentenceTransformer",
@@ -132,37 +122,17 @@ def sentence_files(head: SentenceHead) -> dict[str, Any]:
     return files
 
 
-def _module_list(folder: Path) -> list[tuple[str, PurePosixPath]]:
-    """Class name and relative folder of each module; the first is the Transformer."""
-    file = folder / MODULES_FILE
-    out: list[tuple[str, PurePosixPath]] = []
-    for i, values in enumerate(read_json(file, list)):
-        if not isinstance(values, dict):
-            raise ModelFormatError(f"module {i} is no object", file=file)
-        entry = Entry(file, values)
-        name = entry.get("type", str).rpartition(".")[2]
-        path = PurePosixPath(entry.get("path", str))
-        if path.is_absolute() or ".." in path.parts:
-            raise entry.refuse("path", "it must stay inside the folder")
-        if name not in (SUPPORTED[1:] if out else SUPPORTED[:1]):
-            raise entry.refuse(
-                "type", f"supported: {SUPPORTED[0]} first, then {', '.join(SUPPORTED[1:])}"
-            )
-        if entry.get("kwargs", list, []):
-            raise entry.refuse("kwargs", "modules with extra arguments are not supported")
-        out.append((name, path))
-    if not out:
-        raise ModelFormatError("it lists no module", file=file)
-    return out
-
-
 # -- settings -------------------------------------------------------------------------------------
 
 
-def read_settings(folder: Path) -> Settings:
-    """Prompts, similarity and lengths of a folder; defaults for what is not there."""
-    file = folder / SETTINGS_FILE
-    entry = Entry(file, read_json(file) if file.is_file() else {})
+def settings_of_folder(folder: ModelFolder) -> Settings:
+    """Prompts, similarity and lengths of a folder; defaults for what is not there.
+
+    Without modules.json the defaults alone: sentence-transformers then reads none of these files.
+    """
+    if folder.modules is None:
+        return Settings()
+    entry = folder.entry(folder.path / SETTINGS_FILE)
     prompts = {name: text or "" for name, text in entry.get("prompts", dict, {}).items()}
     if not all(isinstance(text, str) for text in prompts.values()):
         raise entry.refuse("prompts", "it must map names to texts")
@@ -172,23 +142,48 @@ def read_settings(folder: Path) -> Settings:
     similarity = entry.get("similarity_fn_name", str, None)
     if similarity not in (None, *SIMILARITIES):
         raise entry.refuse("similarity_fn_name", f"supported: {', '.join(SIMILARITIES)}")
-    file = transformer_folder(folder) / TRANSFORMER_FILE
-    own = Entry(file, read_json(file) if file.is_file() else {})
-    longest = own.get("max_seq_length", int, None)
-    if longest is not None and longest < 1:
-        raise own.refuse("max_seq_length", "it must be at least 1, or null")
+    if entry.get("model_type", str, KINDS[0]) not in KINDS:
+        raise entry.refuse("model_type", f"supported: {', '.join(KINDS)}")
     kept = entry.get("truncate_dim", int, None)
     if kept is not None and kept < 1:
         raise entry.refuse("truncate_dim", "it must be at least 1, or null")
+    activation = entry.get("activation_fn", str, None)
+    entry.finish(HARMLESS_SETTINGS)
+
+    own = folder.entry(folder.root / TRANSFORMER_FILE)
+    lengths = {key: _length(own, key) for key in LENGTHS}
+    lowercase = own.get("do_lower_case", bool, False)
+    for key, (values, why) in NEUTRAL_IN_TRANSFORMER.items():
+        own.neutral(key, values, why)
+    _check_modalities(own)
+    own.finish(HARMLESS_IN_TRANSFORMER)
     return Settings(
         prompts=prompts,
         default_prompt_name=default,
         similarity_fn_name=similarity,
-        max_seq_length=longest,
-        do_lower_case=own.get("do_lower_case", bool, False),
-        activation_fn=entry.get("activation_fn", str, None),
+        do_lower_case=lowercase,
+        activation_fn=activation,
         truncate_dim=kept,
+        **lengths,
     )
+
+
+def _length(entry: Entry, key: str) -> int | None:
+    """A number of tokens; None where there is no limit, also spelled as 1e30."""
+    longest = entry.get(key, (int, float), None)
+    if longest is None or longest >= 2**31:
+        return None
+    if longest < 1 or longest != int(longest):
+        raise entry.refuse(key, "it must be an integer of at least 1, or null")
+    return int(longest)
+
+
+def _check_modalities(entry: Entry) -> None:
+    """Text that goes through `forward` is all that is computed; other inputs may be listed too."""
+    listed = entry.get("modality_config", dict, {})
+    text = listed.get("text", {"method": "forward"})
+    if not isinstance(text, dict) or text.get("method", "forward") != "forward":
+        raise entry.refuse("modality_config", "text must go through the method 'forward'")
 
 
 # -- one module: its config.json, read and written ------------------------------------------------
@@ -276,4 +271,3 @@ MODULES: dict[str, tuple[Callable[[Entry], Module], Callable[[Any], dict[str, An
     ),
     "Normalize": (_read_normalize, lambda module: {}),
 }
-SUPPORTED = ("Transformer", *MODULES)

@@ -20,7 +20,8 @@ Path_ = str | os.PathLike[str]
 
 # The cap that the safetensors format sets for its header; no honest config comes near.
 MAX_JSON_BYTES = 100_000_000
-# Digits of 2**63, the longest integer that a shape or an id can need.
+# Digits of 2**63, the longest integer that a shape or an id can need; a longer one, such as the
+# 10**30 of "no limit", is a float.
 MAX_DIGITS = 19
 
 
@@ -62,7 +63,7 @@ def parse_json(text: bytes, *, file: Path_, offset: int = 0) -> Any:
 
     def integer(digits: str) -> int | float:
         if len(digits.lstrip("-")) > MAX_DIGITS:
-            raise refuse(f"the number {digits[:40]} is too long", first(digits))
+            return real(digits)
         return -0.0 if digits == "-0" else int(digits)
 
     def real(digits: str) -> float:

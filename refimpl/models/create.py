@@ -80,7 +80,7 @@ def create_modern_bert_with_head(
         backend=encoder.backend,
         dtype=encoder.compute_dtype,
         num_threads=num_threads,
-        folder=encoder.folder,
+        source=encoder.source,
     )
 
 

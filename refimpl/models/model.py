@@ -20,6 +20,7 @@ import numpy as np
 from ..backends import backend as backends
 from ..backends.engine import Engine, LazyEngine
 from ..files.checkpoint import read_checkpoint, write_checkpoint
+from ..files.folder import ModelFolder
 from ..files.hub import resolve
 from ..files.stored import StoredParams, stored
 from ..reference import ops
@@ -70,9 +71,9 @@ class ModernBERT:
         backend: str = "auto",
         dtype: str | None = None,
         num_threads: int | None = None,
-        folder: Path | None = None,
+        source: ModelFolder | None = None,
     ) -> None:
-        self.config, self.folder = config, folder
+        self.config, self.source = config, source
         held = check_params(params, self.shapes())
         self.backend, self.compute_dtype = backends.resolve(
             backend, dtype or held.dtype.name, num_threads
@@ -132,7 +133,7 @@ class ModernBERT:
         found = read_checkpoint(folder, dtype=in_arrays, kind=None)
         config = found.config.replace(**overrides)
         check_overrides(found.config, config, overrides, folder)
-        return ModernBERT(config, found.params, folder=folder, **options)
+        return ModernBERT(config, found.params, source=found.source, **options)
 
     @classmethod
     def from_pretrained(
@@ -154,7 +155,7 @@ class ModernBERT:
         folder = resolve(folder_or_hub_id, revision=revision)
         found = read_checkpoint(folder, dtype=backends.array_dtype(dtype), kind=None)
         options: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
-        return ModernBERT(found.config, found.params, folder=folder, **options)
+        return ModernBERT(found.config, found.params, source=found.source, **options)
 
     # -- use --------------------------------------------------------------------------------------
 
@@ -248,6 +249,11 @@ class ModernBERT:
 
     # -- facts and files --------------------------------------------------------------------------
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the model came from; None for one that was made here."""
+        return None if self.source is None else self.source.path
+
     def shapes(self) -> Shapes:
         """Name -> shape of every tensor of the model."""
         return encoder_shapes(self.config)
@@ -272,7 +278,7 @@ class ModernBERT:
         or handed in. Files are replaced atomically; the tokenizer files of the source folder come
         along.
         """
-        write_checkpoint(folder, self.config, self.params, None, dtype=dtype, source=self.folder)
+        write_checkpoint(folder, self.config, self.params, None, dtype=dtype, source=self.source)
 
 
 def joined(steps: list[Any]) -> Any:

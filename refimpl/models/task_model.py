@@ -10,16 +10,15 @@ sentence.py and nlp/.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..backends import backend as backends
 from ..errors import ModelFormatError
-from ..files.checkpoint import CONFIG, read_checkpoint, write_checkpoint
+from ..files.checkpoint import read_checkpoint, write_checkpoint
+from ..files.folder import CONFIG, ModelFolder
 from ..files.hub import resolve
-from ..files.sentence_files import transformer_folder
 from ..files.stored import ForProducts
 from ..nlp import MultiTaskHead, NLPHead
 from ..reference import ops
@@ -48,13 +47,13 @@ class ModernBERTForTask(ModernBERT):
         backend: str = "auto",
         dtype: str | None = None,
         num_threads: int | None = None,
-        folder: Path | None = None,
+        source: ModelFolder | None = None,
     ) -> None:
         self.head = head
         if head.kind == "multiple_choice":
             self.axes = ("batch", "choices", "seq")
         where: dict[str, Any] = dict(backend=backend, dtype=dtype, num_threads=num_threads)
-        super().__init__(config, params, folder=folder, **where)
+        super().__init__(config, params, source=source, **where)
 
     @classmethod
     def from_variant(cls, *args: Any, **kwargs: Any) -> NoReturn:
@@ -84,12 +83,12 @@ class ModernBERTForTask(ModernBERT):
         )
         if isinstance(model, ModernBERTForTask):
             return model
-        assert model.folder is not None
+        assert model.source is not None
         raise ModelFormatError(
             f"{list(model.config.architectures)} names no head; those with one: "
             f"{', '.join(head.architecture for head in HEADS.values())} (load and "
             "ModernBERT.from_pretrained take the encoder alone)",
-            file=transformer_folder(model.folder) / CONFIG,
+            file=model.source.root / CONFIG,
             key="architectures",
         )
 
@@ -98,7 +97,7 @@ class ModernBERTForTask(ModernBERT):
         """The encoder alone, over the same parameters."""
         own = self.params.only(encoder_shapes(self.config))
         found = ModernBERT(
-            self.config, own, backend=self.backend, dtype=self.compute_dtype, folder=self.folder
+            self.config, own, backend=self.backend, dtype=self.compute_dtype, source=self.source
         )
         found.params, found._engine = own, self._engine
         return found
@@ -154,7 +153,7 @@ class ModernBERTForTask(ModernBERT):
 
     def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
         write_checkpoint(
-            folder, self.config, self.params, self.head, dtype=dtype, source=self.folder
+            folder, self.config, self.params, self.head, dtype=dtype, source=self.source
         )
 
 
@@ -179,7 +178,7 @@ def load(
     folder = resolve(folder_or_hub_id, revision=revision)
     found = read_checkpoint(folder, dtype=backends.array_dtype(dtype))
     where: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
-    options = where | {"folder": folder}
+    options = where | {"source": found.source}
     if found.head is None:
         return ModernBERT(found.config, found.params, **options)
     return ModernBERTForTask(found.config, found.params, found.head, **options)

@@ -16,10 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as dataclass_replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
+from .config_keys import refuse_unsupported, unknown
 from .ops import ACTIVATIONS
 from .pooling import named
+
+TokenId: TypeAlias = "int | tuple[int, ...] | None"
+"""An id, several where a file lists them (the numbers do not depend on it), or none."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -94,10 +98,10 @@ class ModernBertConfig:
     initializer_range: float = 0.02
     initializer_cutoff_factor: float = 2.0
     pad_token_id: int | None = 50283
-    bos_token_id: int | None = 50281
-    eos_token_id: int | None = 50282
-    cls_token_id: int | None = 50281
-    sep_token_id: int | None = 50282
+    bos_token_id: TokenId = 50281
+    eos_token_id: TokenId = 50282
+    cls_token_id: TokenId = 50281
+    sep_token_id: TokenId = 50282
     id2label: Mapping[int, str] = field(default_factory=lambda: default_labels(2))
     problem_type: str | None = None
     architectures: tuple[str, ...] = ()
@@ -109,6 +113,11 @@ class ModernBertConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def unknown(self) -> list[str]:
+        """Keys of `extra` that nobody knows (config_keys.py): kept, and read by nobody."""
+        return unknown(self.extra)
 
     @property
     def num_labels(self) -> int:
@@ -159,6 +168,9 @@ class ModernBertConfig:
         model_type = values.get("model_type", "modernbert")
         if model_type != "modernbert":
             raise ValueError(f"model_type is {model_type!r}; this reads 'modernbert'")
+        if not isinstance(v.get("extra", {}), Mapping):
+            raise ValueError(f"extra is {v['extra']!r}; it maps keys of the file to values")
+        refuse_unsupported(v)
         _read_layer_types(v)
         _read_rope(v)
         _read_window(v)
@@ -206,8 +218,7 @@ class ModernBertConfig:
         """The content of config.json in both spellings (json-ready types)."""
         out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         del out["extra"]
-        out["architectures"] = list(self.architectures)
-        out["layer_types"] = list(self.layer_types)
+        out |= {name: list(x) for name, x in out.items() if isinstance(x, tuple)}
         out["id2label"] = {str(i): label for i, label in self.id2label.items()}
         out["label2id"] = self.label2id
         out["rope_parameters"] = {
@@ -299,6 +310,13 @@ def _read_rope(v: dict[str, Any]) -> None:
                 "only rope_type 'default' with rope_theta is supported"
             )
         if theta is not None:
+            if v.get(name, theta) != theta:
+                warnings.warn(
+                    f"{name} {v[name]!r} is not used: rope_parameters of {layer_type}, which win, "
+                    f"say {theta!r}",
+                    UserWarning,
+                    stacklevel=4,
+                )
             v[name] = theta
 
 
@@ -375,6 +393,12 @@ def _check(c: ModernBertConfig) -> None:
             raise ValueError(f"{f.name} is {value!r}; it must be an integer")
         if f.type == "int | None" and value is not None and not _is_int(value):
             raise ValueError(f"{f.name} is {value!r}; it must be an integer or null")
+        if f.type == "TokenId" and value is not None and not _is_int(value):
+            if not isinstance(value, (list, tuple)) or not all(map(_is_int, value)):
+                raise ValueError(
+                    f"{f.name} is {value!r}; it must be an integer, a list of integers, or null"
+                )
+            object.__setattr__(c, f.name, tuple(value))
         if f.type == "bool" and not isinstance(value, bool):
             raise ValueError(f"{f.name} is {value!r}; it must be true or false")
         if f.type == "float":

@@ -4,7 +4,8 @@
 
 Logits come from a modular reranker: its last Dense writes "scores". Promise: the numbers of
 sentence-transformers 6 (its cls is the first visible token; Normalize divides by max(|x|, 1e-12)).
-Not here: files (sentence_files.py), texts and prompts (tasks/), the poolings (pooling.py).
+Not here: files (sentence_files.py), texts and prompts (tasks/), the poolings (pooling.py). Long
+because every kind of module, and what a folder says beside them, is described here.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ Module: TypeAlias = "Pooling | Dense | LayerNorm | Normalize"
 class Settings:
     """What a folder says about texts and scores; the forward pass uses none of it. None: default.
 
-    `activation_fn`: class path, a reranker's. `truncate_dim`: values kept of an embedding.
+    Lengths: the most tokens of a text, of one encoded as a query, as a document. `activation_fn`:
+    class path, a reranker's. `truncate_dim`: values kept of an embedding.
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -80,6 +82,8 @@ class Settings:
     do_lower_case: bool = False
     activation_fn: str | None = None
     truncate_dim: int | None = None
+    query_length: int | None = None
+    document_length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..files.sentence_files import DEFAULT_PROMPTS, MODULES_FILE, module_folders, read_settings
+from ..files.folder import ModelFolder
+from ..files.sentence_files import (
+    DEFAULT_PROMPTS,
+    SETTINGS_FILE,
+    TRANSFORMER_FILE,
+    settings_of_folder,
+)
 from ..models.model import ModernBERT
 from ..models.task_model import ModernBERTForTask
 from ..nlp import NLPHead
@@ -176,7 +181,7 @@ def settings_of(model: ModernBERT) -> Settings:
     """What the model's folder says about texts; the defaults for a model that came from none."""
     if isinstance(model, ModernBERTForTask) and isinstance(model.head, SentenceHead):
         return model.head.settings
-    return Settings() if model.folder is None else read_settings(model.folder)
+    return Settings() if model.source is None else settings_of_folder(model.source)
 
 
 def _head_of(model: ModernBERT) -> SentenceHead | NLPHead:
@@ -189,18 +194,22 @@ def _head_of(model: ModernBERT) -> SentenceHead | NLPHead:
             raise ValueError(f"{model.folder} scores pairs and gives no embeddings; see Reranker")
         return head
     warnings.warn(
-        f"{_lack(model.folder)} ({described_head(model)}): mean pooling is used", stacklevel=3
+        f"{_lack(model.source)} ({described_head(model)}): mean pooling is used", stacklevel=3
     )
     return SentenceHead((Pooling(model.config.hidden_size),))
 
 
-def _lack(folder: Path | None) -> str:
+def _lack(source: ModelFolder | None) -> str:
     """Why a model that came from that folder has no modules."""
-    if folder is None or not (folder / MODULES_FILE).is_file():
-        return f"{folder or 'this model'} has no modules.json"
-    if module_folders(folder):
-        return f"the model was loaded without the modules in modules.json of {folder}"
-    return f"modules.json of {folder} lists the Transformer alone"
+    if source is None:
+        return "this model has no modules.json"
+    if source.modules is None:
+        left = [n for n in (SETTINGS_FILE, TRANSFORMER_FILE) if (source.path / n).is_file()]
+        unread = f", without which {' and '.join(left)} are not read" if left else ""
+        return f"{source.path} has no modules.json{unread}"
+    if source.modules:
+        return f"the model was loaded without the modules in modules.json of {source.path}"
+    return f"modules.json of {source.path} lists the Transformer alone"
 
 
 def _dimension(head: SentenceHead | NLPHead) -> int:

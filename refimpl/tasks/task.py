@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..files.hub import resolve
-from ..files.sentence_files import transformer_folder
 from ..models.model import BUNDLED, ModernBERT
 from ..models.task_model import ModernBERTForTask, load
 from ..nlp import MultiTaskHead, NLPHead
@@ -120,15 +119,14 @@ def open_model(model: Model, **options: Any) -> ModernBERT:
 
 def tokenizer_of(model: ModernBERT, *, lowercase: bool = False) -> Tokenizer:
     """The tokenizer in the folder that a model came from. Raises ValueError without a folder."""
-    if model.folder is None:
+    if model.source is None:
         raise ValueError("this model was not loaded from a folder; pass tokenizer=")
-    return Tokenizer.from_folder(transformer_folder(model.folder), lowercase=lowercase)
+    return Tokenizer.from_folder(model.source, lowercase=lowercase)
 
 
 def open_tokenizer(model: str | os.PathLike[str] | None = None) -> Tokenizer:
     """The tokenizer of a folder or cached hub id, without its model; None: the bundled one."""
-    folder = BUNDLED if model is None else resolve(model)
-    return Tokenizer.from_folder(transformer_folder(folder))
+    return Tokenizer.from_folder(BUNDLED if model is None else resolve(model))
 
 
 def described_head(model: ModernBERT) -> str:

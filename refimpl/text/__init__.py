@@ -1,4 +1,4 @@
 """Text to ids and back.
 
-Imports: nothing.
+What a folder says about its tokenizer is read in files. Imports: files.
 """

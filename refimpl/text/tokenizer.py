@@ -12,7 +12,6 @@ shared object, and for a pair it also makes every combination of the pieces it c
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,12 +23,13 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from ..errors import MissingExtraError, ModelFormatError, TruncationWarning
+from ..files.folder import ModelFolder
+from ..files.tokenizer_files import FLAGS, ROLES, TOKENIZER, TokenizerSettings, tokenizer_settings
 
 T = TypeVar("T")
 Text: TypeAlias = "str | tuple[str, str] | list[str]"
 """A text, or a pair of texts."""
 
-ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
 POLICIES = ("warn", "error", "silent", "never")
 """What becomes of a text over the limit: cut and told, refused, cut (still counted), left whole."""
 
@@ -130,41 +130,47 @@ class Tokenizer:
 
     `max_length`: the most tokens a text may have, specials included, or None when neither
     tokenizer_config.json (model_max_length) nor config.json (max_position_embeddings) says.
-    `cls_token_id`, `sep_token_id`, `pad_token_id`, `mask_token_id`, `unk_token_id`, ...: None when
-    the folder names no such token.
+    `truncation_side`: the end of a long text that goes, "right" or "left". `cls_token_id`,
+    `sep_token_id`, `pad_token_id`, `mask_token_id`, `unk_token_id`, ...: None when the folder names
+    no such token, or one that the vocabulary lacks.
     """
 
-    def __init__(
-        self, backend: Any, special_ids: dict[str, int | None], max_length: int | None = None
-    ) -> None:
+    def __init__(self, backend: Any, settings: TokenizerSettings) -> None:
+        truncation = backend.truncation or {}
+        self.truncation_side: str = settings.truncation_side or truncation.get("direction", "right")
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self.max_length = max_length
-        self.cls_token_id = special_ids.get("cls")
-        self.sep_token_id = special_ids.get("sep")
-        self.pad_token_id = special_ids.get("pad")
-        self.mask_token_id = special_ids.get("mask")
-        self.unk_token_id = special_ids.get("unk")
-        self.bos_token_id = special_ids.get("bos")
-        self.eos_token_id = special_ids.get("eos")
+        self.max_length = settings.limit
+        special = {role: _special_id(backend, role, settings) for role in ROLES}
+        self.cls_token_id = special["cls"]
+        self.sep_token_id = special["sep"]
+        self.pad_token_id = special["pad"]
+        self.mask_token_id = special["mask"]
+        self.unk_token_id = special["unk"]
+        self.bos_token_id = special["bos"]
+        self.eos_token_id = special["eos"]
         self.vocab: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         self.subword_prefix: str | None = getattr(backend.model, "continuing_subword_prefix", None)
 
     @classmethod
-    def from_folder(cls, folder: str | PathLike[str], *, lowercase: bool = False) -> Tokenizer:
-        """Read tokenizer.json, and what tokenizer_config.json, special_tokens_map.json and
-        config.json say about it; `lowercase` lowers every text first (`do_lower_case`).
+    def from_folder(
+        cls, folder: str | PathLike[str] | ModelFolder, *, lowercase: bool = False
+    ) -> Tokenizer:
+        """Read tokenizer.json, and what the files beside it say (files/tokenizer_files.py);
+        `lowercase` lowers every text first (`do_lower_case`).
 
+        folder: a model folder, or one that was read already, whose files are not opened again.
         Raises MissingExtraError without the `tokenizers` package; ModelFormatError when
-        tokenizer.json is absent or broken, when a special token that the folder names is not in
-        the vocabulary, or when the vocabulary has ids that the model has no row for.
+        tokenizer.json is absent or broken, when a file beside it is, or when the vocabulary has ids
+        that the model has no row for.
         """
         try:
             import tokenizers
         except ImportError:
             raise MissingExtraError("tokenizers", "text", "turning text into ids") from None
-        path = Path(folder) / "tokenizer.json"
+        source = folder if isinstance(folder, ModelFolder) else ModelFolder(folder)
+        path = source.root / TOKENIZER
         if not path.is_file():
             raise ModelFormatError(
                 "no such file, so text cannot be turned into ids; copy the tokenizer.json that the "
@@ -175,21 +181,17 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises bare Exception
             raise ModelFormatError(f"not a tokenizer: {error}", file=path) from error
+        if getattr(backend.model, "dropout", None):
+            backend.model.dropout = None  # chance is for training: the same text, the same ids
         if lowercase:
             lower, given = tokenizers.normalizers.Lowercase(), backend.normalizer
             steps = [lower] if given is None else [lower, given]
             backend.normalizer = tokenizers.normalizers.Sequence(steps)
-        settings = _read_object(path.with_name("tokenizer_config.json"))
-        config = _read_object(path.with_name("config.json"))
-        names = _read_object(path.with_name("special_tokens_map.json")) | settings
-        special_ids = {role: _special_id(backend, role, names, config, path) for role in ROLES}
-        _check_vocabulary(backend, config.get("vocab_size"), path)
-        limits = [
-            _limit(settings, "model_max_length", path.with_name("tokenizer_config.json")),
-            _limit(config, "max_position_embeddings", path.with_name("config.json")),
-        ]
-        known = [n for n in limits if n is not None]
-        return cls(backend, special_ids, min(known, default=None))
+        settings = tokenizer_settings(source)
+        _add_tokens(backend, settings, tokenizers.AddedToken)
+        backend.encode_special_tokens = settings.split_special
+        _check_vocabulary(backend, settings.vocab_size, path)
+        return cls(backend, settings)
 
     # -- text -> ids --------------------------------------------------------------------------
 
@@ -218,10 +220,10 @@ class Tokenizer:
     ) -> list[Encoded]:
         """Texts or pairs in order, each at most `max_length` tokens (default: the tokenizer's).
 
-        `truncate` is one of POLICIES; what is cut comes off the end, of the longer of a pair
-        first. Raises TypeError for what is not text, naming its position; ValueError for an unknown
-        policy, a limit without room, a lone surrogate, or (policy "error") a text over the limit.
-        Warns TruncationWarning once per call (policy "warn").
+        `truncate` is one of POLICIES; what is cut comes off the end (`truncation_side`), of the
+        longer of a pair first. Raises TypeError for what is not text, naming its position;
+        ValueError for an unknown policy, a limit without room, a lone surrogate, or (policy
+        "error") a text over the limit. Warns TruncationWarning once per call (policy "warn").
         """
         if truncate not in POLICIES:
             raise ValueError(f"truncate must be one of {', '.join(POLICIES)}, not {truncate!r}")
@@ -244,7 +246,7 @@ class Tokenizer:
                 'pass truncate="warn"'
             )
         for i in long:
-            encoded[i] = _cut(encoded[i].whole, limit)
+            encoded[i] = _cut(encoded[i].whole, limit, self.truncation_side)
         if truncate == "warn":
             warn_truncated([e.lost for e in encoded], limit)
         return encoded
@@ -337,20 +339,25 @@ class Tokenizer:
         return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
 
 
-def _cut(whole: Columns, limit: int) -> Encoded:
-    """At most `limit` tokens: the ends of the texts go, of the longer of a pair first.
+def _cut(whole: Columns, limit: int, side: str) -> Encoded:
+    """At most `limit` tokens: the ends of the texts go (or, side "left", their beginnings), of the
+    longer of a pair first.
 
     The shorter keeps all that it has up to half of the room, as the package has it; of an odd room
     the longer gets one more, of equally long texts the second.
     """
-    (a, end_a), (b, end_b) = whole.span(0), whole.span(1)
-    lengths = (end_a - a, end_b - b)
+    spans = [whole.span(0), whole.span(1)]
+    lengths = [end - start for start, end in spans]
     room = limit - (whole.length - sum(lengths))
     short = min(*lengths, room // 2)
-    keep_a, keep_b = (room - short, short) if lengths[0] > lengths[1] else (short, room - short)
-    (gap, end_gap), (gap_2, end_gap_2) = sorted([(a + keep_a, end_a), (b + keep_b, end_b)])
-    kept = (slice(gap), slice(end_gap, gap_2), slice(end_gap_2, None))
-    return Encoded(whole, kept, whole.length - limit)
+    keep = (room - short, short) if lengths[0] > lengths[1] else (short, room - short)
+    gaps = [
+        (start, end - kept) if side == "left" else (start + kept, end)
+        for (start, end), kept in zip(spans, keep, strict=True)
+    ]
+    (gap, end_gap), (gap_2, end_gap_2) = sorted(gaps)
+    kept_parts = (slice(gap), slice(end_gap, gap_2), slice(end_gap_2, None))
+    return Encoded(whole, kept_parts, whole.length - limit)
 
 
 def warn_truncated(lost: Sequence[int], limit: int | None) -> None:
@@ -388,49 +395,38 @@ def _described(value: object) -> str:
     return type(value).__name__
 
 
-def _limit(values: dict[str, Any], key: str, file: Path) -> int | None:
-    """The number of tokens under that key; None where there is no limit, also spelled as 1e30."""
-    value = values.get(key)
-    if not isinstance(value, (int, float)) or not value < 2**31:
-        return None
-    if value < 1:
-        raise ModelFormatError(f"is {value}; it must be at least 1", file=file, key=key)
-    return int(value)
+def _add_tokens(backend: Any, settings: TokenizerSettings, added_token: Any) -> None:
+    """Tokens that the files beside tokenizer.json list and it has not, or has otherwise.
+
+    In transformers' order: those with flags by their ids, then special ones by name. A named one
+    that would get an id without a row in the embedding stays out: no text can mean it.
+    """
+    known = {repr(token) for token in backend.get_added_tokens_decoder().values()}
+    contents = {token.content for token in backend.get_added_tokens_decoder().values()}
+    special = {token.content for token in settings.named}
+    for token in (*settings.added, *settings.named):
+        named = token in settings.named and token not in settings.added
+        flags = {name: getattr(token, name) for name in FLAGS}
+        new = added_token(token.content, **flags, special=token.special or token.content in special)
+        if repr(new) in known or (named and token.content in contents):
+            continue
+        grows = backend.token_to_id(token.content) is None
+        size = settings.vocab_size
+        if named and grows and size is not None and backend.get_vocab_size() >= size:
+            continue
+        backend.add_tokens([new])
+        contents.add(token.content)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, {} when there is no such file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"not JSON: {error}", file=path) from error
-    if not isinstance(content, dict):
-        raise ModelFormatError(f"expected a JSON object, got {type(content).__name__}", file=path)
-    return content
-
-
-def _special_id(
-    backend: Any, role: str, names: dict[str, Any], config: dict[str, Any], path: Path
-) -> int | None:
+def _special_id(backend: Any, role: str, settings: TokenizerSettings) -> int | None:
     """The id of a special token: by the name that the folder gives it, else by config.json's id."""
-    key = f"{role}_token"
-    name = names.get(key)
-    if isinstance(name, dict):
-        name = name.get("content")
-    if name is None:
-        named_id = config.get(f"{key}_id")
-        return named_id if isinstance(named_id, int) else None
-    token_id = backend.token_to_id(name) if isinstance(name, str) else None
-    if token_id is None:
-        raise ModelFormatError(f"{key} {name!r} is not in the vocabulary", file=path, key=key)
-    return token_id
+    name = settings.names.get(role)
+    return settings.ids.get(role) if name is None else backend.token_to_id(name)
 
 
-def _check_vocabulary(backend: Any, vocab_size: Any, path: Path) -> None:
+def _check_vocabulary(backend: Any, vocab_size: int | None, path: Path) -> None:
     """Every id that the tokenizer can give must be a row of the model's embedding."""
-    if not isinstance(vocab_size, int):
+    if vocab_size is None:
         return
     for token, token_id in backend.get_vocab(with_added_tokens=True).items():
         if token_id >= vocab_size:

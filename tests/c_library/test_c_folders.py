@@ -7,7 +7,11 @@ byte offset.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,16 +33,19 @@ from support.broken_safetensors import with_entry as entry_with
 from support.c_interface import BAD_FILE, Failed, Model, input_of
 from support.folders import Params, change_json, change_tensors, make_folder
 
+import refimpl
 from refimpl.backends.engine import Engine
 from refimpl.errors import ModelFormatError
 from refimpl.files.bfloat16 import to_bits
 from refimpl.files.checkpoint import read_checkpoint
 from refimpl.files.safetensors import write_safetensors
+from refimpl.reference.config_keys import NEUTRAL
 from refimpl.reference.heads import HEADS
 
 MLM = HEADS["masked_lm"]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 EMBEDDING, KEY = "embeddings.tok_embeddings.weight", "layers.1.attn.Wqkv.weight"
+OWN, BASE = "sentence_transformers.models", "sentence_transformers.base.modules"
 IDS = np.array([1, 7, 3, 0, 19, 2], np.int64)
 
 
@@ -129,7 +136,11 @@ def test_config_is_read_in_every_spelling(tmp_path: Path, what: str) -> None:
     np.testing.assert_array_equal(hidden(tmp_path), expected(tmp_path))
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "bert.", "model.bert."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "model.", "bert.", "model.bert.", "_orig_mod.model.", "module._orig_mod.model.",
+     "model._orig_mod.", "module.model.module.bert."],
+)  # fmt: skip
 def test_names_are_read_in_every_spelling(tmp_path: Path, prefix: str) -> None:
     make_folder(tmp_path, MLM)
 
@@ -175,15 +186,70 @@ def test_sentence_transformers_folder_is_read_by_its_first_module(tmp_path: Path
     inner = tmp_path / "0_Transformer"
     inner.mkdir()
     make_folder(inner)
-    modules = [{"idx": 0, "name": "0", "path": "0_Transformer", "type": "a.b.Transformer"}]
+    modules = [{"idx": 0, "name": "0", "path": "0_Transformer", "type": f"{OWN}.Transformer"}]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     np.testing.assert_array_equal(hidden(tmp_path), hidden(inner))
     for path in ("../0_Transformer", "/0_Transformer", 3):
         (tmp_path / "modules.json").write_text(json.dumps([{**modules[0], "path": path}]))
         assert "modules.json" in str(c_refusal(tmp_path))
-    modules[0]["type"] = "a.b.Pooling"
+    for kind in (
+        f"{OWN}.transformer.Transformer",
+        "sentence_transformers.base.modules.Transformer",
+    ):
+        (tmp_path / "modules.json").write_text(json.dumps([{**modules[0], "type": kind}]))
+        np.testing.assert_array_equal(hidden(tmp_path), hidden(inner))
+    for kind in (f"{OWN}.Pooling", "my_package.models.Transformer", f"{OWN}.a.b.Transformer",
+                 f"{OWN}Transformer", f"{OWN}..Transformer", "Transformer"):  # fmt: skip
+        (tmp_path / "modules.json").write_text(json.dumps([{**modules[0], "type": kind}]))
+        assert_both_refuse(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_no_json_file_is_opened_twice(tmp_path: Path) -> None:
+    """In C, seen from outside: folders with modules.json and with shards."""
+    make_folder(tmp_path / "0_Transformer", MLM, max_shard_size=1500)
+    modules = [{"idx": 0, "name": "0", "path": "0_Transformer", "type": f"{OWN}.Transformer"}]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
-    assert_both_refuse(tmp_path)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from support.c_interface import Model; "
+        "Model.open(sys.argv[2])"
+    )
+    log = tmp_path / "log"
+    subprocess.run(
+        ["strace", "-f", "-e", "trace=open,openat", "-o", log, sys.executable, "-c", script,
+         Path(__file__).parents[1], tmp_path],
+        check=True, env={**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])},
+    )  # fmt: skip
+    opened = re.findall(rf'"{tmp_path}/([^"]*\.json)"[^\n]*= \d', log.read_text())
+    names = ("modules.json", "0_Transformer/config.json", f"0_Transformer/{INDEX}")
+    assert sorted(opened) == sorted(names)
+
+
+# Every key of config.json that is supported only where it does nothing, doing something.
+DOES_SOMETHING: dict[str, Any] = {
+    "quantization_config": {"bits": 8},
+    "pruned_heads": {"0": [1]},
+    "is_decoder": True,
+    "is_encoder_decoder": True,
+    "add_cross_attention": 0,
+    "cross_attention_hidden_size": 8,
+    "tie_encoder_decoder": "no",
+    "causal_mask": True,
+}
+
+
+def test_keys_that_must_do_nothing_are_the_same_in_both():
+    assert set(DOES_SOMETHING) == set(NEUTRAL)
+
+
+@pytest.mark.parametrize("key", NEUTRAL)
+def test_key_that_does_nothing_is_read_by_both(tmp_path: Path, key: str) -> None:
+    make_folder(tmp_path)
+    plain = hidden(tmp_path)
+    for value in (None, *NEUTRAL[key][0]):
+        change_json(tmp_path / "config.json", **{key: value})
+        np.testing.assert_array_equal(hidden(tmp_path), plain)
+        np.testing.assert_array_equal(expected(tmp_path), plain)
 
 
 # -- what is refused ------------------------------------------------------------------------------
@@ -233,6 +299,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "half is another": dict(sliding_window=3),
     "half negative": dict(local_attention=..., sliding_window=-3),
     "half text": dict(local_attention=..., sliding_window="3"),
+    "extra of text": dict(extra="x"),
+    **{f"{key} set": {key: value} for key, value in DOES_SOMETHING.items()},
 }
 
 

@@ -13,6 +13,7 @@ from support.folders import make_folder, small_config, small_params, snapshot
 
 from refimpl.errors import ModelFormatError
 from refimpl.files.checkpoint import TOKENIZER_FILES, read_checkpoint, write_checkpoint
+from refimpl.files.folder import ModelFolder
 from refimpl.files.safetensors import open_safetensors
 from refimpl.reference.heads import HEADS
 
@@ -78,7 +79,7 @@ def test_checkpoint_tokenizer_goes_along_and_the_rest_does_not(tmp_path: Path) -
     config, params = make_folder(source, MLM)
     for name in (*TOKENIZER_FILES, "README.md", "pytorch_model.bin", "run.py"):
         (source / name).write_text(name)
-    write_checkpoint(target, config, params, MLM, source=source)
+    write_checkpoint(target, config, params, MLM, source=ModelFolder(source))
     copied = set(snapshot(target)) - {"config.json", "model.safetensors"}
     assert copied == set(TOKENIZER_FILES)
     assert all((target / name).read_text() == name for name in copied)
@@ -89,7 +90,9 @@ def test_checkpoint_can_be_saved_over_the_mapped_source(tmp_path: Path, dtype: s
     _, params = make_folder(tmp_path, MLM)
     (tmp_path / "tokenizer.json").write_text("{}")
     found = read_checkpoint(tmp_path)
-    write_checkpoint(tmp_path, found.config, found.params, MLM, dtype=dtype, source=tmp_path)
+    write_checkpoint(
+        tmp_path, found.config, found.params, MLM, dtype=dtype, source=ModelFolder(tmp_path)
+    )
     for name, array in params.items():
         np.testing.assert_array_equal(found.params[name], array)  # the old map is intact
     again = read_checkpoint(tmp_path)

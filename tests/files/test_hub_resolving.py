@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -145,12 +144,10 @@ def test_hub_half_fetched_snapshots_count_as_absent(cache: Path) -> None:
     snapshot = put(cache, "org/name", weights=False)
     with pytest.raises(HubError, match=r"without its weights \(model.safetensors\)"):
         resolve("org/name")
-    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
-    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
-    (snapshot / "model-1.safetensors").write_bytes(b"")
-    with pytest.raises(HubError, match=r"without its weights \(model-2.safetensors\)"):
+    (snapshot / "model-00001-of-00002.safetensors").write_bytes(b"")
+    with pytest.raises(HubError, match=r"its weights \(model-00002-of-00002.safetensors\)"):
         resolve("org/name")
-    (snapshot / "model-2.safetensors").write_bytes(b"")
+    (snapshot / "model-00002-of-00002.safetensors").write_bytes(b"")
     assert resolve("org/name") == snapshot
     (snapshot / "config.json").unlink()
     with pytest.raises(HubError, match="without its config.json"):

@@ -20,7 +20,7 @@ from support.folders import (
 
 from refimpl.errors import ModelFormatError
 from refimpl.files.checkpoint import read_checkpoint, write_checkpoint
-from refimpl.files.sentence_files import transformer_folder
+from refimpl.files.folder import ModelFolder
 from refimpl.reference.heads import HEADS
 from refimpl.reference.sentence import (
     Dense,
@@ -92,7 +92,7 @@ def test_sentence_folder_with_the_transformer_in_a_folder_of_its_own(tmp_path: P
     (tmp_path / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 8}')
     found = read_checkpoint(tmp_path)
     assert found.head == SentenceHead((Pooling(8), Normalize()))
-    assert transformer_folder(tmp_path) == tmp_path / "0_Transformer"
+    assert ModelFolder(tmp_path).root == tmp_path / "0_Transformer"
     assert not any(name.startswith(("head.", "decoder.")) for name in found.params)
 
 
@@ -105,7 +105,7 @@ def test_sentence_folder_of_a_lone_transformer_has_the_named_head(tmp_path: Path
     (tmp_path / "config_sentence_transformers.json").write_text(settings)
     assert read_checkpoint(tmp_path).head is head
     target = tmp_path / "copy"
-    write_checkpoint(target, config, params, head, source=tmp_path)
+    write_checkpoint(target, config, params, head, source=ModelFolder(tmp_path))
     assert (target / "config_sentence_transformers.json").read_text() == settings
     assert read_checkpoint(target).head is head
 
@@ -137,15 +137,24 @@ def test_sentence_pooling_spellings(tmp_path: Path, content: dict, expected: Poo
 
 
 @pytest.mark.parametrize("prefix", [OLD, NEW + "x.", "sentence_transformers.base.modules.dense."])
-def test_sentence_module_is_known_by_the_last_part_of_its_class(
-    tmp_path: Path, prefix: str
-) -> None:
+def test_sentence_module_is_known_by_all_places_of_its_class(tmp_path: Path, prefix: str) -> None:
     make_folder(tmp_path, HEAD)
     modules = json.loads((tmp_path / "modules.json").read_text())
     for module in modules:
         module["type"] = prefix + module["type"].rpartition(".")[2]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     assert read_checkpoint(tmp_path).head == HEAD
+
+
+@pytest.mark.parametrize("prefix", ["my_package.", "", "sentence_transformers.", "torch.nn.",
+                                    "sentence_transformers.sparse_encoder.modules.",
+                                    "my_package.sentence_transformers.models."])  # fmt: skip
+def test_sentence_module_of_another_package_is_refused(tmp_path: Path, prefix: str) -> None:
+    make_folder(tmp_path, HEAD)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[1]["type"] = prefix + "Pooling"
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert repr(prefix + "Pooling") in refusal(tmp_path, "modules.json", "type")
 
 
 def test_sentence_dense_without_activation_is_tanh(tmp_path: Path) -> None:
@@ -207,7 +216,7 @@ def module(name: str, path: str = "1_Pooling", **more: Any) -> dict:
 TRANSFORMER = module("Transformer", "")
 LISTS: list[tuple[str, Any, str | None, str]] = [
     ("unknown class", [TRANSFORMER, module("Router")], "type",
-     "supported: Transformer first, then Pooling, Dense, LayerNorm, Normalize"),
+     "Transformer first, then Pooling, Dense, LayerNorm, Normalize"),
     ("no transformer", [module("Pooling")], "type", "Transformer first"),
     ("two transformers", [TRANSFORMER, TRANSFORMER], "type", "Transformer first"),
     ("outside", [TRANSFORMER, module("Pooling", "../1_Pooling")], "path", "inside"),

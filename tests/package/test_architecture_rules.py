@@ -161,6 +161,7 @@ def test_file_opens_with_its_purpose_and_a_long_one_says_why(path):
         ("reference/encoder.py", "from .heads import pool\nfrom .ops import rope", set()),
         ("reference/heads.py", "import refimpl", {"__init__"}),
         ("text/tokenizer.py", "from ..reference import ops", {"reference"}),
+        ("text/tokenizer.py", "from ..files import folder", set()),
         ("nlp/head.py", "from ..models.model import ModernBERT", {"models"}),
         ("files/checkpoint.py", "from ..backends import backend", {"backends"}),
         ("backends/engine.py", "from . import _native", {EXTENSION}),

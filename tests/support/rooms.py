@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Room: the rooms that it may import. Bottom first: a line names rooms above it only.
 ROOMS = """
 reference:
-text:
 nlp:        reference
 files:      reference nlp
+text:       files
 backends:   reference files
 models:     reference text nlp files backends
 tasks:      reference text nlp files models

@@ -109,6 +109,24 @@ def test_several_labels_have_no_activation_and_no_rank(tmp_path):
         reranker.rank("q", ["d"])
 
 
+def add_settings(folder, **settings):
+    """The files that sentence-transformers writes beside a classifier; without modules.json it
+    reads none of them."""
+    alone = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([alone]))
+    content = {"model_type": "CrossEncoder", **settings}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(content))
+
+
+def test_settings_without_modules_are_not_read(tmp_path):
+    folder = model_folder(tmp_path, "sequence_classification", id2label={0: "score"})
+    plain = refimpl.Reranker(folder).predict(PAIRS)
+    add_settings(folder, activation_fn=IDENTITY)
+    assert not near(refimpl.Reranker(folder).predict(PAIRS), plain)
+    (folder / "modules.json").unlink()
+    assert near(refimpl.Reranker(folder).predict(PAIRS), plain)
+
+
 @pytest.mark.parametrize("spelling", ["nested", "old", "settings"])
 def test_activation_that_a_folder_names_is_used(tmp_path, spelling):
     folder = model_folder(tmp_path, "sequence_classification", id2label={0: "score"})
@@ -118,8 +136,7 @@ def test_activation_that_a_folder_names_is_used(tmp_path, spelling):
     elif spelling == "old":
         config["sbert_ce_default_activation_function"] = IDENTITY
     else:
-        settings = folder / "config_sentence_transformers.json"
-        settings.write_text(json.dumps({"activation_fn": IDENTITY}))
+        add_settings(folder, activation_fn=IDENTITY)
     (folder / "config.json").write_text(json.dumps(config))
     reranker = refimpl.Reranker(folder)
     assert near(reranker.predict(PAIRS), np.array([raw(reranker, pair)[0] for pair in PAIRS]))
@@ -142,8 +159,7 @@ def test_saved_model_keeps_the_activation_that_its_folder_names(tmp_path, of, mo
 
 def test_unknown_activation_is_a_format_error(tmp_path):
     folder = model_folder(tmp_path, "sequence_classification", id2label={0: "score"})
-    settings = folder / "config_sentence_transformers.json"
-    settings.write_text(json.dumps({"activation_fn": "my.own.Function"}))
+    add_settings(folder, activation_fn="my.own.Function")
     with pytest.raises(ModelFormatError, match="'my.own.Function' is none of torch.nn.modules"):
         refimpl.Reranker(folder)
     assert refimpl.Reranker(folder, activation_fn=sigmoid).predict(PAIRS).shape == (4,)

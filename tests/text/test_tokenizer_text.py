@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl.errors import MissingExtraError, ModelFormatError, TruncationWarning
+from refimpl.files.tokenizer_files import TokenizerSettings
 from refimpl.models.model import BUNDLED
 from refimpl.text.tokenizer import Tokenizer
 
@@ -67,7 +68,7 @@ def test_empty_text_is_the_special_tokens_alone(tiny):
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_offsets_are_characters_of_the_text(text):
-    encoded = Tokenizer(backend(), {}).encode(text)
+    encoded = Tokenizer(backend(), TokenizerSettings()).encode(text)
     spans = [
         span for span, special in zip(encoded.offsets, encoded.special, strict=True) if not special
     ]
@@ -121,7 +122,7 @@ def test_truncation_keeps_what_the_package_keeps_and_counts_the_rest(first, seco
     cut.enable_truncation(limit)
     texts = (one, two) if pair else (one,)
     mine, theirs = (
-        Tokenizer(whole, {}).encode(*texts, max_length=limit, truncate="silent"),
+        Tokenizer(whole, TokenizerSettings()).encode(*texts, max_length=limit, truncate="silent"),
         cut.encode(*texts),
     )
     for column in ("ids", "tokens", "type_ids", "offsets", "word_ids", "sequence_ids"):
@@ -217,7 +218,7 @@ def test_default_limit_is_applied(folder):
 @given(words=st.integers(0, 40), limit=st.integers(5, 12), data=st.data())
 def test_pieces_cover_the_text_with_the_overlap_asked_for(words, limit, data):
     stride = data.draw(st.integers(0, limit - 3))
-    tokenizer = Tokenizer(backend(), {})
+    tokenizer = Tokenizer(backend(), TokenizerSettings())
     text = "a" + " b" * words
     whole = tokenizer.encode(text).offsets[1:-1]
     pieces = [
@@ -278,7 +279,7 @@ def test_padding_is_on_the_right_with_the_mask(tiny):
 
 
 def test_ragged_batch_without_a_pad_token_is_refused():
-    tokenizer = Tokenizer(backend(), {})
+    tokenizer = Tokenizer(backend(), TokenizerSettings())
     with pytest.raises(ValueError, match="names no padding token"):
         tokenizer.pad(tokenizer.encode_batch(["a", "a b"]))
     assert tokenizer.pad(tokenizer.encode_batch(["a", "b"]))["input_ids"].shape == (2, 3)
@@ -372,16 +373,23 @@ def test_special_tokens_come_from_the_files_in_order(folder):
         json.dumps({"mask_token": {"content": "[SEP]"}, "sep_token": "[CLS]"})
     )
     tokenizer = Tokenizer.from_folder(folder)
-    assert tokenizer.mask_token_id == 2  # the map's, since tokenizer_config.json names none
-    assert tokenizer.sep_token_id == 2  # tokenizer_config.json beats the map
+    assert tokenizer.mask_token_id == 2  # the map's, as tokenizer_config.json names none
+    assert tokenizer.sep_token_id == 1  # the older file's, as tokenizer_config.json lists no tokens
     assert tokenizer.pad_token_id == 7  # config.json's id, when nothing names the token
     assert tokenizer.cls_token_id is None
 
 
-def test_special_token_outside_the_vocabulary_is_a_format_error(folder):
-    edit(folder / "tokenizer_config.json", mask_token="<mask>")
-    with pytest.raises(ModelFormatError, match="mask_token '<mask>' is not in the vocabulary"):
-        Tokenizer.from_folder(folder)
+def test_special_token_outside_the_vocabulary_is_none_until_it_is_needed(folder):
+    plain = Tokenizer.from_folder(folder)
+    edit(folder / "tokenizer_config.json", mask_token="<mask>", bos_token="<s>", eos_token="</s>")
+    tokenizer = Tokenizer.from_folder(folder)
+    assert (tokenizer.mask_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id) == (
+        None,
+        None,
+        1,
+    )
+    text = "a cat <s> and <mask>"  # of which no id would have a row in the embedding
+    assert tokenizer.encode(text).ids == plain.encode(text).ids
 
 
 def test_tokenizer_of_a_larger_model_is_a_format_error(folder):

@@ -1,0 +1,91 @@
+"""What a model folder holds besides tensors: where its parts lie, and its JSON files.
+
+    folder = ModelFolder(path)
+    folder.root                  where config.json, weights and tokenizer lie (modules.json says)
+    folder.modules               the parts behind the Transformer, None without modules.json
+    folder.entry(folder.root / CONFIG)     the JSON object of a file, to be read key by key
+
+Promise: strict JSON; a file is opened when it is first asked for, and never twice, so that all that
+is made of a folder is made of one state of it. Not here: what the keys mean (meaning.py,
+sentence_files.py, tokenizer_files.py) and tensors (weights.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import ModelFormatError
+from .entry import Entry
+from .strictjson import read_json
+
+CONFIG = "config.json"
+MODULES_FILE = "modules.json"
+# Classes of sentence-transformers' own modules: where they are, and where older versions had them.
+OWN = re.compile(
+    r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)(\.\w+)?\.(\w+)"
+)
+TRANSFORMER = "Transformer"
+BEHIND = ("Pooling", "Dense", "LayerNorm", "Normalize")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An entry of modules.json: a module's class, without its package, and its folder."""
+
+    name: str
+    place: Path
+
+
+class ModelFolder:
+    """See above. Raises ModelFormatError for a folder that is missing or a wrong modules.json."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise ModelFormatError("this folder is missing", file=self.path)
+        self._objects: dict[Path, dict[str, Any]] = {}
+        listed = _modules(self.path)
+        self.root = self.path if listed is None else listed[0].place
+        self.modules = None if listed is None else tuple(listed[1:])
+
+    def entry(self, file: Path, *, needed: bool = False) -> Entry:
+        """The JSON object of a file of the folder, empty where there is no such file.
+
+        Raises ModelFormatError for what is no object, and for a missing one that is needed.
+        """
+        if file not in self._objects:
+            self._objects[file] = read_json(file) if needed or file.is_file() else {}
+        return Entry(file, self._objects[file])
+
+
+def _modules(folder: Path) -> list[Listed] | None:
+    """What modules.json lists, the Transformer first; None without the file."""
+    file = folder / MODULES_FILE
+    if not file.is_file():
+        return None
+    out: list[Listed] = []
+    for i, values in enumerate(read_json(file, list)):
+        if not isinstance(values, dict):
+            raise ModelFormatError(f"module {i} is no object", file=file)
+        entry = Entry(file, values)
+        found = OWN.fullmatch(entry.get("type", str))
+        path = PurePosixPath(entry.get("path", str))
+        if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+            raise entry.refuse("path", "it must stay inside the folder")
+        if found is None or found[3] not in (BEHIND if out else (TRANSFORMER,)):
+            raise entry.refuse(
+                "type",
+                f"supported are sentence-transformers' own {TRANSFORMER} first, then "
+                f"{', '.join(BEHIND)}",
+            )
+        if entry.get("kwargs", list, []):
+            raise entry.refuse("kwargs", "modules with extra arguments are not supported")
+        entry.finish({"idx", "name"})
+        out.append(Listed(found[3], folder / path))
+    if not out:
+        raise ModelFormatError("it lists no module", file=file)
+    return out
