@@ -1,6 +1,7 @@
 """Extractive question answering: the span of a context that answers a question.
 
-    p_start, p_end = softmax over [CLS] and the context; score(s, e) = p_start[s] p_end[e]
+    p_start, p_end = softmax over the first special token, "no answer", and the context
+    score(s, e) = p_start[s] p_end[e]
     for s <= e < s + max_answer_len; a long context is read in overlapping pieces
 
 Results as the pipeline of transformers 4.57, the last to have it, gives them: {score, start, end,
@@ -48,7 +49,8 @@ class QuestionAnswering(TextTask):
         Lists are paired up; several questions may share one context. Per question the best answer,
         or with top_k > 1 a list; a list of one question counts as that question.
         max_answer_len: in tokens. handle_impossible_answer: "" competes too, with the smallest
-        p_start[CLS] p_end[CLS] of any piece. align_to_words: answers are grown to whole words.
+        p_start p_end at the first token, [CLS] as a rule, of any piece. align_to_words: answers are
+        grown to whole words.
         max_seq_len: tokens per piece, question included (default 384 or the model's limit if
         smaller). doc_stride: overlap of pieces (default min(128, max_seq_len // 2)).
         Raises ValueError for an empty question or context, and a question that leaves no room.
@@ -73,7 +75,6 @@ class QuestionAnswering(TextTask):
                 text,
                 of_question,
                 [(row["start_logits"], row["end_logits"]) for row in outputs],
-                cls_token_id=self.tokenizer.cls_token_id,
                 top_k=top_k,
                 max_answer_len=max_answer_len,
                 handle_impossible_answer=handle_impossible_answer,
@@ -88,7 +89,6 @@ def best_answers(
     pieces: Sequence[Encoded],
     logits: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
-    cls_token_id: int | None,
     top_k: int = 1,
     max_answer_len: int = 15,
     handle_impossible_answer: bool = False,
@@ -104,7 +104,7 @@ def best_answers(
     candidates = 2 * top_k + 10 if align_to_words else top_k
     for piece, (start_logits, end_logits) in zip(pieces, logits, strict=True):
         allowed = np.array(piece.sequence_ids, dtype=object) == 1
-        allowed[0] |= piece.ids[0] == cls_token_id  # [CLS] takes the weight of "no answer"
+        allowed[0] |= piece.special[0]  # [CLS], or what stands in its place: "no answer"
         p_start = masked_softmax(start_logits[: len(piece)], allowed)
         p_end = masked_softmax(end_logits[: len(piece)], allowed)
         null_score = min(null_score, float(p_start[0] * p_end[0]))

@@ -17,7 +17,6 @@ import numpy as np
 
 from ..files.folder import ModelFolder
 from ..files.sentence_files import (
-    DEFAULT_PROMPTS,
     SETTINGS_FILE,
     TRANSFORMER_FILE,
     settings_of_folder,
@@ -28,6 +27,7 @@ from ..nlp import NLPHead
 from ..reference.sentence import Pooling, SentenceHead, Settings, normalize
 from ..text.tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
+from .prompts import Prompts
 from .similarity import SIMILARITIES
 from .task import Model, as_list, described_head, head_limit, open_model, tokenizer_of
 
@@ -66,15 +66,23 @@ class SentenceEncoder:
         self.tokenizer = tokenizer
         limit = settings.max_seq_length or head_limit(self.model)
         self.max_seq_length = limit or tokenizer.max_length
-        self.prompts = {**dict.fromkeys(DEFAULT_PROMPTS, ""), **settings.prompts, **(prompts or {})}
-        self.default_prompt_name = default_prompt_name or settings.default_prompt_name
-        if self.default_prompt_name is not None:
-            self._prompt(None, self.default_prompt_name)
+        self._query_length, self._document_length = settings.query_length, settings.document_length
+        self._prompts = Prompts(settings, prompts, default_prompt_name)
         _check_width(truncate_dim)
         self.truncate_dim = settings.truncate_dim if truncate_dim is None else truncate_dim
         self.similarity_fn_name = settings.similarity_fn_name or "cosine"
         self._head = _head_of(self.model)
         self._full_dimension = _dimension(self._head)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Name -> text put before a text."""
+        return self._prompts.texts
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of a call that names none; None for no prompt."""
+        return self._prompts.default
 
     @property
     def dimension(self) -> int:
@@ -104,14 +112,14 @@ class SentenceEncoder:
         """
         _check_width(truncate_dim)
         width = self.truncate_dim if truncate_dim is None else truncate_dim
-        before = self._prompt(prompt, prompt_name)
+        before = self._prompts.text(prompt, prompt_name)
         items, single = as_list(texts, "texts")
         _check_texts(items)
         limit = self.max_seq_length if max_length is None else max_length
         encodings = self.tokenizer.encode_batch(
             [before + text for text in items], max_length=limit, truncate=truncate
         )
-        prompt_length = self._prompt_length(before) if before else 0
+        prompt_length = self._prompt_length(before, limit) if before else 0
         types = self.model.config.type_vocab_size > 0
 
         def run(batch: list[Encoded]) -> Array:
@@ -129,12 +137,16 @@ class SentenceEncoder:
         return (vectors, lost) if return_lost else vectors
 
     def encode_query(self, texts: str | Sequence[str], **options: Any) -> Any:
-        """`encode` with the prompt "query", unless the options name another."""
-        return self.encode(texts, **({"prompt_name": "query"} | options))
+        """`encode` with the prompt "query" and the folder's `query_length`, unless the options name
+        others."""
+        own = {"prompt_name": "query", "max_length": self._query_length}
+        return self.encode(texts, **(own | options))
 
     def encode_document(self, texts: str | Sequence[str], **options: Any) -> Any:
-        """`encode` with the prompt "document", unless the options name another."""
-        return self.encode(texts, **({"prompt_name": "document"} | options))
+        """`encode` with the prompt "document" and the folder's `document_length`, unless the
+        options name others."""
+        own = {"prompt_name": "document", "max_length": self._document_length}
+        return self.encode(texts, **(own | options))
 
     def similarity(self, a: Array, b: Array) -> Array:
         """Similarity of every row of a with every row of b, [rows of a, rows of b].
@@ -160,20 +172,10 @@ class SentenceEncoder:
         )
         return out["embeddings"]
 
-    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        """The text that goes before every text."""
-        if prompt is not None:
-            return prompt
-        name = prompt_name if prompt_name is not None else self.default_prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise ValueError(f"prompt_name {name!r} is unknown; known: {sorted(self.prompts)}")
-        return self.prompts[name]
-
-    def _prompt_length(self, prompt: str) -> int:
-        """Tokens at the start of a text that belong to its prompt, [CLS] included."""
-        encoded = self.tokenizer.encode(prompt, truncate="never")
+    def _prompt_length(self, prompt: str, limit: int | None) -> int:
+        """Tokens at the start of a text that belong to its prompt, [CLS] included; of a prompt
+        over the limit those that are left of it, so that something stands behind it."""
+        encoded = self.tokenizer.encode(prompt, max_length=limit, truncate="silent")
         return len(encoded) - (encoded.special[-1] if len(encoded) else 0)
 
 

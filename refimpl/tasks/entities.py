@@ -1,9 +1,11 @@
 """From scored tokens to entities: the rules of transformers' token-classification pipeline.
 
-    tokens -> words: a word starts at a space (or as the tokenizer marks it)
+    tokens -> words: a word starts behind white space (or as the tokenizer marks it)
     words -> entities: adjacent ones of one tag, a new one at B-
 
-Pure functions of dicts and arrays; the model is not here (tokens.py).
+Two rules are not transformers': there only the space parts words, so that a line break or a tab
+joins two, and white space that is a token of its own is a word. Pure functions of dicts and arrays;
+the model is not here (tokens.py).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ Entity = dict[str, Any]
 def token_pieces(
     tokenizer: Tokenizer, text: str, encoded: Encoded, scores: np.ndarray
 ) -> list[Entity]:
-    """Per ordinary token: word (vocabulary spelling), scores, start, end, index, is_subword."""
+    """Per ordinary token: word (vocabulary spelling), scores, start, end, index, is_subword, and
+    is_blank: it stands for white space alone."""
     pieces = []
     for i, (start, end) in enumerate(encoded.offsets):
         if encoded.special[i]:
@@ -32,19 +35,30 @@ def token_pieces(
         if tokenizer.subword_prefix:
             is_subword = len(word) != end - start
         else:
-            is_subword = start > 0 and " " not in text[start - 1 : start + 1]
+            is_subword = start > 0 and not any(c.isspace() for c in text[start - 1 : start + 1])
         if encoded.ids[i] == tokenizer.unk_token_id:
             word, is_subword = text[start:end], False
         pieces.append(
-            dict(word=word, scores=scores[i], start=start, end=end, index=i, is_subword=is_subword)
+            dict(
+                word=word,
+                scores=scores[i],
+                start=start,
+                end=end,
+                index=i,
+                is_subword=is_subword,
+                is_blank=text[start:end].isspace(),
+            )  # fmt: skip
         )
     return pieces
 
 
 def words(pieces: Sequence[Entity]) -> list[list[Entity]]:
-    """Token pieces grouped into words: a piece that is no subword starts the next one."""
+    """Token pieces grouped into words: a piece that is no subword starts the next one; blank ones
+    belong to none."""
     found: list[list[Entity]] = []
     for piece in pieces:
+        if piece["is_blank"]:
+            continue
         if found and piece["is_subword"]:
             found[-1].append(piece)
         else:

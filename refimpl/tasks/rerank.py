@@ -21,6 +21,7 @@ from ..reference.sentence import Dense, SentenceHead, activation_of
 from ..text.tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .embed import settings_of
+from .prompts import Prompts
 from .task import (
     Model,
     check_top_k,
@@ -44,6 +45,8 @@ class Reranker:
         model: Model = None,
         *,
         activation_fn: Activation | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
         tokenizer: Tokenizer | None = None,
         backend: str = "auto",
         dtype: str = "float32",
@@ -51,8 +54,9 @@ class Reranker:
         revision: str | None = None,
     ) -> None:
         """model: a folder, a cached hub id or a loaded model, with a sequence classifier or the
-        modular form. Raises ValueError for another head, ModelFormatError, HubError,
-        MissingExtraError.
+        modular form. prompts: name -> text put before the first text of a pair. The options
+        override what the folder says. Raises ValueError for another head, ModelFormatError,
+        HubError, MissingExtraError.
         """
         where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
         self.model = open_model(model, **where)
@@ -64,12 +68,15 @@ class Reranker:
         limit = settings.max_seq_length or head_limit(self.model)
         self.max_seq_length = limit or tokenizer.max_length
         self.activation_fn = activation_fn or self._activation(settings.activation_fn)
+        self._prompts = Prompts(settings, prompts, default_prompt_name)
 
     def predict(
         self,
-        pairs: Sequence[tuple[str, str]] | tuple[str, str],
+        pairs: Sequence[tuple[str, str]] | tuple[str, str] | Array,
         batch_size: int = 32,
         *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         activation_fn: Activation | None = None,
         apply_softmax: bool = False,
         max_length: int | None = None,
@@ -79,16 +86,17 @@ class Reranker:
     ) -> Any:
         """Scores [pairs] (one label) or [pairs, labels], in the model's dtype.
 
-        A single pair, not in a list, gives a scalar or [labels].
+        pairs: a list, a tuple or an array [pairs, 2] of texts; a single pair, which is a tuple or a
+        list of two texts, gives a scalar or [labels]. prompt: text put before the first text of
+        each pair; prompt_name: one of the folder's prompts, when no prompt is given.
         apply_softmax: over the labels, after the activation. max_length, truncate: see
         Tokenizer.encode_batch. return_lost: give (scores, tokens cut off each pair, int64).
         Raises ValueError, TypeError.
         """
         single = len(pairs) > 0 and isinstance(pairs[0], str)
-        items: list[Any] = [pairs] if single else list(pairs)
-        for i, pair in enumerate(items):
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise TypeError(f"pairs[{i}] must be a pair of str, not {pair!r}")
+        items = [_pair(pair, i) for i, pair in enumerate([pairs] if single else pairs)]
+        before = self._prompts.text(prompt, prompt_name)
+        items = [(before + first, second) for first, second in items]
         limit = self.max_seq_length if max_length is None else max_length
         encodings = self.tokenizer.encode_batch(items, max_length=limit, truncate=truncate)
         types = self.model.config.type_vocab_size > 0
@@ -159,6 +167,14 @@ class Reranker:
                 )
             return ACTIVATIONS[row].function
         return ACTIVATIONS["sigmoid" if self.num_labels == 1 else "linear"].function
+
+
+def _pair(pair: Any, i: int) -> tuple[str, str]:
+    """Two texts. TypeError, naming the position, for anything else."""
+    if isinstance(pair, (tuple, list, np.ndarray)) and len(pair) == 2:
+        if all(isinstance(text, str) for text in pair):
+            return str(pair[0]), str(pair[1])
+    raise TypeError(f"pairs[{i}] must be a pair of str, not {pair!r}")
 
 
 def _scores_of(model: ModernBERT) -> tuple[str, int]:

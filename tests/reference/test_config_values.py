@@ -311,3 +311,20 @@ def test_config_keeps_unknown_keys_and_writes_both_spellings():
     assert out["rope_parameters"] == rope(160000.0, 10000.0)
     assert (out["global_rope_theta"], out["local_rope_theta"]) == (160000.0, 10000.0)
     assert out["model_type"] == "modernbert" and "type_vocab_size" not in out
+
+
+def test_ids_may_be_lists():
+    c = config(eos_token_id=[2, 5])
+    assert c.eos_token_id == (2, 5) and c.to_dict()["eos_token_id"] == [2, 5]
+    assert ModernBertConfig.from_dict(c.to_dict()) == c
+
+
+def test_theta_that_is_beaten_is_told_with_both_values():
+    said = "global_rope_theta 3.0 is not used: rope_parameters of full_attention.* say 1.0"
+    with pytest.warns(UserWarning, match=said):
+        config(global_rope_theta=3.0, rope_parameters={"full_attention": {"rope_theta": 1.0}})
+
+
+def test_unknown_keys_are_known_to_be_unknown():
+    c = config(my_key=1, use_cache=True, is_decoder=False, sentence_transformers={})
+    assert c.unknown == ["my_key", "sentence_transformers"]

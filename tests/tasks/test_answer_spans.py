@@ -1,6 +1,7 @@
 """Question answering: spans against brute force, worked pieces, offsets, impossible answers."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_worked_example(tiny):
     last = len(piece) - 2
     start = logits_of(piece, **{"t0": 0.5, f"t{first}": 0.3, f"t{last}": 0.2})
     end = logits_of(piece, **{"t0": 0.4, f"t{last}": 0.6})
-    options = dict(cls_token_id=tiny.cls_token_id, top_k=3, handle_impossible_answer=True)
+    options = dict(top_k=3, handle_impossible_answer=True)
     found = best_answers("Ada met Bob", pieces, [(start, end)], **options)
     assert [(a["answer"], a["start"], a["end"]) for a in found] == [
         ("", 0, 0), ("Ada met Bob", 0, 11), (" Bob", 7, 11)]  # fmt: skip
@@ -94,7 +95,7 @@ def test_question_and_separator_take_no_weight(tiny):
     start = logits_of(piece, **{f"t{context[0]}": 1.0})
     loud = start.copy()
     loud[outside] = 50.0
-    options = dict(cls_token_id=tiny.cls_token_id)
+    options: dict = {}
     quiet = best_answers("Ada", [piece], [(start, start)], **options)
     assert best_answers("Ada", [piece], [(loud, loud)], **options) == quiet
 
@@ -109,7 +110,7 @@ def test_equal_answers_are_added_up_whatever_their_case(tiny):
             words.setdefault(word, i)
     (first, *_, last) = words.values()
     both = logits_of(piece, **{f"t{first}": 0.5, f"t{last}": 0.5})
-    options = dict(cls_token_id=tiny.cls_token_id, top_k=9, max_answer_len=1)
+    options = dict(top_k=9, max_answer_len=1)
     found = best_answers(text, pieces, [(both, both)], **options)
     # " london" has the space before it, "London" has not: two answers until a space is added.
     assert {a["answer"] for a in found} == {"London", " london"}
@@ -129,7 +130,7 @@ def test_words_are_completed_unless_told_not_to(tiny):
     words, sequences = piece.word_ids, piece.sequence_ids
     inside = next(i for i in range(1, len(piece)) if sequences[i] == 1 and words[i] == words[i - 1])
     both = logits_of(piece, **{f"t{inside}": 1.0})
-    options = dict(cls_token_id=tiny.cls_token_id)
+    options: dict = {}
     whole = best_answers(text, [piece], [(both, both)], **options)[0]
     part = best_answers(text, [piece], [(both, both)], align_to_words=False, **options)[0]
     assert (part["start"], part["end"]) == piece.offsets[inside]
@@ -148,7 +149,7 @@ def test_null_score_is_the_smallest_of_the_pieces(tiny):
         logits.append(
             (logits_of(piece, t0=s, **{at: 1 - s}), logits_of(piece, t0=e, **{at: 1 - e}))
         )
-    options = dict(cls_token_id=tiny.cls_token_id, top_k=9, handle_impossible_answer=True)
+    options = dict(top_k=9, handle_impossible_answer=True)
     found = best_answers("a b c d e f", pieces, logits, **options)
     (null,) = [a for a in found if a["answer"] == ""]
     assert near(null["score"], 0.25 * 0.5)
@@ -246,3 +247,18 @@ def test_bad_questions_are_refused(options, error, said):
 def test_bad_options_are_refused(ask, options, said):
     with pytest.raises(ValueError, match=said):
         ask(question="a b c d", context=CONTEXT, **options)
+
+
+def test_no_answer_is_the_first_token_whatever_the_folder_calls_it(tmp_path):
+    plain = refimpl.pipeline(
+        "question-answering", model_folder(tmp_path / "a", "question_answering")
+    )
+    folder = model_folder(tmp_path / "b", "question_answering")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"cls_token": None, "sep_token": None, "bos_token": "[CLS]", "eos_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((folder / "config.json").read_text()) | {"cls_token_id": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = dict(question="who?", context="A man.", handle_impossible_answer=True, top_k=99)
+    found = refimpl.pipeline("question-answering", folder)(**asked)
+    assert found == plain(**asked) and [a["score"] > 0 for a in found if not a["answer"]] == [True]

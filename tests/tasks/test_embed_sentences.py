@@ -255,3 +255,44 @@ def test_no_warning_for_a_sentence_folder(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         refimpl.SentenceEncoder(sentence_folder(tmp_path, [MEAN])).encode(TEXTS)
+
+
+def test_queries_and_documents_have_the_lengths_that_the_folder_says(tmp_path_factory):
+    lengths = {"max_seq_length": 64, "query_length": 8, "document_length": 12}
+    encoder = refimpl.SentenceEncoder(folder_with(tmp_path_factory, MEAN, transformer=lengths))
+    text = " ".join(f"word{i}" for i in range(40))
+    for function, limit in (
+        (encoder.encode_query, 8), (encoder.encode_document, 12), (encoder.encode, 64),
+    ):  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found, cut = function(text), encoder.encode(text, max_length=limit)
+        assert np.array_equal(found, cut), limit
+    longer = encoder.encode_query(text, max_length=20, truncate="silent")
+    assert np.array_equal(longer, encoder.encode(text, max_length=20, truncate="silent"))
+
+
+def test_prompt_that_fills_the_limit_leaves_something_to_pool(tmp_path_factory):
+    own = {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": False}
+    folder = folder_with(
+        tmp_path_factory, (MODELS + "Pooling", own), transformer={"max_seq_length": 8}
+    )
+    encoder = refimpl.SentenceEncoder(folder)
+    prompt = "a very long instruction that fills all of the room that there is: "
+    found = encoder.encode("x", prompt=prompt, truncate="silent")
+    ids = encoder.tokenizer.encode(prompt + "x").ids
+    hidden = encoder.model.encoder([ids[:7] + ids[-1:]])["last_hidden_state"]
+    np.testing.assert_allclose(found, hidden[0, -1], atol=1e-5)  # [SEP], as its package has it
+
+
+def test_settings_without_modules_are_named_and_not_read(tmp_path):
+    folder = model_folder(tmp_path, None)
+    with pytest.warns(UserWarning, match="mean pooling"):
+        plain = refimpl.SentenceEncoder(folder).encode("a b c d")
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"q": "query: "}, "default_prompt_name": "q", "truncate_dim": 8})
+    )
+    said = "no modules.json, without which config_sentence_transformers.json are not read"
+    with pytest.warns(UserWarning, match=said):
+        found = refimpl.SentenceEncoder(folder).encode("a b c d")
+    assert np.array_equal(found, plain)

@@ -184,3 +184,31 @@ def test_documents_may_come_from_any_iterable_but_one_str(reranker):
 def test_what_is_no_pair_is_refused(reranker, pairs):
     with pytest.raises(TypeError, match=r"pairs\[0\] must be a pair of str"):
         reranker.predict(pairs)
+
+
+@pytest.mark.parametrize("of", [list, tuple, np.array, lambda p: np.array(p, dtype=object)])
+def test_pairs_may_be_lists_tuples_and_arrays(tmp_path, of):
+    reranker = refimpl.Reranker(
+        model_folder(tmp_path, "sequence_classification", id2label={0: "s"})
+    )
+    expected = reranker.predict(PAIRS)
+    assert np.array_equal(reranker.predict(of([tuple(p) for p in PAIRS])), expected)
+    assert np.array_equal(reranker.predict(of([list(p) for p in PAIRS])), expected)
+
+
+def test_prompt_goes_before_the_first_text(tmp_path):
+    folder = model_folder(tmp_path, "sequence_classification", id2label={0: "score"})
+    plain = refimpl.Reranker(folder)
+    find = [("find: " + q, d) for q, d in PAIRS]
+    assert near(plain.predict(PAIRS, prompt="find: "), plain.predict(find))
+    add_settings(folder, prompts={"find": "find: ", "none": ""}, default_prompt_name="find")
+    reranker = refimpl.Reranker(folder)
+    assert near(reranker.predict(PAIRS), plain.predict(find))
+    assert near(reranker.predict(PAIRS, prompt_name="none"), plain.predict(PAIRS))
+    assert near(reranker.predict(PAIRS, prompt=""), plain.predict(PAIRS))
+    ranked = reranker.rank("q", ["one", "two"], prompt_name="none")
+    assert ranked == plain.rank("q", ["one", "two"])
+    own = refimpl.Reranker(folder, prompts={"x": "find: "}, default_prompt_name="x")
+    assert near(own.predict(PAIRS), plain.predict(find))
+    with pytest.raises(ValueError, match="prompt_name 'y' is unknown; known: .*find"):
+        reranker.predict(PAIRS, prompt_name="y")

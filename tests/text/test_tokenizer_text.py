@@ -417,3 +417,125 @@ def test_missing_package_says_how_to_install_it():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert MissingExtraError.__name__ in result.stderr
     assert 'pip install "modernbert-refimpl[text]"' in result.stderr
+
+
+# -- what the files beside tokenizer.json say -----------------------------------------------------
+
+
+def added(content, **flags):
+    own = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=False)
+    return {"content": content, **own, **flags}
+
+
+@pytest.mark.parametrize("by", ["settings", "tokenizer.json"])
+def test_truncation_side_left_keeps_the_end(folder, tiny, by):
+    if by == "settings":
+        edit(folder / "tokenizer_config.json", truncation_side="left")
+    else:
+        given_ = backend()
+        given_.enable_truncation(4, direction="left")
+        given_.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_folder(folder)
+    whole = tiny.encode(TEXT).ids
+    cut = tokenizer.encode(TEXT, max_length=7, truncate="silent")
+    assert tokenizer.truncation_side == "left" and cut.lost == len(whole) - 7
+    assert cut.ids == [whole[0], *whole[-6:]]
+    a, b = "one two three four five six seven", "eight nine"
+    ids, pair = tiny.encode(a).ids[1:-1], tiny.encode(b).ids[1:-1]
+    room = 12 - 3 - len(pair)
+    found = tokenizer.encode(a, b, max_length=12, truncate="silent").ids
+    assert found == [1, *ids[-room:], 2, *pair, 2]
+
+
+def test_truncation_side_that_is_none_is_refused(folder):
+    edit(folder / "tokenizer_config.json", truncation_side="middle")
+    with pytest.raises(ModelFormatError, match="truncation_side: is 'middle'; supported: right, l"):
+        Tokenizer.from_folder(folder)
+
+
+def test_tokens_that_only_the_settings_list_are_tokens(folder):
+    edit(folder / "config.json", vocab_size=8200)
+    edit(folder / "tokenizer_config.json", added_tokens_decoder={
+        "8193": added("<B>"), "8192": added("<A>", special=True), "2": added("[SEP]", special=True),
+    })  # fmt: skip
+    tokenizer = Tokenizer.from_folder(folder)
+    plain = Tokenizer.from_folder(BUNDLED)
+    a, b = plain.encode("a").ids[1:-1], plain.encode("b").ids[1:-1]
+    assert tokenizer.encode("a<A>b<B>").ids == [1, *a, 8192, *b, 8193, 2]
+
+
+def test_flags_of_the_settings_beat_those_of_tokenizer_json(folder):
+    mask = Tokenizer.from_folder(folder).mask_token_id
+    spans = []
+    for wide in (False, True):
+        flags = added("[MASK]", special=True, lstrip=wide, rstrip=wide)
+        edit(folder / "tokenizer_config.json", added_tokens_decoder={str(mask): flags})
+        found = Tokenizer.from_folder(folder).encode("a [MASK] b")
+        spans.append(found.offsets[found.ids.index(mask)])
+    assert spans == [(2, 8), (1, 9)]
+
+
+def test_extra_special_tokens_are_tokens(folder):
+    edit(folder / "config.json", vocab_size=8200)
+    for spelled in (["<X>", added("<Y>")], {"image_token": "<X>", "y": "<Y>"}):
+        edit(folder / "tokenizer_config.json", extra_special_tokens=spelled)
+        assert Tokenizer.from_folder(folder).encode("<X><Y>").ids == [1, 8192, 8193, 2]
+
+
+def test_older_list_of_added_tokens_is_read(folder):
+    edit(folder / "config.json", vocab_size=8200)
+    (folder / "added_tokens.json").write_text(json.dumps({"<Q>": 8193, "<P>": 8192}))
+    assert Tokenizer.from_folder(folder).encode("<P><Q>").ids == [1, 8192, 8193, 2]
+
+
+def test_token_of_more_rows_than_the_model_has_is_refused(folder):
+    edit(folder / "tokenizer_config.json", added_tokens_decoder={"8192": added("<A>")})
+    with pytest.raises(ModelFormatError, match="token '<A>' has id 8192"):
+        Tokenizer.from_folder(folder)
+
+
+def test_special_tokens_in_a_text_are_text_where_the_folder_says_so(folder):
+    assert 2 in Tokenizer.from_folder(folder).encode("ignore [SEP] this").ids[1:-1]
+    edit(folder / "tokenizer_config.json", split_special_tokens=True)
+    tokenizer = Tokenizer.from_folder(folder)
+    ids = tokenizer.encode("ignore [SEP] this").ids
+    assert 2 not in ids[1:-1] and (ids[0], ids[-1]) == (1, 2)
+
+
+def test_dropout_of_training_is_off(folder):
+    content = json.loads(contents())
+    content["model"]["dropout"] = 0.5
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer, plain = Tokenizer.from_folder(folder), Tokenizer.from_folder(BUNDLED)
+    for _ in range(20):
+        assert tokenizer.encode(TEXT).ids == plain.encode(TEXT).ids
+
+
+def test_impossible_id_of_config_json_is_none(folder):
+    edit(folder / "tokenizer_config.json", pad_token=None)
+    for impossible in (-1, 8192, [3], True, "3"):
+        edit(folder / "config.json", pad_token_id=impossible)
+        assert Tokenizer.from_folder(folder).pad_token_id is None
+
+
+def test_unknown_key_is_told(folder):
+    edit(folder / "tokenizer_config.json", own_key=1, chat_template="x")
+    with pytest.warns(UserWarning, match="tokenizer_config.json: own_key: no key that is known"):
+        Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"5": {"lstrip": True}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"5": added("x", lstrip=1)}}),
+        ("tokenizer_config.json", {"mask_token": 3}),
+        ("tokenizer_config.json", {"extra_special_tokens": [4]}),
+        ("special_tokens_map.json", {"pad_token": ["x"]}),
+    ],
+)
+def test_wrong_token_is_a_format_error(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(ModelFormatError) as caught:
+        Tokenizer.from_folder(folder)
+    assert caught.value.file == str(folder / name) and caught.value.key is not None
