@@ -94,16 +94,20 @@ def tokenizer_settings(folder: ModelFolder) -> TokenizerSettings:
     config = folder.entry(folder.root / CONFIG).values
     newer = settings.get("added_tokens_decoder", dict, None)
     special = Entry(settings.file, {}) if newer is not None else folder.entry(folder.root / SPECIAL)
-    named = {**_tokens_of(settings), **_tokens_of(special)}
+    named = _names_of(settings) | _names_of(special)
+    extra = _extra_of(settings, "additional_special_tokens", "extra_special_tokens")
+    older = ("additional_special_tokens",) if not extra else ()
+    extra = (*extra, *_extra_of(special, *older, "extra_special_tokens"))
     if newer is not None:
         added = [_token(settings, f"added_tokens_decoder.{i}", newer[i]) for i in _ordered(newer)]
     else:
-        names = {token.content for token in named.values()}
-        older = folder.entry(folder.root / ADDED).values
-        ordered = sorted(older, key=lambda content: older[content])
+        names = {token.content for token in (*named.values(), *extra)}
+        listed = folder.entry(folder.root / ADDED).values
+        ordered = sorted(listed, key=lambda content: listed[content])
         added = [Token(c, c in names, normalized=c not in names) for c in ordered]
-    limits = [_limit(settings, "model_max_length"), _limit(folder.entry(folder.root / CONFIG),
-              "max_position_embeddings")]  # fmt: skip
+    own = "model_max_length" if "model_max_length" in settings.values else "max_len"
+    entries = (settings, own), (folder.entry(folder.root / CONFIG), "max_position_embeddings")
+    limits = [_limit(entry, key) for entry, key in entries]
     side = settings.get("truncation_side", str, None)
     if side not in (None, *SIDES):
         raise settings.refuse("truncation_side", f"supported: {', '.join(SIDES)}")
@@ -116,7 +120,7 @@ def tokenizer_settings(folder: ModelFolder) -> TokenizerSettings:
         names={r: named[f"{r}_token"].content for r in ROLES if f"{r}_token" in named},
         ids={role: i for role, i in ids.items() if i is not None},
         added=tuple(added),
-        named=tuple(named.values()),
+        named=(*named.values(), *extra),
         limit=min((n for n in limits if n is not None), default=None),
         vocab_size=size if isinstance(size, int) else None,
         truncation_side=side,
@@ -124,19 +128,26 @@ def tokenizer_settings(folder: ModelFolder) -> TokenizerSettings:
     )
 
 
-def _tokens_of(entry: Entry) -> dict[str, Token]:
-    """Key -> special token: every `*_token`, and those of the lists of extra ones."""
+def _names_of(entry: Entry) -> dict[str, Token]:
+    """Key -> special token, of every `*_token`."""
     out: dict[str, Token] = {}
     for key, value in entry.values.items():
         if key.endswith("_token") and not key.startswith("add_"):
             entry.taken.add(key)
             if value is not None:
                 out[key] = _token(entry, key, value, special=True)
-        elif key in ("additional_special_tokens", "extra_special_tokens"):
-            entry.taken.add(key)
-            listed = value.items() if isinstance(value, dict) else enumerate(value or ())
-            out |= {f"{key}.{at}": _token(entry, key, one, special=True) for at, one in listed}
     return out
+
+
+def _extra_of(entry: Entry, *keys: str) -> tuple[Token, ...]:
+    """Special tokens without a role: a list, or an object of names and tokens."""
+    entry.taken.update(("additional_special_tokens", "extra_special_tokens"))
+    out: list[Token] = []
+    for key in keys:
+        value = entry.values.get(key) or ()
+        listed = value.values() if isinstance(value, dict) else value
+        out += [_token(entry, key, one, special=True) for one in listed]
+    return tuple(out)
 
 
 def _token(entry: Entry, key: str, value: Any, special: bool | None = None) -> Token:

@@ -174,8 +174,8 @@ class ModernBERT:
         and 1; default all 1), `token_type_ids`, `position_ids`.
         Returns `last_hidden_state` [batch, seq, hidden] (after the final norm) and `attention_mask`
         [batch, seq]; a head returns its own keys instead. On request `hidden_states`, a tuple of
-        num_hidden_layers + 1 arrays: the embedding and each layer's output BEFORE the final norm
-        (transformers 4's convention; its version 5 puts `last_hidden_state` in the last place), and
+        num_hidden_layers + 1 arrays: the embedding and each layer's output, the last one's behind
+        the final norm, as transformers 5 has it (before it: the tap `layers.{i}.residual_2`), and
         `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
         `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError, and on
         backend native OSError when the file's token embedding cannot be read any more.

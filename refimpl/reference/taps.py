@@ -19,7 +19,8 @@ Array = np.ndarray
 class Recorder:
     """Keeps what `model(...)` was asked for, and passes every step on to another tap.
 
-    hidden_states: "embedding" and each layer's "residual_2"; attentions: each layer's rotated q, k.
+    hidden_states: "embedding", each layer's "residual_2" but the last one's, and "final_norm", as
+    transformers 5 has them; attentions: each layer's rotated q, k.
     """
 
     def __init__(self, *, hidden_states: bool, attentions: bool, then: Tap | None) -> None:
@@ -30,15 +31,18 @@ class Recorder:
 
     def __call__(self, name: str, value: Array) -> Array:
         value = self._then(name, value)
-        if self._keep_hidden and (name == "embedding" or name.endswith(".residual_2")):
-            self._hidden.append(value)
+        if self._keep_hidden:
+            if name == "final_norm":
+                self._hidden[-1] = value
+            elif name == "embedding" or name.endswith(".residual_2"):
+                self._hidden.append(value)
         if self._keep_rotated and name.endswith(("q_rot", "k_rot")):
             self.rotated[name] = value
         return value
 
     @property
     def hidden_states(self) -> tuple[Array, ...]:
-        """num_hidden_layers + 1 arrays [batch, seq, hidden]: embedding and each layer's output."""
+        """num_hidden_layers + 1 arrays [batch, seq, hidden]; the last is behind the final norm."""
         return tuple(self._hidden)
 
 

@@ -3,9 +3,9 @@
     tokens -> words: a word starts behind white space (or as the tokenizer marks it)
     words -> entities: adjacent ones of one tag, a new one at B-
 
-Two rules are not transformers': there only the space parts words, so that a line break or a tab
-joins two, and white space that is a token of its own is a word. Pure functions of dicts and arrays;
-the model is not here (tokens.py).
+One rule is not transformers': there only the space parts words, so that a line break or a tab joins
+two; here all white space does, and a token of such a break belongs to no word. Pure functions of
+dicts and arrays; the model is not here (tokens.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def token_pieces(
     tokenizer: Tokenizer, text: str, encoded: Encoded, scores: np.ndarray
 ) -> list[Entity]:
     """Per ordinary token: word (vocabulary spelling), scores, start, end, index, is_subword, and
-    is_blank: it stands for white space alone."""
+    is_blank: it stands for a line break or other white space without a space."""
     pieces = []
     for i, (start, end) in enumerate(encoded.offsets):
         if encoded.special[i]:
@@ -46,7 +46,7 @@ def token_pieces(
                 end=end,
                 index=i,
                 is_subword=is_subword,
-                is_blank=text[start:end].isspace(),
+                is_blank=text[start:end].isspace() and " " not in text[start:end],
             )  # fmt: skip
         )
     return pieces

@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from support.folders import make_folder, small_config, small_params  # noqa: E402
 
+import refimpl  # noqa: E402
 from refimpl.files.bfloat16 import to_bits, widen  # noqa: E402
 from refimpl.files.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
 from refimpl.reference.heads import HEADS  # noqa: E402
@@ -250,9 +251,28 @@ def test_we_read_and_rewrite_a_reranker_of_sentence_transformers(tmp_path: Path)
     model.save_pretrained(str(tmp_path / "theirs"))
     found = read_checkpoint(tmp_path / "theirs")
     assert found.head is HEADS["sequence_classification"] and found.config.num_labels == 1
-    source = tmp_path / "theirs"
-    write_checkpoint(tmp_path / "again", found.config, found.params, found.head, source=source)
+    write_checkpoint(
+        tmp_path / "again", found.config, found.params, found.head, source=found.source
+    )
     again = library.CrossEncoder(str(tmp_path / "again"), device="cpu")
     assert isinstance(again.activation_fn, torch.nn.Identity)
     for key, tensor in again.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("kind", [None, "masked_lm"])
+def test_hidden_states_are_theirs_place_by_place(tmp_path: Path, kind: str | None) -> None:
+    make_folder(tmp_path, kind and HEADS[kind], **VARIED)
+    ids = np.array([[1, 5, 7, 2, 9, 2], [4, 4, 19, 0, 3, 2]])
+    mask = np.array([[1] * 6, [1, 1, 1, 1, 0, 0]])
+    theirs = loaded(tmp_path, kind, dtype=torch.float64, attn_implementation="sdpa")
+    with torch.no_grad():
+        out = theirs(
+            input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask),
+            output_hidden_states=True,
+        )  # fmt: skip
+    ours = refimpl.load(tmp_path, dtype="float64")(ids, mask, output_hidden_states=True)
+    assert len(ours["hidden_states"]) == len(out.hidden_states)
+    for a, b in zip(ours["hidden_states"], out.hidden_states, strict=True):
+        # Their rotary tables are float32.
+        np.testing.assert_allclose(a[mask > 0], b.numpy()[mask > 0], rtol=1e-5, atol=1e-5)
