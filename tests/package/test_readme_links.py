@@ -5,7 +5,10 @@ import re
 import pytest
 from support.readme import ROOT
 
-DOCUMENTS = ["README.md", "MODEL.md", "CHANGELOG.md", "benchmarks/README.md"]
+DOCUMENTS = [
+    "README.md", "MODEL.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md",
+    "csrc/README.md", "refimpl/files/README.md", "refimpl/verify/README.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
