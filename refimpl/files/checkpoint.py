@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..reference.config import ModernBertConfig
 from ..reference.heads import HEADS, Head
 from ..reference.params import encoder_shapes
 from ..reference.sentence import SentenceHead
-from .atomic import open_synced, staged
+from .atomic import is_file, is_there, staged
 from .folder import CONFIG, MODULES_FILE, ModelFolder
 from .meaning import ENCODER_ARCHITECTURE, AnyHead, config_of, head_of
 from .safetensors import dump_safetensors
@@ -34,6 +35,7 @@ from .tensors import EMBEDDING, first_not_finite, take_tensors
 from .weights import INDEX, WEIGHTS, index_of, plan_shards
 
 Folder = str | os.PathLike[str]
+SHARD = re.compile(r"model-.*-of-.*\.safetensors")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -122,15 +124,15 @@ def write_checkpoint(
         files[INDEX] = index_of({name: shards[name] for name in root}, dtype)
     copies = _copies(head, source)
 
-    with staged(folder, last=CONFIG, remove=_stale(folder, {*shards, *files, *copies})) as stage:
+    with staged(folder, last=CONFIG, remove=_stale(folder, {*shards, *files, *copies})) as create:
         for name, tensors in shards.items():
-            with open_synced(stage / name) as stream:
+            with create(name) as stream:
                 dump_safetensors(stream, tensors, dtype=dtype)
         for name, content in files.items():
-            with open_synced(stage / name) as stream:
+            with create(name) as stream:
                 stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
         for name, origin in copies.items():
-            with open_synced(stage / name) as stream:
+            with create(name) as stream:
                 stream.write(origin.read_bytes())
 
 
@@ -182,7 +184,7 @@ def _copies(head: AnyHead | None, source: ModelFolder | None) -> dict[str, Path]
         wanted[MODULES_FILE] = source.path / MODULES_FILE
         wanted[SETTINGS_FILE] = source.path / SETTINGS_FILE
         wanted[TRANSFORMER_FILE] = source.root / TRANSFORMER_FILE
-    return {name: path for name, path in wanted.items() if path.is_file()}
+    return {name: path for name, path in wanted.items() if is_file(path)}
 
 
 def _stale(folder: Path, written: set[str]) -> list[str]:
@@ -190,8 +192,8 @@ def _stale(folder: Path, written: set[str]) -> list[str]:
 
     modules.json goes away even when it is written anew: like config.json it makes a folder valid.
     """
-    if not folder.is_dir():
+    if not is_there(folder):
         return []
     names = [SETTINGS_FILE, TRANSFORMER_FILE, WEIGHTS, INDEX]
-    names += [path.name for path in folder.glob("model-*-of-*.safetensors")]
+    names += [name for name in os.listdir(folder) if SHARD.fullmatch(name)]
     return [MODULES_FILE, *(name for name in names if name not in written)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,17 +144,21 @@ def test_checkpoint_refused_save_changes_nothing(
 
 
 def steps_of_a_save(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int | None, shards: int | None
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: int | None,
+    stop: Callable[[], None],
+    at: int | None = None,
 ) -> int:
-    """Save another model over the folder, stopping dead at the n-th change of a name."""
+    """Save another model over the folder, calling `stop` before the n-th change of a name."""
     count = 0
     replace, unlink = os.replace, Path.unlink
 
     def stop_or_go() -> None:
         nonlocal count
         count += 1
-        if count == fail_at:
-            raise KeyboardInterrupt
+        if count == at:
+            stop()
 
     def counted_replace(a: Any, b: Any) -> None:
         stop_or_go()
@@ -172,20 +177,35 @@ def steps_of_a_save(
     return count
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("how", ["dies", "is interrupted"])
 @pytest.mark.parametrize("shards", [None, 1500])
-def test_checkpoint_save_that_dies_never_leaves_a_mixture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int | None
+def test_checkpoint_save_that_ends_early_never_leaves_a_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int | None, how: str
 ) -> None:
     _, old = make_folder(tmp_path / "full", MLM)
-    steps = steps_of_a_save(tmp_path / "full", monkeypatch, None, shards)
+    steps = steps_of_a_save(tmp_path / "full", monkeypatch, shards, interrupt)
     new = read_checkpoint(tmp_path / "full")
     assert steps > 5
     outcomes = set()
     for n in range(1, steps + 1):
         folder = tmp_path / str(n)
         make_folder(folder, MLM)
-        with pytest.raises(KeyboardInterrupt):
-            steps_of_a_save(folder, monkeypatch, n, shards)
+        if how == "dies":
+            child = os.fork()
+            if child == 0:
+                try:
+                    steps_of_a_save(folder, monkeypatch, shards, lambda: os._exit(0), n)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                steps_of_a_save(folder, monkeypatch, shards, interrupt, n)
+            assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
         try:
             found = read_checkpoint(folder)
         except ModelFormatError:
@@ -194,4 +214,4 @@ def test_checkpoint_save_that_dies_never_leaves_a_mixture(
         whole = new.params if found.config.norm_eps == 1e-3 else old
         outcomes.add("new" if whole is new.params else "old")
         assert all(np.array_equal(found.params[name], whole[name]) for name in whole)
-    assert outcomes == {"old", "does not load"}
+    assert outcomes == {"old", "new"} | ({"does not load"} if how == "dies" else set())
