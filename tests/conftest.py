@@ -2,12 +2,56 @@
 
 `ci` (the default) draws the same few examples on every run, so that a red run can be repeated;
 `HYPOTHESIS_PROFILE=soak` draws many new ones and remembers those that failed.
-Neither has a deadline: no test asserts on time.
+Neither has a deadline: no test asserts on time. But no test waits for ever: one that takes longer
+than LIMIT fails where it stands, and where even that does not end it, the run ends with every
+thread's stack.
 """
 
+import faulthandler
 import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# Seconds of one test with its fixtures, many times what the slowest takes on an idle machine; those
+# run by hand take minutes.
+LIMIT, LIMIT_BY_HAND = 600, 7200
+BY_HAND = ("soak", "oracle")
+
+
+_stderr = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        config.stash[_stderr] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    by_hand = any(item.get_closest_marker(name) for name in BY_HAND)
+    limit = LIMIT_BY_HAND if by_hand else LIMIT
+    faulthandler.dump_traceback_later(limit + 60, exit=True, file=item.config.stash[_stderr])
+    before = None
+    if hasattr(signal, "SIGALRM"):
+
+        def over(number: int, frame: FrameType | None) -> None:
+            pytest.fail(f"{item.nodeid} took more than {limit} s")
+
+        before = signal.signal(signal.SIGALRM, over)
+        signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        if before is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
 
 # Read by numpy's BLAS when it loads, which is after this file. The products here are small: more
 # threads than idle cores make them many times slower.

@@ -9,11 +9,16 @@ from __future__ import annotations
 import argparse
 import codecs
 import json
+import os
+import select
+import signal
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 
 @dataclass
@@ -44,12 +49,57 @@ def read_lines(args: argparse.Namespace, texts: list[str], key: str = "text") ->
     if not texts and sys.stdin.isatty():
         args.usage_error(f"give a {key}, or - to read lines from stdin")
     is_json = {"text": False, "jsonl": True}.get(args.input)
-    for index, raw in enumerate(sys.stdin.buffer):
+    for index, raw in enumerate(_raw_lines(sys.stdin.buffer)):
         if index == 0:
             raw = raw.removeprefix(codecs.BOM_UTF8)  # a mark of the file, not of its first text
         if is_json is None and raw.strip():  # a blank line is an empty text and decides nothing
             is_json = raw.lstrip().startswith(b"{")
         yield _parsed(index, raw.rstrip(b"\r\n"), key, bool(is_json))
+
+
+def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream. An interrupt ends the wait for the next one whenever it arrives.
+
+    A signal just before a read does not end it, and Python's handler waits for the read: so both
+    the input and the signals, which Python writes to a socket, are waited for.
+    """
+    with ExitStack() as stack:
+        try:
+            source, signals = stream.fileno(), stack.enter_context(_signals())
+            select.select([source, signals.fileno()], [], [], 0)
+        except (OSError, ValueError):  # no file, not the main thread, or a system without this
+            yield from stream
+            return
+        parts: list[bytes] = []
+        while True:
+            ready, _, _ = select.select([source, signals.fileno()], [], [])
+            if signals.fileno() in ready and signal.SIGINT in signals.recv(4096):
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    raise KeyboardInterrupt  # which the handler did, but where nobody heard it
+            if source not in ready:
+                continue
+            read = os.read(source, 2**16)
+            *whole, rest = (b"".join(parts) + read if b"\n" in read else read).split(b"\n")
+            parts = [rest] if whole or not parts else [*parts, rest]
+            yield from (line + b"\n" for line in whole)
+            if not read:
+                if last := b"".join(parts):
+                    yield last
+                return
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket that gets the number of each signal. ValueError outside the main thread."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def from_command_line(texts: list[str]) -> bool:

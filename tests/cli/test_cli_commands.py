@@ -1,19 +1,25 @@
 """The command `modernbert`: lines in, records out in order, exit codes, formats, clean endings."""
 
+import argparse
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.children import end_of
 from support.text_folders import NER_LABELS, model_folder, sentence_folder
 
 import refimpl
 from refimpl.cli import VERBS, main
+from refimpl.cli.lines import _raw_lines, read_lines
 
 pytest.importorskip("tokenizers")
 
@@ -438,7 +444,7 @@ def test_closed_pipe_ends_quietly():
         process.stdin.write(b"a\n" * 5000)
         process.stdin.close()
         assert process.stderr.read() == b""
-        assert process.wait() == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes a stream by its number")
@@ -472,8 +478,73 @@ def test_interrupt_ends_quietly():
         process.stdin.flush()
         assert process.stdout.readline()  # it runs, and now waits for more
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        assert process.wait(60) == 130
         assert process.stderr.read() == b""
+
+
+def interrupted_reads(count: int, ready: int) -> bool:
+    """Reads of lines in this process, each of which is to be ended by an interrupt."""
+    unused, _ = os.pipe()
+    sys.stdin = open(unused)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    args = argparse.Namespace(input="text")
+    for _ in range(count):
+        try:
+            lines = read_lines(args, ["-"])
+            os.write(ready, b"r")
+            next(lines)
+        except KeyboardInterrupt:
+            continue
+        return False
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.write(ready, b"e")
+    return True
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork")
+def test_interrupt_ends_a_wait_for_input_whenever_it_arrives():
+    """Also between the last look at signals and the read, where one in some hundred was lost."""
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if interrupted_reads(3000, tell) else 1)
+        finally:
+            os._exit(2)
+    os.set_blocking(ready, False)
+    delays = random.Random(0)
+    said, asked = b"", time.monotonic()
+    while said != b"e" and time.monotonic() < asked + 10:
+        try:  # awake all the time: the read is begun some microseconds after the word
+            said = os.read(ready, 1)
+        except BlockingIOError:
+            continue
+        until = time.perf_counter() + delays.random() * 60e-6
+        while time.perf_counter() < until:
+            pass
+        os.kill(child, signal.SIGINT)
+        asked = time.monotonic()
+    if said != b"e":
+        os.kill(child, signal.SIGKILL)
+    assert (said, end_of(child)) == (b"e", 0), "an interrupt was lost"
+
+
+def test_lines_are_those_of_the_stream_however_they_arrive():
+    for text in (b"", b"a", b"a\n", b"\n\n", b"a\r\nb\n\nc", b"x" * 200_000 + b"\ny" * 3):
+        source, into = os.pipe()
+        pieces = [text[i : i + 997] for i in range(0, len(text), 997)]
+
+        def write(pieces=pieces, into=into):
+            for piece in pieces:
+                os.write(into, piece)
+            os.close(into)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        with open(source, "rb") as stream:
+            assert list(_raw_lines(stream)) == list(io.BytesIO(text))
+        thread.join(60)
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

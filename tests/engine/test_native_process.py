@@ -1,6 +1,6 @@
 """The engine among threads, forks and signals: what one process expects of another's guest.
 
-No test asserts on time; those that wait for something to happen wait without end.
+No test asserts on time; those that wait for something to happen end with the limit of every test.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cases import Case, integers
+from support.children import in_child
 from support.native import engine_of, extension, repeated, tiers
 
 import refimpl
@@ -32,18 +33,6 @@ FORKS = 50
 
 def tiny(**options) -> refimpl.ModernBERT:
     return refimpl.ModernBERT.from_variant("tiny", pretrained=True, backend="native", **options)
-
-
-def in_child(function) -> int:
-    """Exit status of a fork that runs it: 0 when it returned true."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if function() else 2
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_fork_after_use_answers():

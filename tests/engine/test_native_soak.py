@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cases import Case, integers
+from support.children import in_child
 from support.native import engine_of, extension, repeated, tiers
 from support.process_memory import anonymous
-from test_native_process import in_child
 
 native = extension()
 pytestmark = pytest.mark.soak

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.children import end_of
 from support.folders import make_folder, small_config, small_params, snapshot
 
 from refimpl.errors import ModelFormatError
@@ -201,7 +202,7 @@ def test_checkpoint_save_that_ends_early_never_leaves_a_mixture(
                     steps_of_a_save(folder, monkeypatch, shards, lambda: os._exit(0), n)
                 finally:
                     os._exit(1)
-            assert os.waitpid(child, 0)[1] == 0
+            assert end_of(child) == 0
         else:
             with pytest.raises(KeyboardInterrupt):
                 steps_of_a_save(folder, monkeypatch, shards, interrupt, n)
