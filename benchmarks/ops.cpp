@@ -157,7 +157,7 @@ void attention(const Setting& s, std::size_t length, std::ptrdiff_t window) {
   row(s, window < 0 ? "attention" : "attention, window", std::to_string(length), 4.0 * pairs * static_cast<double>(s.hidden), 0, [&](std::size_t) {
     const Heads heads = layer.view(s);
     parallel_for(s.threads, blocks * s.heads, [&](std::size_t task, int thread) {
-      s.k.attention(heads, {0, length, window}, task / blocks, task % blocks * s.k.query_block,
+      s.k.attention(heads, {0, length, window}, task / blocks, task % blocks * s.k.query_block, 0, 1,
                     layer.scratch.data() + static_cast<std::size_t>(thread) * layer.scratch_bytes);
     });
   });

@@ -85,7 +85,7 @@ void single_attention(const Kernels& kernels, std::size_t seq, std::size_t heads
   }
   for (std::size_t head = 0; head < heads; ++head)
     for (std::size_t first = 0; first < seq; first += kernels.query_block)
-      kernels.attention(h, {0, seq, window}, head, first, scratch.data());
+      kernels.attention(h, {0, seq, window}, head, first, 0, 1, scratch.data());
   kernels.from_operand(seq, hidden, queries.data(), ld, out, hidden);
 }
 

@@ -1,4 +1,5 @@
-// How a product is cut into tasks: rows are split when there are many, columns when there are few.
+// How work is cut into tasks. A product: rows are split when there are many, columns when there are few.
+// Attention: heads, blocks of queries, and parts of these when there are few.
 #pragma once
 
 #include <algorithm>
@@ -31,5 +32,13 @@ class Tasks {
   std::size_t first_panel(std::size_t task) const { return panels_ * (task % splits_) / splits_; }
   std::size_t rows_, panels_, chunks_, height_, threads_, splits_;
 };
+
+// Parts that each block of queries is taken in: enough that every thread has several tasks of attention, as the
+// last block of a sequence is a short one.
+inline std::size_t attention_parts(const Kernels& k, std::size_t blocks, std::size_t heads, int threads) {
+  constexpr std::size_t kPerThread = 4;
+  if (threads < 2 || !blocks) return 1;
+  return std::clamp(ceil_div(static_cast<std::size_t>(threads) * kPerThread, blocks * heads), std::size_t{1}, k.query_parts);
+}
 
 }  // namespace refimpl

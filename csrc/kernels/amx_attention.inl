@@ -14,6 +14,7 @@
 
 constexpr std::size_t kQueries = 4 * kRows;  // panels enough that mostly there is one before and one after
 constexpr std::size_t kKeys = 256;
+constexpr std::size_t kQueryParts = 4;
 constexpr std::size_t kScoreStride = kKeys + kTile;       // an odd number of cache lines, of float32
 constexpr std::size_t kWeightStride = kKeys + 2 * kTile;  // and of bfloat16
 
@@ -151,12 +152,42 @@ struct Panels {
   }
 };
 
-inline void attention(const Heads& h, const Sequence& sequence, std::size_t head, std::size_t first, void* memory) {
+// y = the output of query q over keys [from, to) of its sequence, by plain sums: for a row whose tiles gave what is
+// not finite, as a weight of zero does not hide an Inf or NaN of a key that other rows see. out [head_dim] is scratch.
+inline void attention_of_one(const Heads& h, std::size_t head, std::size_t slot0, std::size_t from, std::size_t to,
+                             const unsigned char* visible, const bf16* q, float* out, bf16* y) {
+  const auto score = [&](std::size_t j) {
+    char* block = block_of(h, h.keys, head, slot0 + j);
+    float s = 0.0f;
+    for (std::size_t i = 0; i < h.head_dim; ++i) s += to_float(q[i]) * to_float(*key_at(block, (slot0 + j) % kSlotBlock, i));
+    return s;
+  };
+  float top = -__builtin_inff(), total = 0.0f;
+  for (std::size_t j = from; j < to; ++j)
+    if (!visible || visible[j])
+      if (const float s = score(j); !(s <= top)) top = s;  // NaN stays
+  for (std::size_t i = 0; i < h.head_dim; ++i) out[i] = 0.0f;
+  for (std::size_t j = from; j < to; ++j) {
+    if (visible && !visible[j]) continue;
+    const float weight = _mm512_cvtss_f32(exp2_for_bf16(set1((score(j) - top) * 1.44269504f)).v);
+    const float rounded = to_float(to_bf16(weight));
+    const char* block = block_of(h, h.values, head, slot0 + j);
+    total += weight;
+    for (std::size_t i = 0; i < h.head_dim; ++i) out[i] += rounded * to_float(*value_at(block, (slot0 + j) % kSlotBlock, i));
+  }
+  for (std::size_t i = 0; i < h.head_dim; ++i) y[i] = to_bf16(total == 0.0f ? 0.0f : out[i] / total);
+}
+
+inline void attention(const Heads& h, const Sequence& sequence, std::size_t head, std::size_t first, std::size_t part,
+                      std::size_t parts, void* memory) {
   const std::size_t length = sequence.length, d = padded_head(h.head_dim), bytes = block_bytes(h.head_dim);
   const std::size_t reach = sequence.window < 0 ? length : static_cast<std::size_t>(sequence.window);
   const std::size_t slot0 = h.slot[sequence.first], filled = length / kSlotBlock * kSlotBlock;
   const unsigned char* visible = h.visible ? h.visible + sequence.first : nullptr;
-  const Panels panels{length - first < kQueries ? length : first + kQueries, length, reach};
+  const std::size_t blocks = ceil_div(length - first < kQueries ? length - first : kQueries, kRows);
+  const std::size_t begin = first + blocks * part / parts * kRows, stop = first + blocks * (part + 1) / parts * kRows;
+  if (begin == stop) return;
+  const Panels panels{length < stop ? length : stop, length, reach};
   const Desk desk = desk_at(memory, h.head_dim);
   Softmax states[2];  // of this block of queries and the next
   const auto state = [&](const Panel& p) -> Softmax& { return states[p.first / kRows % 2]; };
@@ -209,12 +240,23 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
       const float total = state(p).total[r];
       const f32 by = set1(total > 0.0f ? 1.0f / total : 0.0f);
       bf16* y = query(p.first + r);
+      if (reach < length) {
+        f32 wrong = set1(0.0f);  // NaN where a number is not finite
+        for (std::size_t i = 0; i < d; i += kLanes) wrong = fma(load(desk.out + r * d + i), set1(0.0f), wrong);
+        if (sum(wrong) != 0.0f) {
+          const std::size_t i = p.first + r;
+          const bf16* q = y;  // other heads' are beside it; this one's is read before it is written
+          attention_of_one(h, head, slot0, i > reach ? i - reach : 0, length - i > reach ? i + reach + 1 : length, visible,
+                           q, desk.out + r * d, y);
+          continue;
+        }
+      }
       for_lanes(h.head_dim, [&](std::size_t i, int n) { store_first(y + i, mul(load(desk.out + r * d + i), by), n); });
     }
   };
 
   const Tiles tiles;
-  Panel valued{}, softened{}, scored = panels.starting_at(first);
+  Panel valued{}, softened{}, scored = panels.starting_at(begin);
   for (int side = 0; scored.rows || softened.rows || valued.rows; side ^= 1) {
     if (scored.begins) take_queries(scored);
     if (softened.begins) state(softened).reset();

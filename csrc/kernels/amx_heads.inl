@@ -24,6 +24,11 @@ REFIMPL_INLINE bf16* key_at(char* block, std::size_t place, std::size_t i) {
   return reinterpret_cast<bf16*>(block + tile * kTileBytes + i % kTileDepth / 2 * kTileLine) + place % kTile * 2 + i % 2;
 }
 
+// The same of a value.
+REFIMPL_INLINE const bf16* value_at(const char* block, std::size_t place, std::size_t i) {
+  return reinterpret_cast<const bf16*>(block + i / kTile * kTileBytes + place / 2 * kTileLine) + i % kTile * 2 + place % 2;
+}
+
 // Components i .. i + n of a key, n <= 16.
 REFIMPL_INLINE void place_key_part(char* block, std::size_t place, std::size_t i, f32 v, int n) {
   if (n == f32::lanes && i % kTile == 0) {  // eight whole pairs of one tile

@@ -5,12 +5,14 @@
 // the panel of the first key that the block of queries can see, so that a row's order of operations
 // depends on its index in its sequence and on the sequence's length alone. Within a block of keys each
 // register tile of queries takes only the panels that one of its rows can see; there a hidden key has
-// weight zero.
+// weight zero. Where that does not hide its value, an Inf or NaN, rows are summed one by one, each over
+// the keys that it sees.
 
 // Queries that use a key while it is in the caches; a window of 128 and its queries fit one block of
 // keys, and scores and keys of a block stay in L2.
 constexpr std::size_t kQueries = 8 * kRows;
 constexpr std::size_t kKeys = 12 * kPanel;
+constexpr std::size_t kQueryParts = 8;  // a part is a register tile, at least
 
 // Floats of scratch: scores of a block, the output before its division, running maximum and sum.
 inline std::size_t attention_floats(std::size_t head_dim) {
@@ -22,34 +24,58 @@ inline std::size_t scratch_bytes(std::size_t, std::size_t head_dim) {
   return attention_floats(head_dim) * sizeof(float);
 }
 
-// out[r, 0:kPanel] += sum_j p[r, j] v[j, 0:kPanel], j < keys, one panel of values.
-template <int R>
-inline void value_tile(std::size_t keys, const float* p, const float* v, float* out, std::size_t ldo) {
-  f32 acc[R][2];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 2; ++c) acc[r][c] = load(out + r * ldo + c * kLanes);
-  multiply<R>(0, keys, p, kKeys, v, kPanel, acc);
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < 2; ++c) store(out + r * ldo + c * kLanes, acc[r][c]);
-}
-
-template <int R>
-inline void value_rows(int rows, std::size_t keys, const float* p, const float* v, float* out, std::size_t ldo) {
-  if (rows == R) return value_tile<R>(keys, p, v, out, ldo);
-  if constexpr (R > 1) value_rows<R - 1>(rows, keys, p, v, out, ldo);
-}
-
-// Keys [from, to) of a sequence; from is a multiple of kPanel.
+// Keys [from, to) of a sequence.
 struct Span {
   std::size_t from, to;
   bool empty() const { return from >= to; }
 };
 
+// The keys that query i can see.
+inline Span window_of(std::size_t i, std::size_t reach, std::size_t length) {
+  return {i > reach ? i - reach : 0, length - i > reach ? i + reach + 1 : length};
+}
+
+// out[r, 0:kPanel] += sum_j p[r, j] v[j, 0:kPanel], j < keys, one panel of values. seen(r): those of the
+// keys that row r can see; called when it matters. all_seen: every row can see every key.
+template <int R, class Seen>
+inline void value_tile(std::size_t keys, const float* p, const float* v, float* out, std::size_t ldo, bool all_seen,
+                       const Seen& seen) {
+  f32 acc[R][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < 2; ++c) acc[r][c] = load(out + r * ldo + c * kLanes);
+  multiply<R>(0, keys, p, kKeys, v, kPanel, acc);
+  f32 wrong = set1(0.0f);  // NaN where a number is not finite
+  if (!all_seen) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < 2; ++c) wrong = fma(acc[r][c], set1(0.0f), wrong);
+  }
+  if (sum(wrong) == 0.0f) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < 2; ++c) store(out + r * ldo + c * kLanes, acc[r][c]);
+    return;
+  }
+  for (int r = 0; r < R; ++r) {  // the same sums without their terms of weight zero
+    f32 row[1][2];
+    for (int c = 0; c < 2; ++c) row[0][c] = load(out + r * ldo + c * kLanes);
+    const Span own = seen(r);
+    multiply<1>(own.from, own.to, p + r * kKeys, kKeys, v, kPanel, row);
+    for (int c = 0; c < 2; ++c) store(out + r * ldo + c * kLanes, row[0][c]);
+  }
+}
+
+template <int R, class Seen>
+inline void value_rows(int rows, std::size_t keys, const float* p, const float* v, float* out, std::size_t ldo,
+                       bool all_seen, const Seen& seen) {
+  if (rows == R) return value_tile<R>(keys, p, v, out, ldo, all_seen, seen);
+  if constexpr (R > 1) value_rows<R - 1>(rows, keys, p, v, out, ldo, all_seen, seen);
+}
+
 inline Span common(Span a, Span b) { return {a.from > b.from ? a.from : b.from, a.to < b.to ? a.to : b.to}; }
 
-// What queries i .. last can see of their sequence.
+// What queries i .. last can see of their sequence; from is a multiple of kPanel.
 inline Span seen_by(std::size_t i, std::size_t last, std::size_t reach, std::size_t length) {
   return {(i > reach ? i - reach : 0) / kPanel * kPanel, length - last > reach ? last + reach + 1 : length};
 }
@@ -58,9 +84,9 @@ inline Span seen_by(std::size_t i, std::size_t last, std::size_t reach, std::siz
 inline void hide(const Span& keys, std::size_t i, std::size_t reach, std::size_t length, const unsigned char* visible,
                  float* s) {
   const std::size_t from = keys.from, end = from + round_up(keys.to - from, kPanel);
-  const std::size_t low = i > reach ? i - reach : 0, high = length - i > reach ? i + reach + 1 : length;
-  for (std::size_t j = from; j < (low < end ? low : end); ++j) s[j - from] = -__builtin_inff();
-  for (std::size_t j = high > from ? high : from; j < end; ++j) s[j - from] = -__builtin_inff();
+  const Span own = window_of(i, reach, length);
+  for (std::size_t j = from; j < (own.from < end ? own.from : end); ++j) s[j - from] = -__builtin_inff();
+  for (std::size_t j = own.to > from ? own.to : from; j < end; ++j) s[j - from] = -__builtin_inff();
   if (visible)
     for (std::size_t j = from; j < keys.to; ++j)
       if (!visible[j]) s[j - from] = -__builtin_inff();
@@ -87,7 +113,8 @@ inline float weigh(std::size_t keys, float peak, float* s) {
   return sum(add(sums[0], sums[1]));
 }
 
-inline void attention(const Heads& h, const Sequence& sequence, std::size_t head, std::size_t first, void* memory) {
+inline void attention(const Heads& h, const Sequence& sequence, std::size_t head, std::size_t first, std::size_t part,
+                      std::size_t parts, void* memory) {
   const std::size_t length = sequence.length, d = h.head_dim, width = kv_width(d);
   const std::size_t rows = length - first < kQueries ? length - first : kQueries;
   const std::size_t reach = sequence.window < 0 ? length : static_cast<std::size_t>(sequence.window);
@@ -111,20 +138,22 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
     n = tile_rows(rows - r);
     tiles[count++] = {r, n, seen_by(first + r, first + r + n - 1, reach, length)};
   }
-  const Span all = seen_by(first, first + rows - 1, reach, length);
-  const std::size_t pace = ceil_div(kPanel * sizeof(float), count);  // the next panel of keys, while these pass one
+  const Span all = seen_by(first, first + rows - 1, reach, length);  // by all parts: their blocks of keys are the same
+  const Tile *const begin = tiles + count * part / parts, *const end = tiles + count * (part + 1) / parts;
+  if (begin == end) return;
+  const std::size_t pace = ceil_div(kPanel * sizeof(float), static_cast<std::size_t>(end - begin));  // the next panel of keys, while these pass one
 
   for (std::size_t key0 = all.from; key0 < all.to; key0 += kKeys) {
     const Span block{key0, all.to - key0 < kKeys ? all.to : key0 + kKeys};
     for (std::size_t key = block.from; key < block.to; key += kPanel) {
       const float* panel = keys_of(h, head, slot0 + key);
       const char* next = reinterpret_cast<const char*>(keys_of(h, head, slot0 + key + (key + kPanel < all.to ? kPanel : 0)));
-      for (const Tile* t = tiles; t < tiles + count; ++t, next += pace * d)
+      for (const Tile* t = begin; t < end; ++t, next += pace * d)
         if (!common(t->seen, {key, key + kPanel}).empty())
           gemm_rows<kRows>(static_cast<int>(t->rows), d, q + t->row * ldq, ldq, panel, next, pace,
                            scores + t->row * kKeys + (key - key0), kKeys);
     }
-    for (const Tile* t = tiles; t < tiles + count; ++t) {
+    for (const Tile* t = begin; t < end; ++t) {
       const Span keys = common(t->seen, block);
       if (keys.empty()) continue;
       const std::size_t n = keys.to - keys.from;
@@ -148,12 +177,16 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
       }
     }
     for (std::size_t c = 0; c < d; c += kPanel)
-      for (const Tile* t = tiles; t < tiles + count; ++t)
+      for (const Tile* t = begin; t < end; ++t)
         if (const Span keys = common(t->seen, block); !keys.empty())
           value_rows<kRows>(static_cast<int>(t->rows), keys.to - keys.from, scores + t->row * kKeys + (keys.from - key0),
-                            values_of(h, head, slot0 + keys.from, c), out + t->row * width + c, width);
+                            values_of(h, head, slot0 + keys.from, c), out + t->row * width + c, width, reach >= length,
+                            [&](int r) {
+                              const Span own = common(window_of(first + t->row + static_cast<std::size_t>(r), reach, length), keys);
+                              return Span{own.from - keys.from, own.empty() ? own.from - keys.from : own.to - keys.from};
+                            });
   }
-  for (std::size_t r = 0; r < rows; ++r) {
+  for (std::size_t r = begin->row; r < end[-1].row + end[-1].rows; ++r) {
     const f32 by = set1(total[r] > 0.0f ? 1.0f / total[r] : 0.0f);
     for_lanes(d, [&](std::size_t c, int lanes) {
       store_first(q + r * ldq + c, mul(load_first(out + r * width + c, lanes), by), lanes);

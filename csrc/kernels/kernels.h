@@ -99,6 +99,7 @@ struct Kernels {
   std::size_t row_chunk;    // rows that one call of a product should take, where there are as many
   std::size_t slot_block;   // where the slots of a sequence start
   std::size_t query_block;  // queries that `attention` takes at a time
+  std::size_t query_parts;  // parts of them that it can take by themselves, of the same bits
 
   std::size_t (*operand_bytes)(std::size_t columns);
   std::size_t (*packed_bytes)(const Packing&);
@@ -128,8 +129,10 @@ struct Kernels {
 
   // Heads::q [first_query, + query_block) of one head of one sequence, as far as it goes, becomes
   // softmax(q k^T) v over its visible keys; zeros where there is none. first_query counts from the
-  // start of the sequence and is a multiple of query_block.
-  void (*attention)(const Heads&, const Sequence&, std::size_t head, std::size_t first_query, void* scratch);
+  // start of the sequence and is a multiple of query_block. Of `parts` parts, at most query_parts, only
+  // this one; a part may be empty. A key that a query cannot see adds nothing, whatever it holds.
+  void (*attention)(const Heads&, const Sequence&, std::size_t head, std::size_t first_query, std::size_t part,
+                    std::size_t parts, void* scratch);
 
   // -- what the fused ones are made of: for traces and tests --
 

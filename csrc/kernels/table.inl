@@ -1,7 +1,7 @@
 // The tables of a tier whose operands are float32. Included last, like gemm.inl.
 
 template <class W>
-constexpr Kernels table = {kLanes, 1, kChunk, kPanel, kQueries, operand_bytes, packed_bytes<W>, kv_bytes,
+constexpr Kernels table = {kLanes, 1, kChunk, kPanel, kQueries, kQueryParts, operand_bytes, packed_bytes<W>, kv_bytes,
                            scratch_bytes, pack<W>, project<W>, project_glu<W>, project_qkv<W>,
                            layer_norm, norm_operand, to_operand, from_operand, attention, glu, rope, place_qkv};
 

@@ -41,7 +41,7 @@ namespace whole {  // in float32, as the avx512 tier has them
 constexpr std::size_t kRowChunk = 384;
 
 constexpr Kernels half_table = {
-    kLanes, kRows, kRowChunk, half::kSlotBlock, half::kQueries, half::operand_bytes, packed_bytes<Terms<1>>,
+    kLanes, kRows, kRowChunk, half::kSlotBlock, half::kQueries, half::kQueryParts, half::operand_bytes, packed_bytes<Terms<1>>,
     half::kv_bytes, half::scratch_bytes, pack<Terms<1>>, half::project<Terms<1>>, half::project_glu<Terms<1>>,
     half::project_qkv<Terms<1>>, layer_norm, half::norm_operand, half::to_operand, half::from_operand,
     half::attention, glu, rope, half::place_qkv};

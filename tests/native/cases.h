@@ -524,6 +524,16 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
       q.row(i)[c] = as_operand(s, q.at(i, c)), k.row(i)[c] = as_operand(s, k.at(i, c)), v.row(i)[c] = as_operand(s, v.at(i, c));
       if (!t.sees(i)) k.row(i)[c] = v.row(i)[c] = std::nanf("");  // must not be read
     }
+  // A key that holds no number reaches the rows that see it, and no others.
+  const std::size_t bad = random.below(total);
+  const bool poisoned = t.sees(bad) && random.once_in(2);
+  if (poisoned) v.row(bad)[random.below(hidden)] = random.once_in(2) ? std::nanf("") : -INFINITY;
+  if (poisoned && random.once_in(2)) k.row(bad)[random.below(hidden)] = INFINITY;
+  const auto meets = [&](const Sequence& sequence, std::size_t i) {
+    const std::size_t row = sequence.first + i, distance = row > bad ? row - bad : bad - row;
+    return poisoned && bad >= sequence.first && bad < sequence.first + sequence.length &&
+           (sequence.window < 0 || distance <= static_cast<std::size_t>(sequence.window));
+  };
   Placed placed(s, random, t, heads, d);
   placed.place(q, k, v);
   Matrix before = placed.q.read();
@@ -538,7 +548,7 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
     Placed one(s, random, t, heads, d);
     one.place(q, k, v);
     Scratch scratch(s, 1, d);
-    s.k.attention(one.view(), t.sequences[some], head, block, scratch.data());
+    s.k.attention(one.view(), t.sequences[some], head, block, 0, 1, scratch.data());
     Matrix after = one.q.read();
     for (std::size_t i = 0; i < total; ++i)
       for (std::size_t c = 0; c < hidden; ++c) {
@@ -547,16 +557,21 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
       }
     op.must(one.only_own_written() && scratch.buffer.surroundings_untouched(), "wrote beyond its memory");
   }
-  placed.attend(random);
+  placed.attend(random, 1);
   Matrix got = placed.q.read();
+  Placed parted(s, random, t, heads, d);
+  parted.place(q, k, v);
+  parted.attend(random, random.between(2, s.k.query_parts));
+  op.must(parted.q.read().same_bits(got), "other bits in parts");
   for (const Sequence& sequence : t.sequences)
     for (std::size_t h = 0; h < heads; ++h)
       for (std::size_t i = 0; i < sequence.length; ++i) {
+        if (meets(sequence, i)) continue;
         const std::vector<Bounded> expected = attend(s, t, sequence, i, q, k, v, h * d, d);
         for (std::size_t c = 0; c < d; ++c) op.within(got.at(sequence.first + i, h * d + c), expected[c], sequence.first + i, h * d + c);
       }
   op.must(placed.only_own_written(), "wrote beyond its memory");
-  op.must(feeds_products(s, random, placed.q), "its operands do not serve a product");
+  op.must(poisoned || feeds_products(s, random, placed.q), "its operands do not serve a product");
 
   // The sequence by itself, one head of it.
   const Sequence& alone = t.sequences[some];
@@ -572,7 +587,7 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
       k1.row(i)[c] = k.at(alone.first + i, head * d + c), v1.row(i)[c] = v.at(alone.first + i, head * d + c);
     }
   Placed by_itself(s, random, single, 1, d);
-  by_itself.place(q1, k1, v1), by_itself.attend(random);
+  by_itself.place(q1, k1, v1), by_itself.attend(random, 1);
   Matrix again = by_itself.q.read();
   for (std::size_t i = 0; i < alone.length; ++i)
     op.must(std::memcmp(again.row(i), got.row(alone.first + i) + head * d, d * sizeof(float)) == 0, "other bits for a sequence alone");
@@ -618,7 +633,7 @@ inline void qkv_case(const Subject& s, Random& random, Op& op) {
   Matrix parts = separate.q.read();
   op.must(got.same_bits(parts), "q has other bits than its parts");
   op.must(feeds_products(s, random, fused.q), "its operands do not serve a product");
-  fused.attend(random), separate.attend(random);
+  fused.attend(random, 1), separate.attend(random, 1);
   Matrix a = fused.q.read(), b = separate.q.read();
   op.must(a.same_bits(b), "keys or values are other than those of its parts");
   op.must(fused.only_own_written() && g.scratch.buffer.surroundings_untouched(), "wrote beyond its memory");

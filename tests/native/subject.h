@@ -217,18 +217,19 @@ class Placed {
   void place(Matrix& qs, Matrix& ks, Matrix& vs) {
     for (std::size_t i = 0; i < t_.total(); ++i) s_.k.place_qkv(view(), i, qs.row(i), ks.row(i), vs.row(i));
   }
-  // Every head of every block of queries, in no order.
-  void attend(Random& random) {
+  // Every head of every block of queries in so many parts, in no order.
+  void attend(Random& random, std::size_t parts) {
     struct Task {
-      std::size_t sequence, head, first;
+      std::size_t sequence, head, first, part;
     };
     std::vector<Task> tasks;
     for (std::size_t i = 0; i < t_.sequences.size(); ++i)
       for (std::size_t h = 0; h < heads; ++h)
-        for (std::size_t first = 0; first < t_.sequences[i].length; first += s_.k.query_block) tasks.push_back({i, h, first});
+        for (std::size_t first = 0; first < t_.sequences[i].length; first += s_.k.query_block)
+          for (std::size_t part = 0; part < parts; ++part) tasks.push_back({i, h, first, part});
     for (std::size_t i = tasks.size(); i > 1; --i) std::swap(tasks[i - 1], tasks[random.below(i)]);
     Scratch scratch(s_, 1, head_dim);
-    for (const Task& task : tasks) s_.k.attention(view(), t_.sequences[task.sequence], task.head, task.first, scratch.data());
+    for (const Task& task : tasks) s_.k.attention(view(), t_.sequences[task.sequence], task.head, task.first, task.part, parts, scratch.data());
     scratch_kept = scratch_kept && scratch.buffer.surroundings_untouched();
   }
   bool only_own_written() const {
