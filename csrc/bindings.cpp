@@ -296,7 +296,8 @@ struct Close {
 class PyEngine {
  public:
   PyEngine(const py::dict& given, const py::dict& params, const std::string& tier, const std::string& dtype,
-           const std::optional<py::function>& packed, const std::optional<std::pair<int, std::int64_t>>& place) {
+           const std::optional<py::function>& reading, const std::optional<py::function>& packed,
+           const std::optional<std::pair<int, std::int64_t>>& place) {
     check(modernbert_op_offered(tier.c_str(), dtype.c_str()));
     const auto size = [&](const char* name) { return given[name].cast<std::int64_t>(); };
     const auto given_windows = given["windows"].cast<std::vector<std::optional<std::int64_t>>>();
@@ -325,16 +326,23 @@ class PyEngine {
       tensors.push_back({names[i].c_str(), in_file ? nullptr : x.data(), stored[i].storage(),
                          static_cast<int>(x.ndim()), shapes.back().data(), in_file ? &file : nullptr});
     }
-    Callback tell{packed.value_or(py::function())};
-    const auto tell_layer = [](void* user, std::int64_t layer) {
-      (*static_cast<Callback*>(user))([&](const py::function& f) { f(layer); });
+    struct Told {
+      Callback reading, packed;
+    } told{{reading.value_or(py::function())}, {packed.value_or(py::function())}};
+    const auto before = [](void* user, std::int64_t layer) {
+      return static_cast<Told*>(user)->reading([&](const py::function& f) { f(layer); });
+    };
+    const auto after = [](void* user, std::int64_t layer) {
+      static_cast<Told*>(user)->packed([&](const py::function& f) { f(layer); });
     };
     const modernbert_options options{
-        sizeof options, dtype.c_str(), tier.c_str(), 0, packed ? +tell_layer : nullptr, &tell};
+        sizeof options, dtype.c_str(), tier.c_str(), 0, packed ? +after : nullptr, reading ? +before : nullptr, &told};
     modernbert_model* model = nullptr;
-    check_released([&] { return modernbert_create(&config, tensors.data(), tensors.size(), &options, &model); });
+    const int status =
+        released([&] { return modernbert_create(&config, tensors.data(), tensors.size(), &options, &model); });
     model_.reset(model);
-    tell.rethrow();
+    told.reading.rethrow(), told.packed.rethrow();
+    check(status);
     facts_.struct_size = sizeof facts_;
     check(modernbert_model_facts(model, &facts_));
   }
@@ -489,9 +497,10 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<PyEngine>(m, "Engine", "The encoder with its weights packed for one tier.")
       .def(py::init<const py::dict&, const py::dict&, const std::string&, const std::string&,
-                    const std::optional<py::function>&, const std::optional<std::pair<int, std::int64_t>>&>(),
-           arg("plan"), arg("params"), arg("tier"), arg("dtype") = "float32", arg("packed") = none,
-           arg("embedding_in") = none,
+                    const std::optional<py::function>&, const std::optional<py::function>&,
+                    const std::optional<std::pair<int, std::int64_t>>&>(),
+           arg("plan"), arg("params"), arg("tier"), arg("dtype") = "float32", arg("reading") = none,
+           arg("packed") = none, arg("embedding_in") = none,
            "embedding_in: descriptor and offset of the file that holds the token embedding, read from there instead.")
       .def("trace", &PyEngine::trace, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("token_types") = none,
            arg("positions") = none, arg("visible") = none, arg("threads") = 1, arg("fused") = false, py::kw_only(), arg("tap"),

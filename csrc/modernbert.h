@@ -34,7 +34,8 @@ typedef enum {
     MODERNBERT_INVALID_ARGUMENT = 1, /* the caller's; nothing was done */
     MODERNBERT_BAD_FILE = 2,         /* missing, broken or not supported: file, key, byte offset;
                                         of a forward pass: the token embedding cannot be read from
-                                        its file any more; out is unfinished */
+                                        its file any more, which was closed, cut or written to; out
+                                        is unfinished */
     MODERNBERT_OUT_OF_MEMORY = 3,
     MODERNBERT_INTERRUPTED = 4, /* by a callback of the caller; out is unfinished */
     MODERNBERT_INTERNAL = 5     /* a mistake of the library */
@@ -79,14 +80,17 @@ typedef struct {
     /* Called in the calling thread when the weights of a layer were copied, whose source is not read
      * again. NULL: not called. */
     void (*packed)(void *user, int64_t layer);
+    /* The same before they are copied: they were not read yet. Not 0: stop. NULL: not called. */
+    int (*reading)(void *user, int64_t layer);
     void *user;
 } modernbert_options;
 
 /* The encoder of a folder in the Hugging Face or sentence-transformers layout: config.json and
- * model.safetensors (or its shards). Files are mapped during this call and must not change then. The
- * one with the token embedding stays open, and rows are read from it as they are needed: it may be
- * replaced or deleted, but not written to, while the model is open. options may be NULL. On
- * MODERNBERT_OK *model is to be closed. */
+ * model.safetensors (or its shards). Files are read, not mapped, and one that changes during this call is
+ * MODERNBERT_BAD_FILE. The one with the token embedding stays open, and rows are read from it as they are
+ * needed: it may be replaced or deleted while the model is open. Where it was written to or cut instead,
+ * which its size and its time of change tell, a forward pass with ids is MODERNBERT_BAD_FILE from then on,
+ * and no mixture of two models. options may be NULL. On MODERNBERT_OK *model is to be closed. */
 MODERNBERT_API int modernbert_open(const char *folder, const modernbert_options *options,
                                    modernbert_model **model);
 
@@ -96,7 +100,7 @@ typedef struct {
     int64_t types;          /* rows of the token type table; 0: there is none */
     const int64_t *windows; /* [layers] largest visible |i - j|; negative: everything is visible */
     const double *thetas;   /* [layers] of RoPE */
-    double norm_eps;
+    double norm_eps; /* that a normal float32 can hold, as norms are computed in it */
     const char *activation; /* as hidden_activation; NULL: "gelu" */
 } modernbert_config;
 
@@ -118,7 +122,7 @@ typedef struct {
 
 /* An encoder from memory. Every tensor of MODEL.md section 7 must be there; a bias may be left out,
  * nothing else may be given. The token embedding's data, or its file, are read as long as the model is
- * open and must not change, the rest during this call only. A file's rows are read as they are needed,
+ * open and must not change (a file that did is told, as for modernbert_open), the rest during this call only. A file's rows are read as they are needed,
  * and take no memory.
  * Values are not looked at: what is not finite makes results so. */
 MODERNBERT_API int modernbert_create(const modernbert_config *config, const modernbert_tensor *tensors,
@@ -153,7 +157,7 @@ typedef struct {
     const int64_t *ids;           /* [total] in 0 .. vocab - 1 */
     const float *embeddings;      /* [total, hidden], before their norm */
     const int64_t *token_types;   /* [total]; NULL: type 0, where the model has types */
-    const int64_t *positions;     /* [total], any; NULL: 0, 1, .. in each sequence */
+    const int64_t *positions;     /* [total], at least 0; NULL: 0, 1, .. in each sequence */
     const unsigned char *visible; /* [total], 0: hidden as a key; NULL: all visible */
 } modernbert_input;
 

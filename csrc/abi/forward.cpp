@@ -49,6 +49,12 @@ Batch batch_of(const modernbert_model& model, const modernbert_input& in, const 
   if (in.token_types && !types) refuse("input->token_types are given, but the model has no token types");
   if (in.token_types) check_range("token_types", in.token_types, total, types);
 
+  if (in.positions)
+    for (std::size_t i = 0; i < total; ++i)
+      if (in.positions[i] < 0)
+        refuse("positions[" + std::to_string(i) + "] is " + std::to_string(in.positions[i]) +
+               "; it must not be negative");
+
   return {in.ids, in.embeddings, in.token_types, in.positions, in.visible, {cu, cu + in.sequences + 1}};
 }
 

@@ -34,6 +34,12 @@ constexpr std::int64_t kMaxLayers = 1000;
 constexpr std::int64_t kMaxWindow = std::int64_t{1} << 40;
 using Tensors = std::map<std::string, Tensor>;
 
+std::string shown(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+
 Plan plan_of(const Config& c) {
   Plan plan{c.vocab, c.hidden, c.inter, c.heads, static_cast<float>(c.norm_eps), c.activation, {}};
   for (const LayerConfig& layer : c.layers)
@@ -65,16 +71,22 @@ Weights weights_of(const Config& config, const RowSource& embedding, const Tenso
   return w;
 }
 
-// Everything but the handle: `tensors` are right, `release` lets go of a layer's source.
+using OfLayer = std::function<void(std::size_t layer)>;
+
+// Everything but the handle: `tensors` are right, `fetch` brings a layer's source, `release` lets go of it.
 void pack(modernbert_model& model, const Config& config, const RowSource& embedding, const Tensors& tensors,
-          const modernbert_options& options, const std::function<void(std::size_t)>& release) {
+          const modernbert_options& options, const OfLayer& fetch, const OfLayer& release) {
   model.threads = threads_of(options.threads, default_threads());
+  const auto reading = [&](std::size_t layer) {
+    fetch(layer);
+    if (options.reading && options.reading(options.user, static_cast<std::int64_t>(layer))) throw Interrupted();
+  };
   const auto packed = [&](std::size_t layer) {
     release(layer);
     if (options.packed) options.packed(options.user, static_cast<std::int64_t>(layer));
   };
   model.engine = std::make_unique<Engine>(*model.choice.kernels, plan_of(config),
-                                          weights_of(config, embedding, tensors), model.threads, packed);
+                                          weights_of(config, embedding, tensors), model.threads, reading, packed);
 }
 
 // The caller's, checked and with defaults filled in.
@@ -100,9 +112,7 @@ std::uint64_t size_of(const char* name, std::int64_t value, std::int64_t least, 
 
 double positive(const std::string& name, double value) {
   if (std::isfinite(value) && value > 0.0) return value;
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  refuse("config->" + name + " is " + text + "; it must be positive and finite");
+  refuse("config->" + name + " is " + shown(value) + "; it must be positive and finite");
 }
 
 Config config_given(const modernbert_config& given) {
@@ -112,6 +122,7 @@ Config config_given(const modernbert_config& given) {
   c.types = size_of("types", given.types, 0, kMaxSize);
   const std::size_t layers = size_of("layers", given.layers, 0, kMaxLayers);
   c.norm_eps = positive("norm_eps", given.norm_eps);
+  if (!fits_float(c.norm_eps)) refuse("config->norm_eps is " + shown(c.norm_eps) + "; " + kFloatRange);
   c.norm_bias = c.attention_bias = c.mlp_bias = true;  // where they are given
   if (given.activation && !named_activation(given.activation, c.activation))
     refuse(std::string("config->activation is '") + given.activation + "'; supported: " + activation_names());
@@ -219,15 +230,23 @@ int modernbert_open(const char* folder, const modernbert_options* options, moder
       embedding = {Tensor{made->embedding.data(), Storage::float32}, found.config.hidden};
     }
     // What was packed is not needed in memory again.
-    const auto release = [&](std::size_t layer) {
+    const auto each_of = [&](std::size_t layer, const std::function<void(Param&)>& f) {
       const std::string prefix = "layers." + std::to_string(layer) + ".";
       auto& params = found.params;
-      for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p) {
-        p->second.tensor.file->release(p->second.tensor.offset, p->second.tensor.bytes);
-        std::vector<float>().swap(p->second.copy);
-      }
+      for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p) f(p->second);
     };
-    pack(*made, found.config, embedding, tensors, o, release);
+    const auto fetch = [](Param& param) {
+      if (param.copy.empty()) param.tensor.fetch();
+    };
+    const auto release = [](Param& param) {
+      param.tensor.release();
+      std::vector<float>().swap(param.copy);
+    };
+    for (auto& [name, param] : found.params)
+      if (name != kEmbedding && name.rfind("layers.", 0) != 0) fetch(param);
+    pack(*made, found.config, embedding, tensors, o, [&](std::size_t layer) { each_of(layer, fetch); },
+         [&](std::size_t layer) { each_of(layer, release); });
+    for (const auto& file : found.files) file->check_unchanged();
     *model = made.release();
   });
 }
@@ -242,7 +261,8 @@ int modernbert_create(const modernbert_config* config, const modernbert_tensor* 
     made->choice = best_choice(o.tier_cap, o.dtype);
     RowSource embedding;
     const Tensors named = tensors_of(c, tensors, count, embedding);
-    pack(*made, c, embedding, named, o, [](std::size_t) {});
+    const auto nothing = [](std::size_t) {};  // the caller's memory stays as it is
+    pack(*made, c, embedding, named, o, nothing, nothing);
     *model = made.release();
   });
 }

@@ -4,18 +4,22 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 
 namespace refimpl {
 namespace {
 
-bool read_all(int file, std::uint64_t offset, std::size_t bytes, unsigned char* out) {
-  while (bytes > 0) {
-    const ssize_t n = pread(file, out, bytes, static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    offset += static_cast<std::uint64_t>(n), out += n, bytes -= static_cast<std::size_t>(n);
-  }
-  return true;
+// The clock that stamps files goes in steps of up to 10 ms: what is written within one step leaves one time.
+// A file is looked at when that step is over, and with it what one call may still be writing.
+constexpr std::int64_t kSettled = 20'000'000;  // nanoseconds
+
+std::int64_t nanoseconds(const timespec& time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
+
+// How long ago the file was changed; negative where clocks differ.
+std::int64_t age_of(const struct stat& facts) {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return nanoseconds(now) - nanoseconds(facts.st_mtim);
 }
 
 }  // namespace
@@ -26,18 +30,45 @@ OpenFile::~OpenFile() {
 
 int OpenFile::take(int descriptor, struct stat& facts) {
   if (descriptor < 0) return errno;
-  if (fstat(descriptor, &facts)) {
+  const auto look = [&] { return fstat(descriptor, &facts) == 0; };
+  bool seen = look();
+  if (const std::int64_t age = seen ? age_of(facts) : kSettled; 0 <= age && age < kSettled) {
+    const timespec rest{0, static_cast<long>(kSettled - age)};
+    nanosleep(&rest, nullptr);
+    seen = look();
+  }
+  if (!seen) {
     const int error = errno;
     close(descriptor);
     return error;
   }
-  descriptor_ = descriptor, device_ = facts.st_dev, inode_ = facts.st_ino;
+  descriptor_ = descriptor, taken_ = facts;
   return 0;
+}
+
+bool OpenFile::is_same(const struct stat& now) const {
+  return now.st_dev == taken_.st_dev && now.st_ino == taken_.st_ino;
 }
 
 bool OpenFile::still_open() const {
   struct stat now;
-  return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && now.st_dev == device_ && now.st_ino == inode_;
+  return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && is_same(now);
+}
+
+bool OpenFile::unchanged() const {
+  struct stat now;
+  return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && is_same(now) && now.st_size == taken_.st_size &&
+         nanoseconds(now.st_mtim) == nanoseconds(taken_.st_mtim);
+}
+
+bool OpenFile::read(std::uint64_t offset, std::size_t bytes, unsigned char* out) const {
+  while (bytes > 0) {
+    const ssize_t n = pread(descriptor_, out, bytes, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    offset += static_cast<std::uint64_t>(n), out += n, bytes -= static_cast<std::size_t>(n);
+  }
+  return true;
 }
 
 bool RowSource::read(std::size_t i, float* out) const {
@@ -49,7 +80,7 @@ bool RowSource::read(std::size_t i, float* out) const {
   alignas(float) unsigned char part[4096];
   for (std::size_t first = 0; first < columns_; first += sizeof part / size) {
     const std::size_t count = std::min(columns_ - first, sizeof part / size);
-    if (!read_all(file_->descriptor(), offset_ + (i * columns_ + first) * size, count * size, part)) return false;
+    if (!file_->read(offset_ + (i * columns_ + first) * size, count * size, part)) return false;
     widen({part, memory_.storage}, 0, count, out + first);
   }
   return true;

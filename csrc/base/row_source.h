@@ -1,7 +1,8 @@
 // Rows of a matrix of a checkpoint, read one by one from where they stand.
 //
 // In memory, or in an open file. A file's rows are read, not mapped: Linux may map megabytes for one
-// row, which then stay with the process, and a file that was cut short is an error, not a signal.
+// row, which then stay with the process, and a file that was cut short is an error, not a signal. A file
+// that was written over in place is told by its size and its time of change (mtime).
 #pragma once
 
 #include <sys/stat.h>
@@ -27,15 +28,21 @@ class OpenFile {
   OpenFile(const OpenFile&) = delete;
   OpenFile& operator=(const OpenFile&) = delete;
 
-  // Takes a descriptor over and tells about its file; 0, or what errno says.
+  // Takes a descriptor over and tells about its file, once that has settled; 0, or what errno says.
   int take(int descriptor, struct stat& facts);
   int descriptor() const { return descriptor_; }
+  // Whether the descriptor is open, on the same file.
   bool still_open() const;
+  // Whether the file, besides, has the size and the time of change that it had when it was taken.
+  bool unchanged() const;
+  // out [bytes] = what stands from byte `offset` on. False when it cannot be read, with errno, or ends
+  // before, without.
+  bool read(std::uint64_t offset, std::size_t bytes, unsigned char* out) const;
 
  private:
+  bool is_same(const struct stat& now) const;
   int descriptor_ = -1;
-  dev_t device_{};
-  ino_t inode_{};
+  struct stat taken_{};
 };
 
 // A row that was there is not to be had any more, or its file cannot be opened.
@@ -52,8 +59,8 @@ class RowSource {
   RowSource(std::shared_ptr<const OpenFile> file, std::uint64_t offset, Storage storage, std::size_t columns)
       : memory_{nullptr, storage}, file_(std::move(file)), offset_(offset), columns_(columns) {}
 
-  // Whether rows can be had at all; asked once per pass.
-  bool is_there() const { return !file_ || file_->still_open(); }
+  // Whether rows can be had, of the model that was opened: asked before a pass reads rows, and after.
+  bool is_there() const { return !file_ || file_->unchanged(); }
   // out [columns] = the float32 values of row i. False when the file cannot be read there.
   bool read(std::size_t i, float* out) const;
 

@@ -46,6 +46,7 @@ const Plan& checked(const Plan& plan, const Weights& weights) {
 }  // namespace
 
 Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads,
+               const std::function<void(std::size_t layer)>& reading,
                const std::function<void(std::size_t layer)>& packed)
     : kernels(kernels),
       plan(checked(given, w)),
@@ -56,6 +57,7 @@ Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads
   const std::size_t hidden = plan.hidden, inter = plan.inter;
   layers_.reserve(w.layers.size());
   for (const LayerWeights& l : w.layers) {
+    if (reading) reading(layers_.size());
     layers_.push_back(
         {make_norm(hidden, l.attn_norm, l.attn_norm_bias), make_norm(hidden, l.mlp_norm, l.mlp_norm_bias),
          make_linear(kernels, threads, {3 * hidden, hidden, head_dim()}, l.wqkv, l.wqkv_bias),

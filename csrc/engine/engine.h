@@ -87,10 +87,11 @@ struct Layer {
 
 class Engine {
  public:
-  // Packs the weights, on `threads` threads; calls packed(i) after those of layer i, whose tensors
-  // are not read again. Throws std::invalid_argument for sizes that do not fit, std::bad_alloc.
+  // Packs the weights, on `threads` threads; calls reading(i) before those of layer i, whose tensors
+  // were not read yet, and packed(i) after them: they are not read again. Throws what these throw,
+  // std::invalid_argument for sizes that do not fit, std::bad_alloc.
   Engine(const Kernels& kernels, Plan plan, const Weights& weights, int threads,
-         const std::function<void(std::size_t layer)>& packed);
+         const std::function<void(std::size_t layer)>& reading, const std::function<void(std::size_t layer)>& packed);
 
   // out [total, hidden]: the last hidden state. `stop` is asked now and then; when it says yes, out
   // is left unfinished and the result is false. Throws std::bad_alloc, and Unreadable for rows of the

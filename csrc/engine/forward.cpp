@@ -111,7 +111,8 @@ void Forward::embedding() {
       k.layer_norm(1, hidden, row, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, row, hidden);
     }
   });
-  if (unread && !stop_.said()) throw Unreadable("the file of the token embedding cannot be read any more");
+  if (b.ids && !stop_.said() && (unread || !e.embedding_.is_there()))
+    throw Unreadable("the file of the token embedding cannot be read any more, or was changed since it was opened");
   if (tap_) tap_rows("embedding", kNoLayer, {0, total}, hidden, x);
 }
 
@@ -133,15 +134,16 @@ void Forward::qkv(std::size_t layer) {
   });
 }
 
-// Every block of queries of every head; heads joined where q stood. One head after the other, whose
+// Every block of queries of every head, in parts; heads joined where q stood. One head after the other, whose
 // keys and values the caches of all threads share.
 void Forward::attention(std::size_t layer) {
   const Heads all = heads(0);
-  parallel_for(threads, blocks_.size() * e.plan.heads, [&](std::size_t task, int thread) {
-    const QueryBlock& block = blocks_[task % blocks_.size()];
+  const std::size_t parts = attention_parts(k, blocks_.size(), e.plan.heads, threads), per_head = blocks_.size() * parts;
+  parallel_for(threads, per_head * e.plan.heads, [&](std::size_t task, int thread) {
+    const QueryBlock& block = blocks_[task % per_head / parts];
     Sequence sequence = sequences_[block.sequence];
     sequence.window = e.plan.layers[layer].window;
-    k.attention(all, sequence, task / blocks_.size(), block.first, scratch_of(thread));
+    k.attention(all, sequence, task / per_head, block.first, task % parts, parts, scratch_of(thread));
   }, &stop_);
   if (tap_) tap_operands("attention", layer, {0, total}, hidden, q_.data(), ldq_);
 }

@@ -79,6 +79,7 @@ class Reader {
     size("max_position_embeddings", 8192);
     c.types = size("type_vocab_size", 0, 0);
     c.norm_eps = positive("norm_eps", values_.find("norm_eps"), 1e-5);
+    if (!fits_float(c.norm_eps)) refuse("norm_eps", *values_.find("norm_eps"), kFloatRange);
     c.norm_bias = flag("norm_bias"), c.attention_bias = flag("attention_bias"), c.mlp_bias = flag("mlp_bias");
     c.activation = activation();
     if (c.hidden % c.heads || c.hidden / c.heads % 2)
@@ -234,6 +235,8 @@ class Reader {
 }  // namespace
 
 Config config_of(const Json& values, const std::string& file) { return Reader(values, file).read(); }
+
+bool fits_float(double value) { return std::isnormal(static_cast<float>(value)); }
 
 std::vector<std::pair<std::string, Shape>> encoder_shapes(const Config& c) {
   std::vector<std::pair<std::string, Shape>> out;

@@ -31,6 +31,10 @@ struct Config {
   std::vector<LayerConfig> layers;
 };
 
+// Norms are computed in float32: whether one of its normal numbers is nearest to `value`, and what to say where not.
+bool fits_float(double value);
+constexpr const char* kFloatRange = "norms are computed in float32, whose normal numbers go from 1.18e-38 to 3.4e+38";
+
 // The content of a config.json; `file` is for errors. Throws FormatError.
 Config config_of(const Json& values, const std::string& file);
 

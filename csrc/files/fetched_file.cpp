@@ -1,4 +1,4 @@
-#include "files/mapped_file.h"
+#include "files/fetched_file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 #include <system_error>
 
 #include "files/format_error.h"
@@ -20,23 +21,34 @@ namespace {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) : path_(path), file_(std::make_shared<OpenFile>()) {
+FetchedFile::FetchedFile(const std::string& path) : path_(path), file_(std::make_shared<OpenFile>()) {
   // A pipe would wait for its writer.
   struct stat facts;
   if (const int error = file_->take(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), facts)) refuse(path, error);
   if (!S_ISREG(facts.st_mode)) refuse(path, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
   if (facts.st_size == 0) return;
   const std::size_t size = static_cast<std::size_t>(facts.st_size);
-  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file_->descriptor(), 0);
-  if (map == MAP_FAILED) refuse(path, errno);
+  void* map = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) throw std::bad_alloc();
   data_ = static_cast<unsigned char*>(map), size_ = size;
 }
 
-MappedFile::~MappedFile() {
+FetchedFile::~FetchedFile() {
   if (data_) munmap(data_, size_);
 }
 
-void MappedFile::release(std::size_t first, std::size_t count) const {
+void FetchedFile::fetch(std::size_t first, std::size_t count) const {
+  errno = 0;
+  if (file_->read(first, count, data_ + first)) return;
+  if (const int error = errno) refuse(path_, error);
+  throw FormatError(path_, "was cut short while it was read");
+}
+
+void FetchedFile::check_unchanged() const {
+  if (!file_->unchanged()) throw FormatError(path_, "was changed while it was read");
+}
+
+void FetchedFile::release(std::size_t first, std::size_t count) const {
   if (!data_ || first >= size_) return;
   const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   const std::size_t begin = (first + page - 1) / page * page;

@@ -1,7 +1,8 @@
-// A file in memory, read-only, without a copy.
+// A file whose bytes are read into memory piece by piece, each where it stands in the file.
 //
-// Whoever changes the file while it is mapped changes what is read; a file that is cut short then
-// ends the process (SIGBUS), as with every mapping.
+// Not a mapping: a file that is cut short while it is read is a FormatError, where a mapping would end
+// the process (SIGBUS), and what was fetched does not change with the file. `check_unchanged` tells
+// whether all that was fetched is of one state of the file.
 #pragma once
 
 #include <cstddef>
@@ -12,22 +13,25 @@
 
 namespace refimpl {
 
-class MappedFile {
+class FetchedFile {
  public:
-  // Throws FormatError for what is no file, or cannot be read.
-  explicit MappedFile(const std::string& path);
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
+  // Throws FormatError for what is no file, or cannot be read; std::bad_alloc.
+  explicit FetchedFile(const std::string& path);
+  ~FetchedFile();
+  FetchedFile(const FetchedFile&) = delete;
+  FetchedFile& operator=(const FetchedFile&) = delete;
 
   const unsigned char* data() const { return data_; }  // null when the file is empty
   std::size_t size() const { return size_; }
   const std::string& path() const { return path_; }
   const std::shared_ptr<OpenFile>& file() const { return file_; }
 
-  // Gives back the memory of the whole pages within [first, first + count): they are read from the
-  // file again when they are needed again.
+  // Reads bytes [first, first + count), which the file has, to where they stand in `data`. Throws FormatError.
+  void fetch(std::size_t first, std::size_t count) const;
+  // Gives back the memory of the whole pages within [first, first + count); they are to be fetched anew.
   void release(std::size_t first, std::size_t count) const;
+  // Throws FormatError when the file was written to or cut since it was opened.
+  void check_unchanged() const;
 
  private:
   std::string path_;

@@ -179,6 +179,7 @@ Param param_of(const std::string& name, const FileTensor& tensor) {
   if (!wide && tensor.dtype != "F32" && tensor.dtype != "F16" && tensor.dtype != "BF16")
     throw tensor.error("dtype " + tensor.dtype + " holds no floats");
   Param param{tensor, {}};
+  tensor.fetch();
   const std::size_t count = tensor.count(), width = count ? tensor.bytes / count : 1;
   if (const std::size_t bad = first_not_finite(tensor.data(), tensor.dtype, count); bad < count) {
     std::string at;
@@ -191,7 +192,7 @@ Param param_of(const std::string& name, const FileTensor& tensor) {
     param.copy.resize(count);
     for (std::size_t i = 0; i < count; ++i) param.copy[i] = float_at(tensor.data(), tensor.dtype, i);
   }
-  tensor.file->release(tensor.offset, tensor.bytes);
+  tensor.release();
   return param;
 }
 

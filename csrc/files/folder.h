@@ -16,7 +16,7 @@
 
 namespace refimpl {
 
-// A tensor of the encoder: in the mapped file, or in memory where the file's is float64 or (but for the token
+// A tensor of the encoder: in its file, to be fetched anew, or in memory where the file's is float64 or (but for the token
 // embedding) misaligned: widened.
 struct Param {
   FileTensor tensor;
@@ -33,7 +33,7 @@ struct ModelFolder {
 
 constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 
-// Reads and checks everything; pages that the check looked at are given back.
+// Reads and checks everything; what the check looked at is given back, and has to be fetched to be packed.
 ModelFolder read_folder(const std::string& path);
 
 }  // namespace refimpl

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "files/format_error.h"
-#include "files/mapped_file.h"
+#include "files/fetched_file.h"
 
 namespace refimpl {
 namespace {
@@ -261,9 +261,10 @@ Json parse_json(const unsigned char* text, std::size_t size, const std::string& 
 }
 
 Json read_json(const std::string& path) {
-  const MappedFile file(path);
+  const FetchedFile file(path);
   if (file.size() > kMaxJsonBytes)
     throw FormatError(path, std::to_string(file.size()) + " bytes of json; at most " + std::to_string(kMaxJsonBytes));
+  file.fetch(0, file.size());
   return parse_json(file.data(), file.size(), path);
 }
 

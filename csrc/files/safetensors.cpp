@@ -50,22 +50,24 @@ bool product(const Shape& shape, std::uint64_t bytes, bool whole, std::uint64_t&
 }
 
 // A header's length, and that it can be true.
-std::uint64_t header_length(const MappedFile& file) {
+std::uint64_t header_length(const FetchedFile& file) {
   std::uint64_t length = 0;
   const std::size_t given = std::min(file.size(), kLengthBytes);
+  file.fetch(0, given);
   for (std::size_t i = 0; i < given; ++i) length |= std::uint64_t{file.data()[i]} << (8 * i);
   if (given < kLengthBytes || length > file.size() - kLengthBytes || length > kMaxJsonBytes)
     throw FormatError(file.path(), "", 0,
                       "the header should have " + std::to_string(length) + " bytes, in a file of " +
                           std::to_string(file.size()) + " bytes (a header has at most " +
                           std::to_string(kMaxJsonBytes) + "): truncated, or no safetensors file");
+  file.fetch(kLengthBytes, length);
   if (length == 0 || file.data()[kLengthBytes] != '{')
     throw FormatError(file.path(), "", kLengthBytes, "the header does not begin with a brace");
   return length;
 }
 
 // An entry of the header, `start` being where the data begin.
-FileTensor entry_of(const JsonMember& member, const MappedFile& file, std::uint64_t start) {
+FileTensor entry_of(const JsonMember& member, const FetchedFile& file, std::uint64_t start) {
   const auto refuse = [&](const std::string& message) {
     return FormatError(file.path(), member.key, member.offset, message);
   };
@@ -108,7 +110,7 @@ void check_metadata(const JsonMember& member, const std::string& file) {
 
 // Data follow each other without overlap or gap, and end with the file.
 void check_layout(const std::vector<FileTensor>& tensors, const std::vector<std::uint64_t>& named_at,
-                  const MappedFile& file, std::uint64_t start) {
+                  const FetchedFile& file, std::uint64_t start) {
   std::vector<std::size_t> order(tensors.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {

@@ -1,4 +1,4 @@
-// safetensors files: mapped, and their whole header checked before anything is read.
+// safetensors files: their whole header checked before anything else is read.
 //
 //   file = header length (8 bytes, little-endian) | json header | data without gaps
 //
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "files/format_error.h"
-#include "files/mapped_file.h"
+#include "files/fetched_file.h"
 
 namespace refimpl {
 
@@ -26,10 +26,13 @@ struct FileTensor {
   std::string name;   // as the file spells it
   std::string dtype;  // "F32", "BF16", "F16", "F64", or a type that holds no floats
   Shape shape;
-  const MappedFile* file = nullptr;
+  const FetchedFile* file = nullptr;
   std::uint64_t offset = 0, bytes = 0;  // of its data in the file
 
+  // Its bytes, once they were fetched.
   const unsigned char* data() const { return file->data() + offset; }
+  void fetch() const { file->fetch(offset, bytes); }
+  void release() const { file->release(offset, bytes); }
   std::uint64_t count() const;  // of elements
   // That names this tensor and where its data begin.
   FormatError error(const std::string& message) const;
@@ -41,9 +44,11 @@ class Safetensors {
   explicit Safetensors(const std::string& path);
 
   const std::vector<FileTensor>& tensors() const { return tensors_; }  // in the order of the header
+  // Throws FormatError when the file was changed since it was opened.
+  void check_unchanged() const { file_.check_unchanged(); }
 
  private:
-  MappedFile file_;
+  FetchedFile file_;
   std::vector<FileTensor> tensors_;
 };
 

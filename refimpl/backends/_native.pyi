@@ -66,6 +66,7 @@ class Engine:
         params: Mapping[str, Array],
         tier: str,
         dtype: str = "float32",
+        reading: Callable[[int], Any] | None = None,
         packed: Callable[[int], Any] | None = None,
         embedding_in: tuple[int, int] | None = None,
     ) -> None: ...

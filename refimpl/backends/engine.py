@@ -8,32 +8,36 @@ in. Steps, hidden states and attention maps are the reference's: model.py asks i
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
 
 from ..files.bfloat16 import BFLOAT16
-from ..files.safetensors import opened_in_file, release
+from ..files.safetensors import FileMap, in_file, in_memory
 from ..files.stored import stored
 from ..reference.config import ModernBertConfig
+from ..reference.params import encoder_shapes
 from .backend import MOST_THREADS, chosen_tier, default_threads, native
 
 Array = np.ndarray
+EMBEDDING = "embeddings.tok_embeddings.weight"
 
 
 class Engine:
     """Weights packed once for one tier; safe for several threads.
 
-    params: name -> array (params.py), float32, float16 or BFLOAT16. The matrices are packed, and
-    the pages of the file behind them let go of, layer by layer. Rows of the token embedding are
-    read as they are needed, from that file, which makes a pass an OSError when it does not give
-    them any more, or from memory.
+    params: name -> array (params.py), float32, float16 or BFLOAT16. The matrices are read and
+    packed layer by layer. Rows of the token embedding are read as they are needed, from their
+    file, which makes a pass an OSError when it does not give them any more or was changed, or from
+    memory.
     num_threads: None for the default (backend.py), taken now and kept; of more than MOST_THREADS
     those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
-    in, one that the tier has. Raises ValueError.
+    in, one that the tier has. Raises ValueError, OSError.
     """
 
     def __init__(
@@ -56,18 +60,26 @@ class Engine:
             "windows": [config.window(i) for i in layers],
             "thetas": [config.rope_theta(i) for i in layers],
         }
-        params = stored(params)
-
-        def packed(layer: int) -> None:
-            for name, x in params.items():
-                if name.startswith(f"layers.{layer}."):
-                    release(x)
-
-        arrays = {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in params.items()}
-        with opened_in_file(params["embeddings.tok_embeddings.weight"]) as place:
+        own = encoder_shapes(config)
+        arrays = {n: x for n, x in stored(params).items() if n in own}
+        with ExitStack() as stack:
+            place, embedding = None, arrays.pop(EMBEDDING)
+            if (found := in_file(embedding)) is not None:
+                handle = stack.enter_context(found[0].opened())
+                place = None if handle is None else (handle, found[1])
+            source = Source(arrays)
+            given = source.arrays | {EMBEDDING: embedding if place else in_memory(embedding)}
             self._native = native().Engine(
-                plan, arrays, tier or chosen_tier(), dtype, packed, place
+                plan,
+                {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in given.items()},
+                tier or chosen_tier(),
+                dtype,
+                source.read,
+                source.let_go,
+                place,
             )
+            if found is not None:
+                found[0].check()
         self._typed = config.type_vocab_size > 0
         self._hidden = config.hidden_size
         self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
@@ -142,6 +154,41 @@ class Engine:
 def lengths_to_last(real: Array) -> Array:
     """Tokens up to the last real one of each row, 0 without any. bool [batch, seq] -> [batch]."""
     return np.where(real.any(axis=1), real.shape[1] - real[:, ::-1].argmax(axis=1), 0)
+
+
+class Source:
+    """Tensors for the engine, those of files in memory only while their layer is packed.
+
+    arrays: name -> array; one of a file is a place to read it to, empty until `read` fills it.
+    """
+
+    def __init__(self, given: Mapping[str, Array]) -> None:
+        self.arrays: dict[str, Array] = {}
+        self._places: dict[str, tuple[FileMap, int, mmap.mmap]] = {}
+        for name, x in given.items():
+            if (place := in_file(x)) is None or not x.nbytes:
+                self.arrays[name] = x
+                continue
+            memory = mmap.mmap(-1, x.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self.arrays[name] = np.frombuffer(memory, x.dtype).reshape(x.shape)
+            self._places[name] = (*place, memory)
+        self._fill("")
+
+    def read(self, layer: int) -> None:
+        """Read the tensors of a layer. OSError."""
+        self._fill(f"layers.{layer}.")
+
+    def _fill(self, prefix: str) -> None:
+        for name, (file, offset, _) in self._places.items():
+            if name.startswith(prefix or ("embeddings.", "final_norm.")):
+                file.read_into(self.arrays[name], offset)
+
+    def let_go(self, layer: int) -> None:
+        """Give the memory of a layer back, which was packed."""
+        for name, (_, _, memory) in self._places.items():
+            if name.startswith(f"layers.{layer}.") and hasattr(mmap, "MADV_DONTNEED"):
+                with suppress(OSError):
+                    memory.madvise(mmap.MADV_DONTNEED)
 
 
 class LazyEngine:

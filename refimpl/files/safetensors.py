@@ -1,22 +1,26 @@
-"""safetensors files: read by mapping, written atomically, bfloat16 included.
+"""safetensors files: read piece by piece, written atomically, bfloat16 included.
 
     file = header length (8 bytes, little-endian) | json header | data without gaps
 
-Promise: reading copies nothing and allocates only the header; `release` lets go of pages that were
-read; every malformed file is a ModelFormatError with file, key and byte offset. Writing gives
-sorted, aligned tensors, goes through a temporary file, and works in chunks, so it holds no second
-copy of the model. Not here: what the tensors mean (checkpoint.py). Long because reader and writer
-share the one table of types.
+Promise: opening copies nothing and allocates only the header; every malformed file is a
+ModelFormatError with file, key and byte offset; values that `in_memory` gives are all of the file
+that was opened, or an OSError. Views of the mapped file (`Tensor.array`) show what becomes of it.
+Writing gives sorted, aligned tensors, goes through a temporary file, and works in chunks, so it
+holds no second copy of the model. Not here: what the tensors mean (checkpoint.py). Long because
+reader and writer share the one table of types.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
 import os
+import time
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -51,6 +55,8 @@ FLOAT_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16":
 
 MAX_RANK = 32  # the most dimensions that every supported numpy can hold
 CHUNK = 2**20  # elements converted at a time: at most 8 MiB in flight
+LARGEST_READ = 2**30  # bytes at a time; Linux gives less than 2**31
+SETTLED = 20_000_000  # nanoseconds after which a file's time of change tells the next one apart
 LENGTH_BYTES = 8
 ALIGNMENT = 8  # of the data, as the format asks of writers
 
@@ -59,73 +65,119 @@ ALIGNMENT = 8  # of the data, as the format asks of writers
 
 
 class FileMap(mmap.mmap):
-    """A file mapped read-only: its pages can be dropped at any time, and are read again.
+    """A file mapped read-only, and open: what is computed with is read from it, not looked at in
+    the map, as a map of a file that is cut short ends the process (SIGBUS).
 
-    path: absolute; identity: which file that was, its device and number there.
+    path: absolute, for errors. Values that were read are those of the file that was opened: one
+    that was written to or cut since then, which its size and its time of change tell, is an
+    OSError. It may be replaced or deleted.
     """
 
-    path: str | bytes
-    identity: tuple[int, int]
+    path: str
+    _handle: int
+    _facts: tuple[int, ...]
 
     @classmethod
-    def of(cls, stream: BinaryIO, path: Path_) -> FileMap:
+    def of(cls, stream: BinaryIO, path: Path_, facts: tuple[int, ...]) -> FileMap:
         self = cls(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self.path, self.identity = os.path.abspath(os.fspath(path)), _identity(stream)
+        self.path, self._facts = os.path.abspath(os.fspath(path)), facts
+        self._handle = os.dup(stream.fileno())
+        weakref.finalize(self, _close, self._handle, facts[:2])
         return self
 
+    def check(self) -> None:
+        """OSError unless the file is as it was when it was opened."""
+        try:
+            now = _facts(self._handle)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot be read any more: {error.strerror}", self.path
+            ) from None
+        if now[:2] != self._facts[:2]:
+            raise OSError(
+                errno.EBADF, "cannot be read any more: its descriptor was closed", self.path
+            )
+        if now != self._facts:
+            raise OSError(errno.ESTALE, "was changed since it was opened", self.path)
 
-def release(array: np.ndarray) -> None:
-    """Let go of the memory pages behind a contiguous array that is a view of a FileMap.
+    def read_into(self, out: np.ndarray, offset: int) -> None:
+        """Fill a contiguous array with the bytes from `offset` on. OSError."""
+        self.check()
+        left = out.reshape(-1).view(np.uint8).data
+        while left:
+            count = os.preadv(self._handle, [left[:LARGEST_READ]], offset)
+            if count == 0:
+                self.check()
+                raise OSError(errno.EIO, "ends before its tensors do", self.path)
+            left, offset = left[count:], offset + count
+        self.check()
 
-    Its values stay what they are: whoever looks again reads the file again. The pages that it
-    shares with its neighbours stay, and so does all memory that is not a FileMap's.
-    """
-    owner = _map_of(array)
-    if owner is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    begin = _offset(array, owner)
-    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-    if first < end:
-        owner.madvise(mmap.MADV_DONTNEED, first, end - first)
-
-
-@contextmanager
-def opened_in_file(array: np.ndarray) -> Iterator[tuple[int, int] | None]:
-    """The file that an array is a contiguous view of: a descriptor, open for the length of the
-    block, and the byte that the array begins at.
-
-    None for other memory, and when that file does not stand under its path any more.
-    """
-    owner = _map_of(array)
-    with ExitStack() as stack:
-        place = None
-        if owner is not None and array.flags.c_contiguous:
-            with suppress(OSError):
-                stream = stack.enter_context(open(owner.path, "rb"))
-                if _identity(stream) == owner.identity:
-                    place = stream.fileno(), _offset(array, owner)
-        yield place
+    @contextmanager
+    def opened(self) -> Iterator[int | None]:
+        """A descriptor of the file for the length of the block; None when there is none left."""
+        self.check()
+        try:
+            handle = os.dup(self._handle)
+        except OSError:
+            yield None
+            return
+        try:
+            yield handle
+        finally:
+            os.close(handle)
 
 
-def _identity(stream: BinaryIO) -> tuple[int, int]:
-    facts = os.fstat(stream.fileno())
-    return facts.st_dev, facts.st_ino
-
-
-def _map_of(array: np.ndarray) -> FileMap | None:
-    """The FileMap that an array is a view of."""
+def in_file(array: np.ndarray) -> tuple[FileMap, int] | None:
+    """The file that an array is a contiguous view of, and the byte that it begins at."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
     if isinstance(owner, memoryview):
         owner = owner.obj
-    return owner if isinstance(owner, FileMap) else None
+    if not isinstance(owner, FileMap) or not array.flags.c_contiguous:
+        return None
+    return owner, _address(array) - _address(np.frombuffer(owner, np.uint8))
 
 
-def _offset(array: np.ndarray, owner: FileMap) -> int:
-    """Bytes from the start of the file to an array's first element."""
-    return _address(array) - _address(np.frombuffer(owner, np.uint8))
+def in_memory(array: np.ndarray) -> np.ndarray:
+    """The values of an array in memory: itself, but where it is a view of a file they are read.
+
+    OSError when the file was written to, cut or closed since it was opened.
+    """
+    place = in_file(array)
+    if place is None:
+        return array
+    file, offset = place
+    if not hasattr(os, "preadv"):  # where this is missing, files in use cannot be cut
+        file.check()
+        return np.array(array)
+    out = np.empty_like(array)
+    file.read_into(out, offset)
+    return out
+
+
+def _settled(handle: int) -> tuple[int, ...]:
+    """What tells a file from what it may become: device, number, size and time of change.
+
+    The clock that stamps files goes in steps of up to 10 ms, within which two states of a file have
+    one time: it is asked when that is over, and with it what one call may still be writing.
+    """
+    age = time.time_ns() - os.fstat(handle).st_mtime_ns
+    if 0 <= age < SETTLED:
+        time.sleep((SETTLED - age) / 1e9)
+    return _facts(handle)
+
+
+def _facts(handle: int) -> tuple[int, ...]:
+    facts = os.fstat(handle)
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _close(handle: int, file: tuple[int, ...]) -> None:
+    """Close a descriptor, unless somebody closed it before and its number is another file's."""
+    with suppress(OSError):
+        if _facts(handle)[:2] == file:
+            os.close(handle)
 
 
 def _address(array: np.ndarray) -> int:
@@ -145,18 +197,19 @@ class Tensor:
     _buffer: FileMap = field(repr=False)
 
     def array(self) -> np.ndarray:
-        """A read-only view of the map, no copy; BF16 as its uint16 bits."""
+        """A read-only view of the map, no copy; BF16 as its uint16 bits. Looking at it where the
+        file was cut short ends the process; `in_memory` is an OSError then."""
         dtype = DTYPES[self.dtype]
         count = self.nbytes // dtype.itemsize
         view = np.frombuffer(self._buffer, dtype, count=count, offset=self.offset)
         return view.reshape(self.shape)
 
     def astype(self, dtype: np.dtype | type) -> np.ndarray:
-        """As float32 or float64: the view itself when that is what is on disk, else a new array.
+        """As float32 or float64, in memory. A float64 beyond float32 becomes inf.
 
-        ModelFormatError when the tensor holds no floats. A float64 beyond float32 becomes inf.
+        ModelFormatError when the tensor holds no floats; OSError as for in_memory.
         """
-        array = self.floats()
+        array = in_memory(self.floats())
         with np.errstate(over="ignore", under="ignore"):
             return (widen(array["bits"]) if self.dtype == "BF16" else array).astype(
                 dtype, copy=False
@@ -195,9 +248,11 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
     file = os.fspath(path)
     try:
         with open(file, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
+            facts = _settled(stream.fileno())
+            size = facts[2]
             start, header = _read_header(stream, size, file)
-            buffer = FileMap.of(stream, file)
+            buffer = FileMap.of(stream, file, facts)
+            buffer.check()
     except OSError as error:
         raise ModelFormatError(f"cannot be read: {error.strerror}", file=file) from error
 
@@ -341,9 +396,8 @@ def dump_safetensors(
     for name in order:
         flat = tensors[name].reshape(-1)
         for start in range(0, flat.size, CHUNK):
-            chunk = flat[start : start + CHUNK]
+            chunk = in_memory(flat[start : start + CHUNK])
             stream.write(_cast(name, chunk, codes[name]).tobytes())
-            release(chunk)
 
 
 def disk_dtype(name: str, array: np.ndarray, dtype: str | None) -> str:

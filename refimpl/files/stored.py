@@ -1,13 +1,14 @@
 """Parameters as a file holds them, widened when they are looked at.
 
     params = StoredParams({"w": a float16 array}, np.float32)
-    params["w"]           float32: the very array where that is what is stored, else a wider copy
+    params["w"]           float32: the very array where that is in memory, else a copy
     params.stored["w"]    what is stored, often a view of a mapped file; bfloat16 as BFLOAT16
     ForProducts(params)   the same, with no wide copy of a large matrix that is only multiplied with
 
-Promise: nothing is widened before it is asked for, and a stored array is never changed. A wider
-copy is kept for the next time, but for the names in `unkept`: the matrices that the CPU engine
-holds in a form of its own, so that looking at them costs time, not memory. No files here.
+Promise: nothing is read or widened before it is asked for, and a stored array is never changed.
+What was read of a file, or widened, is kept for the next time, but for the names in `unkept`: the
+matrices that the CPU engine holds in a form of its own, so that looking at them costs time, not
+memory. A file that was changed since it was opened is an OSError when it is asked for more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .bfloat16 import BFLOAT16, widen
+from .safetensors import in_file, in_memory
 
 Array = np.ndarray
 Name = str
@@ -46,11 +48,12 @@ class StoredParams(Mapping[Name, Array]):
 
     def __getitem__(self, name: Name) -> Array:
         stored = self.stored[name]
-        if stored.dtype == self.dtype:
+        if stored.dtype == self.dtype and in_file(stored) is None:
             return stored
         found = self._kept.get(name)
         if found is None:
-            found = widened(stored, self.dtype)
+            found = widened(in_memory(stored), self.dtype)
+            found.flags.writeable = False
             if name not in self.unkept:
                 self._kept[name] = found
         return found
@@ -77,7 +80,8 @@ def stored(params: Mapping[Name, Array]) -> Mapping[Name, Array]:
 
 
 class ForProducts(Mapping[Name, Any]):
-    """StoredParams for `ops.linear`: an unkept matrix that would have to be widened is ByRows."""
+    """StoredParams for `ops.linear`: an unkept matrix that would have to be read or widened is
+    ByRows."""
 
     def __init__(self, params: StoredParams) -> None:
         self._params = params
@@ -85,8 +89,9 @@ class ForProducts(Mapping[Name, Any]):
     def __getitem__(self, name: Name) -> Any:
         params = self._params
         stored = params.stored[name]
-        if name in params.unkept and stored.ndim == 2 and stored.dtype != params.dtype:
-            return ByRows(stored, params.dtype)
+        if name in params.unkept and stored.ndim == 2:
+            if stored.dtype != params.dtype or in_file(stored) is not None:
+                return ByRows(stored, params.dtype)
         return params[name]
 
     def __contains__(self, name: object) -> bool:
@@ -100,7 +105,7 @@ class ForProducts(Mapping[Name, Any]):
 
 
 class ByRows:
-    """A stored matrix [rows, columns] in x @ matrix.T, widened BLOCK values at a time."""
+    """A stored matrix [rows, columns] in x @ matrix.T, read and widened BLOCK values at a time."""
 
     __array_ufunc__ = None  # x @ this is asked of this, not of x
 
@@ -120,7 +125,7 @@ class ByRows:
         step = max(1, BLOCK // columns)
         for start in range(0, rows, step):
             some = slice(start, start + step)
-            out[:, some] = x @ widened(self._stored[some], self.dtype).T
+            out[:, some] = x @ widened(in_memory(self._stored[some]), self.dtype).T
         return out
 
 

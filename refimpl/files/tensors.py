@@ -4,7 +4,7 @@
 
 Promise: a tensor that is missing, extra, misshapen or not finite is a ModelFormatError with file
 and key; nothing is dropped but the buffers in HARMLESS, and head tensors when the encoder alone is
-asked for. Arrays stay views of the mapped file, none of whose pages the checks leave in memory.
+asked for. Arrays stay views of their file, none of whose pages the checks leave in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..reference.params import Shapes, encoder_shapes
 from ..reference.sentence import SentenceHead
 from .folder import CONFIG, MODULES_FILE, ModelFolder
 from .meaning import AnyHead
-from .safetensors import CHUNK, Tensor, release
+from .safetensors import CHUNK, Tensor, in_memory
 from .stored import any_infinite, widened
 from .weights import INDEX, WEIGHTS, read_weights
 
@@ -113,13 +113,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return False
     x, y = (t.array().reshape(-1).view(np.uint8) for t in (a, b))
     steps = range(0, x.size, CHUNK)
-    for one, other in ((x[i : i + CHUNK], y[i : i + CHUNK]) for i in steps):
-        same = np.array_equal(one, other)
-        release(one)
-        release(other)
-        if not same:
-            return False
-    return True
+    return all(
+        np.array_equal(in_memory(x[i : i + CHUNK]), in_memory(y[i : i + CHUNK])) for i in steps
+    )
 
 
 def _head_names(config: ModernBertConfig, named: AnyHead | None) -> set[str]:
@@ -177,10 +173,9 @@ def first_not_finite(array: np.ndarray) -> tuple[Any, tuple[int, ...]] | None:
     """The first value of a stored array that is NaN or infinite, and its place."""
     flat = array.reshape(-1)
     for start in range(0, flat.size, CHUNK):
-        chunk = flat[start : start + CHUNK]
+        chunk = in_memory(flat[start : start + CHUNK])
         if any_infinite(chunk):
             values = widened(chunk, np.float64)
             i = int((~np.isfinite(values)).argmax())
             return values[i], tuple(int(n) for n in np.unravel_index(start + i, array.shape))
-        release(chunk)
     return None

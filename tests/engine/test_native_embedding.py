@@ -22,14 +22,14 @@ from support.c_interface import (
     lib,
     tensors_of,
 )
+from support.children import in_child
 from support.folders import Params, make_folder
 from support.process_memory import anonymous, in_linux, resident
-from test_native_process import in_child
 
 from refimpl import ModernBERT
 from refimpl.backends.engine import Engine
 from refimpl.files.bfloat16 import BFLOAT16
-from refimpl.files.safetensors import open_safetensors, opened_in_file
+from refimpl.files.safetensors import in_file, open_safetensors
 from refimpl.reference.config import ModernBertConfig
 
 WEIGHTS, EMBEDDING = "model.safetensors", "embeddings.tok_embeddings.weight"
@@ -49,12 +49,9 @@ def test_rows_of_a_file_have_the_bits_of_rows_in_memory(tmp_path: Path, dtype: s
     make_folder(tmp_path, dtype=dtype, **SIZES[sizes])
     model = ModernBERT.from_pretrained(tmp_path, backend="native")
     copies = {name: np.array(x) for name, x in model.params.stored.items()}
-    with (
-        opened_in_file(model.params.stored[EMBEDDING]) as place,
-        opened_in_file(copies[EMBEDDING]) as nowhere,
-    ):
-        assert place is not None and nowhere is None
-        assert place[1] == open_safetensors(tmp_path / WEIGHTS)[EMBEDDING].offset
+    place = in_file(model.params.stored[EMBEDDING])
+    assert place is not None and in_file(copies[EMBEDDING]) is None
+    assert place[1] == open_safetensors(tmp_path / WEIGHTS)[EMBEDDING].offset
     in_memory = Engine(model.config, copies)
     np.testing.assert_array_equal(model.encode_packed(IDS, CU), in_memory.packed(IDS, CU))
 
@@ -72,17 +69,31 @@ def test_rows_that_were_read_take_no_memory(tmp_path: Path, dtype: str):
     assert resident(file) > few, "the mapping brings pages in, so there was something to gain"
 
 
-def test_a_file_that_was_cut_short_is_an_error_and_the_rest_is_answered(tmp_path: Path):
+CHANGES: dict[str, Any] = {
+    "cut": lambda file: os.truncate(file, file.stat().st_size - 1),
+    "cut to nothing": lambda file: os.truncate(file, 0),
+    "longer": lambda file: os.truncate(file, file.stat().st_size + 1),
+    "written over": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "written over with itself": lambda file: file.write_bytes(file.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_file_that_was_changed_is_an_error_of_every_pass_with_ids(tmp_path: Path, what: str):
     make_folder(tmp_path, vocab_size=4000)
-    file = tmp_path / WEIGHTS
     model = ModernBERT.from_pretrained(tmp_path, backend="native", num_threads=3)
-    before = model.encode_packed([0, 1], [0, 2])
-    os.truncate(file, open_safetensors(file)[EMBEDDING].offset + 4 * 8 * 2000)
-    for ids in ([3999], [2000], [*range(1500), 2000, *range(500)]):
-        with pytest.raises(OSError, match="token embedding cannot be read"):
+    in_c = Model.open(tmp_path)
+    rows = {"inputs_embeds": np.ones((1, 3, 8), np.float32)}
+    before = model(rows)["last_hidden_state"]
+    model.encode_packed([0, 1], [0, 2])
+    CHANGES[what](tmp_path / WEIGHTS)
+    for ids in ([3999], [0, 1], [*range(1500), 2000, *range(500)]):
+        with pytest.raises(OSError, match="token embedding cannot be read .* or was changed"):
             model.encode_packed(ids, [0, len(ids)])
-    np.testing.assert_array_equal(model.encode_packed([0, 1], [0, 2]), before)
-    assert np.isfinite(model.encode_packed([1999], [0, 1])).all()
+        with pytest.raises(Failed, match="token embedding cannot be read .* or was changed") as f:
+            in_c.forward(input_of([0, len(ids)], ids=np.array(ids)), len(ids))
+        assert f.value.status == BAD_FILE
+    np.testing.assert_array_equal(model(rows)["last_hidden_state"], before)
 
 
 @pytest.mark.parametrize("when", ["before the first pass", "between two"])
@@ -128,7 +139,7 @@ def test_no_file_stays_open(tmp_path: Path):
     before = descriptors()
     model = ModernBERT.from_pretrained(tmp_path, backend="native")
     model.encode_packed(IDS, CU)
-    assert descriptors() == before + 2  # the mapping's and the engine's
+    assert descriptors() == before + 3  # the mapping's, the one beside it and the engine's
     del model
     assert descriptors() == before
     model_in_c = Model.open(tmp_path)
@@ -142,15 +153,15 @@ def test_views_know_their_place_in_the_file(tmp_path: Path):
     tensor = open_safetensors(tmp_path / WEIGHTS)[EMBEDDING]
     x, raw = tensor.array(), (tmp_path / WEIGHTS).read_bytes()
     for view in (x, x[3:], x[0, 5:], x.view(BFLOAT16), x[:0]):
-        with opened_in_file(view) as place:
-            assert place is not None
-            assert os.pread(place[0], view.nbytes, place[1]) == view.tobytes()
+        place = in_file(view)
+        assert place is not None
+        with place[0].opened() as handle:
+            assert os.pread(handle, view.nbytes, place[1]) == view.tobytes()
             assert raw[place[1] :][: view.nbytes] == view.tobytes()
         with pytest.raises(OSError):
-            os.fstat(place[0])
+            os.fstat(handle)
     for other in (x[::2], x[:, :3], x.T, x[::-1], x.copy(), np.zeros(3)):
-        with opened_in_file(other) as place:
-            assert place is None
+        assert in_file(other) is None
 
 
 @in_linux
@@ -163,8 +174,8 @@ def test_rows_that_are_not_aligned_are_not_copied(tmp_path: Path, dtype: str):
     header, data = raw[8 : 8 + size], raw[8 + size :]
     (tmp_path / WEIGHTS).write_bytes((size + 1).to_bytes(8, "little") + header + b" " + data)
     model = ModernBERT.from_pretrained(tmp_path, backend="native")
-    with opened_in_file(model.params.stored[EMBEDDING]) as place:
-        assert place is not None and place[1] % 2
+    place = in_file(model.params.stored[EMBEDDING])
+    assert place is not None and place[1] % 2
     before = anonymous()
     np.testing.assert_array_equal(model.encode_packed(IDS, CU), aligned)
     assert anonymous() - before < 2**20 < model.params.stored[EMBEDDING].nbytes

@@ -63,7 +63,7 @@ def test_checkpoint_biased_silu_round_trip(tmp_path: Path) -> None:
 
 def test_checkpoint_float32_is_a_view_of_the_map(tmp_path: Path) -> None:
     make_folder(tmp_path)
-    for array in read_checkpoint(tmp_path).params.values():
+    for array in read_checkpoint(tmp_path).params.stored.values():
         assert not array.flags.owndata and not array.flags.writeable
 
 

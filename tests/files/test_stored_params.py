@@ -15,7 +15,7 @@ from refimpl.backends.backend import why_not_native
 from refimpl.files import stored as stored_module
 from refimpl.files.bfloat16 import BFLOAT16, to_bits, widen
 from refimpl.files.checkpoint import read_checkpoint, write_checkpoint
-from refimpl.files.safetensors import open_safetensors, release
+from refimpl.files.safetensors import open_safetensors
 from refimpl.files.stored import ForProducts, StoredParams, any_infinite, widened
 from refimpl.models.task_model import load
 from refimpl.reference import ops
@@ -175,24 +175,3 @@ def test_engine_leaves_no_page_that_it_packed_and_widens_nothing(
     # The edges of tensors stay, small ones with their neighbours, and what reading them brings in.
     assert resident(file) < file.stat().st_size // 4
     assert not model.params._kept
-
-
-@in_linux
-def test_released_pages_are_read_again(tmp_path: Path):
-    _, params = make_folder(tmp_path, **BIG)
-    found = open_safetensors(tmp_path / "model.safetensors")[EMBEDDING].array()
-    for part in (found, found[123:60_001], found[5:6], found[:0]):
-        np.testing.assert_array_equal(found, params[EMBEDDING])
-        release(part)
-        np.testing.assert_array_equal(found, params[EMBEDDING])
-
-
-def test_memory_that_is_no_file_of_ours_is_never_released(tmp_path: Path):
-    own = np.arange(100_000.0)
-    own.tofile(tmp_path / "x")
-    private = np.memmap(tmp_path / "x", mode="c")
-    private[:] = 7
-    for x in (own, own[5:-5], private, private[8:]):
-        release(x)
-    assert (private == 7).all()
-    np.testing.assert_array_equal(own, np.arange(100_000.0))

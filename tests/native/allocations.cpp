@@ -94,12 +94,12 @@ void every_allocation_fails(const Kernels& kernels, int threads) {
   const Model model;
   const Batch batch = model.batch();
   std::vector<float> expected(kTotal * kHidden), out(expected.size());
-  const Engine engine(kernels, model.plan(), model.weights, 1, {});
+  const Engine engine(kernels, model.plan(), model.weights, 1, {}, {});
   CHECK(engine.forward(batch, expected.data(), 1, nullptr));
   const auto same = [&] { return std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)) == 0; };
 
   CHECK(each_failing([&] {
-    const Engine other(kernels, model.plan(), model.weights, threads, {});
+    const Engine other(kernels, model.plan(), model.weights, threads, {}, {});
     CHECK(other.forward(batch, out.data(), threads, nullptr) && same());
   }));
   CHECK(each_failing([&] { CHECK(engine.forward(batch, out.data(), threads, nullptr) && same()); }));

@@ -244,9 +244,10 @@ inline void forward_case(const Subject& s, Random& random, Op& op) {
   }
   b.ids = ids.data(), b.types = m.types && random.once_in(2) ? types.data() : nullptr, b.visible = random.once_in(2) ? visible.data() : nullptr;
 
-  std::size_t packed = 0;
-  const Engine engine(s.k, m.plan, weights_of(m), 2, [&](std::size_t layer) { packed += layer == packed; });
-  op.must(packed == m.layers.size(), "layers were not told of in order");
+  std::size_t told = 0;
+  const auto tell = [&](std::size_t which) { return [&told, which](std::size_t layer) { told += told == 2 * layer + which; }; };
+  const Engine engine(s.k, m.plan, weights_of(m), 2, tell(0), tell(1));
+  op.must(told == 2 * m.layers.size(), "layers were not told of in order");
   Matrix got(total, hidden), other(total, hidden);
   // From another thread, which has to set up tiles of its own, and on three where there are processors
   // for them: the emulated one does not keep a thread's tiles when another gets its turn.
