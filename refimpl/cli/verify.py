@@ -2,7 +2,8 @@
 
 The port is handed in as a dump, a command, a shared library, through transformers or ONNX Runtime,
 or is this package's engine; the report goes to stdout, and to JSON and HTML files. Exit codes: 0
-exact-spec, 1 fail, 3 declared deviations only, 2 wrong usage.
+exact-spec, 1 fail, 3 declared deviations only, 4 incomplete (nothing wrong in what was run, and not
+all was run that the user asks for), 2 wrong usage.
 
 Long because every way to hand in a port is an option of its own.
 """
@@ -75,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--no-runtime", action="store_true", help="one pass per case, no calls in other company"
     )
+    what.add_argument(
+        "--partial", nargs="?", const="", metavar="NAMES",
+        help="what need not be shown, separated by commas, as the report names it (alone: anything "
+        "may be missing); without it a verdict on less than everything ends with exit code 4",
+    )  # fmt: skip
     out = parser.add_argument_group("the report")
     out.add_argument("--full", action="store_true", help="every step, not only those over budget")
     out.add_argument("--json", metavar="FILE", type=Path, help="write it as JSON, too")
@@ -96,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
         cases = chosen(args.case)
         port = port_of(args, cases)
         cases = answered(args, cases)
-    report = verify(port, cases, args.dtype, runtime=not args.no_runtime)
+        without = dispensed(args.partial)
+    report = verify(port, cases, args.dtype, runtime=not args.no_runtime, without=without)
     tell(args, report)
     return report.exit_code
 
@@ -114,6 +121,19 @@ def chosen(names: Sequence[str] | None) -> list[Case]:
     from ..verify.truth.cases import CASES, case
 
     return list(CASES) if names is None else [case(name) for name in names]
+
+
+def dispensed(names: str | None) -> tuple[str, ...]:
+    """What --partial says need not be shown: nothing, names, or everything."""
+    from ..verify.judge.coverage import NAMES
+
+    if names is None:
+        return ()
+    given = tuple(name.strip() for name in names.split(",")) if names else NAMES
+    for name in given:
+        if name not in NAMES:
+            raise ValueError(f"--partial {name!r} is unknown; known: {', '.join(NAMES)}")
+    return given
 
 
 def answered(args: argparse.Namespace, cases: list[Case]) -> list[Case]:

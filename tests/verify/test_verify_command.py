@@ -31,14 +31,27 @@ def usage_error(capsys, *arguments):
     return capsys.readouterr().err
 
 
-def test_a_right_dump_is_exact_spec_and_ends_with_0(tmp_path, capsys):
+def test_a_right_dump_of_one_case_is_incomplete_unless_that_is_asked_for(tmp_path, capsys):
     path = dump(tmp_path / "dump")
     files = tmp_path / "report.json", tmp_path / "report.html"
-    assert run("--dump", path, "--case", NAME, "--json", files[0], "--html", files[1]) == 0
-    assert "exact-spec" in capsys.readouterr().out
+    given = "--dump", path, "--case", NAME
+    assert run(*given, "--json", files[0], "--html", files[1]) == 4
+    first, lacking, unasked = capsys.readouterr().out.splitlines()[:3]
+    assert first.startswith("dump (float32), incomplete, 1 of 18 cases, 66 of 1,188 steps")
+    assert first.endswith(": exact-spec")
+    assert lacking.startswith("not shown: padding, ") and "packed" in lacking
+    assert unasked.startswith("not asked: ")
     data = json.loads(files[0].read_text())
     assert data["verdict"] == "exact-spec" and data["cases"][0]["name"] == NAME
-    assert files[1].read_text().startswith("<!doctype html>")
+    assert data["exit_code"] == 4 and not data["coverage"]["complete"]
+    assert data["coverage"]["cases"] == {"compared": 1, "of": 18}
+    assert "packed" in data["coverage"]["not_shown"]
+    page = files[1].read_text()
+    assert page.startswith("<!doctype html>") and "incomplete: exact-spec" in page
+    assert run(*given, "--partial") == 0
+    assert "(float32), partial, 1 of 18" in capsys.readouterr().out
+    assert run(*given, "--partial", ",".join(data["coverage"]["not_shown"])) == 0
+    assert run(*given, "--partial", ",".join(data["coverage"]["not_shown"][1:])) == 4
 
 
 def test_a_wrong_dump_fails_with_1_and_names_the_step(tmp_path, capsys):
@@ -50,7 +63,7 @@ def test_a_wrong_dump_fails_with_1_and_names_the_step(tmp_path, capsys):
 
 
 def test_a_deviation_ends_with_3(capsys):
-    assert run("--break", "F2", "--case", "one-token", "--no-runtime") == 3
+    assert run("--break", "F2", "--case", "one-token", "--no-runtime", "--partial") == 3
     assert "F2  tanh GELU for erf" in capsys.readouterr().out
 
 
@@ -58,7 +71,7 @@ def test_dumps_per_case_are_found_and_the_others_left_out(tmp_path, capsys):
     dump(tmp_path / "all" / NAME)
     dump(tmp_path / "all" / "one-token", name="one-token")
     page = tmp_path / "report.json"
-    assert run("--dump", tmp_path / "all", "--json", page) == 0
+    assert run("--dump", tmp_path / "all", "--json", page) == 4
     names = [c["name"] for c in json.loads(page.read_text())["cases"]]
     assert sorted(names) == sorted([NAME, "one-token"])
 
@@ -73,7 +86,7 @@ def test_a_map_names_steps_and_layouts(tmp_path):
         json.dumps({"names": {"blk{i}_query": "layers.{i}.q"},
                     "layouts": {"layers.{i}.q": "batch heads seq head_dim"}})
     )  # fmt: skip
-    assert run("--dump", folder, "--case", NAME, "--map", names) == 0
+    assert run("--dump", folder, "--case", NAME, "--map", names) == 4
     assert run("--dump", folder, "--case", NAME) == 1
 
 
@@ -83,7 +96,7 @@ def test_a_dump_of_a_lower_dtype_is_held_to_the_dtype_that_is_asked_for(tmp_path
 
     path = dump(tmp_path / "dump", cut)
     assert run("--dump", path, "--case", NAME) == 1
-    assert run("--dump", path, "--case", NAME, "--dtype", "float16") == 0
+    assert run("--dump", path, "--case", NAME, "--dtype", "float16") == 4
 
 
 def test_a_broken_reference_fails_and_its_mistake_leads_the_suspects(capsys):
@@ -125,6 +138,7 @@ def test_an_export_of_some_cases(tmp_path, capsys):
         (("--break", next(iter(NOT_EXPRESSED))), NOT_EXPRESSED[next(iter(NOT_EXPRESSED))][:20]),
         (("--library", "none.so"), "is not a file"),
         (("--onnx", "none.onnx"), "--case"),
+        (("--command", "true", "--partial", "padding,x"), "--partial 'x' is unknown; known: padd"),
         (("--command", "true", "--dtype", "int8"), "--dtype 'int8' is unknown"),
         (("--command", "true", "--map", "none.json"), "none.json is not readable"),
         (("--command", "true", "--timeout", "nan"), "must be at least 0, not nan"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from refimpl.verify.findings import Finding, Suspect
+from refimpl.verify.judge.coverage import Coverage
 from refimpl.verify.judge.slices import slices
 from refimpl.verify.judge.verdict import CaseReport, Report
 from refimpl.verify.report.html import to_html
@@ -209,9 +210,21 @@ def test_the_budget_line_parts_right_from_wrong(wrong, page):
 
 
 def test_a_right_port_is_called_so_and_has_no_suspects():
-    data = to_json(Report("reference", "float32", (report_of("eight-tokens"),), ()))
-    page = Page(to_html(data))
+    everything = Coverage((18, 18), (1188, 1188), ())
+    report = Report("reference", "float32", (report_of("eight-tokens"),), (), coverage=everything)
+    page = Page(to_html(to_json(report)))
     assert "Every step agrees" in page.text and "Suspects" not in page.text
+
+
+def test_a_right_port_that_showed_little_has_no_green_page():
+    little = Coverage((1, 18), (66, 1188), ("padding", "packed"), True)
+    report = Report("reference", "float32", (report_of("eight-tokens"),), (), coverage=little)
+    page = Page(to_html(to_json(report)))
+    assert "Every step agrees" not in page.text and "incomplete: exact-spec" in page.text
+    assert "padding, packed" in page.text and "66 of 1,188" in page.text
+    assert [a["class"] for a in page.of("p") if "verdict" in a.get("class", "")] == [
+        "verdict declared"
+    ]
     assert "Head map" not in page.text and "over" not in [a.get("class") for a in page.of("span")]
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from refimpl.verify.findings import Finding, Suspect
+from refimpl.verify.judge.coverage import Coverage
 from refimpl.verify.judge.verdict import CaseReport, Report
 from refimpl.verify.report.report import render, to_json
 from refimpl.verify.truth.compare import Column, Comparison, Row
@@ -22,7 +23,8 @@ def report(*findings: Finding, ratios=((1.0, 1.0),)) -> Report:
     )
     case = CaseReport("a-case", "why", ("full_attention",), Comparison("float32", rows, None))
     suspects = (Suspect("F2", "tanh GELU", 0.9999, ("org/repo#1",), ("F9",)),)
-    return Report("a port", "float32", (case,), findings, suspects)
+    everything = Coverage((18, 18), (1188, 1188), ())
+    return Report("a port", "float32", (case,), findings, suspects, coverage=everything)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,8 @@ def test_culprit_is_the_first_step_over_its_own_budget():
 def test_text_holds_verdict_culprit_suspect_and_threads():
     made = report(Finding("operations", "fail", "wrong by itself"), ratios=((0.5, 0.5), (1.5, 2.0)))
     text = render(made)
-    for part in ("a port (float32): fail", "layers.1.q   (case a-case)", "F2  tanh GELU",
+    for part in ("a port (float32), 18 of 18 cases, 1,188 of 1,188 steps: fail",
+                 "layers.1.q   (case a-case)", "F2  tanh GELU",
                  "explains 99.99 %", "org/repo#1", "the same here: F9", "k = 4"):  # fmt: skip
         assert part in text
     assert "layers.0.q" not in text and "layers.0.q" in render(made, full=True)
@@ -62,6 +65,25 @@ def test_text_counts_findings_that_are_alike():
     assert "(and 3 more like it)" in text
     assert text.index("first gate") < text.index("more like it")
     assert render(report(*alike), full=True).count("operations") == 4
+
+
+def test_notes_are_folded_by_what_they_say_and_by_nothing_else():
+    refused = [Finding("port", "note", "no packed input", f"case {i}") for i in range(3)]
+    text = render(report(*refused, Finding("port", "note", "no heads", "case 9")))
+    assert "no packed input (and 2 more like it)" in text and "no heads" in text
+
+
+@pytest.mark.parametrize(
+    ("level", "ratio", "words"),
+    [
+        ("note", 0.5, "every comparison passes with k = 1 (k = 2 is allowed)"),
+        ("fail", 0.5, "every step is within its budget, k = 1 of 2; what fails is above"),
+        ("fail", 50.0, "off by 50 times what rounding in float32 may do (it would need k = 100;"),
+    ],
+)
+def test_the_last_line_says_what_its_k_means(level, ratio, words):
+    text = render(report(Finding("runtime", level, "m"), ratios=((ratio, ratio),)))
+    assert words in text.splitlines()[-1]
 
 
 def test_json_is_plain_and_holds_no_number_that_json_lacks():

@@ -4,12 +4,12 @@ plan -> weights -> inputs -> rotary tables (exact.py) -> operations, teacher-for
 wholes -> cumulative -> heads -> runtime (runtime.py). All gates run, whatever an earlier one found:
 the order is that of the report, since a failure early explains those later. A port whose every
 error vanishes against the reference with one declared deviation of the zoo (tanh GELU) has that
-deviation, and no failure.
+deviation, and no failure. Long because the deviations stand beside the gates that ask for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,10 +21,11 @@ from ..truth.compare import Comparison, compare
 from ..truth.passes import Pass
 from ..zoo import FAULTY, ZOO
 from . import exact
+from .coverage import covered
 from .evidence import Evidence
 from .rank import rank_cases
 from .rope_gate import rope_gate
-from .runtime import base_case, runtime_findings
+from .runtime import REFUSED_CALL, base_case, runtime_findings
 from .runtime_suspects import ranked as runtime_suspects
 from .slices import slices
 from .verdict import CaseReport, Report
@@ -40,11 +41,13 @@ def verify(
     dtype: str | None = None,
     runtime: bool = True,
     suspects: bool = True,
+    without: Collection[str] = (),
 ) -> Report:
     """Run a port through the gates. dtype: what to hold it to; None takes what the port declares.
 
     runtime: also ask for further forward passes (padding, order of calls, threads), of a port that
-    can run them. suspects: when something is wrong, replay and rank the known mistakes.
+    can run them. suspects: when something is wrong, replay and rank the known mistakes. without:
+    names of coverage.NAMES that need not be shown.
     """
     findings: list[Finding] = []
     reports: list[CaseReport] = []
@@ -72,17 +75,23 @@ def verify(
             evidence.append(Evidence(p, taps, culprit, result.dtype))
         shown = tuple(slices(p, taps, culprit)) if culprit else ()
         reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
+    asked = False
     if runtime:
         base = base_case(cases)
         known = held_to.get(base.name) if base else None
         right = known or Deviation()
-        findings += runtime_findings(port, cases, told, right.apply, known is not None)
+        calls = runtime_findings(port, cases, told, right.apply, known is not None)
+        asked = base is not None and base.name in held_to and "inputs" in port.abilities
+        asked = asked and not any(REFUSED_CALL in f.data for f in calls)
+        findings += calls
     if not any(r.comparison for r in reports):
         findings.append(Finding("port", "fail", "no case could be compared"))
     # Numbers kept in fewer bits than declared are wrong at every step: no mistake explains that.
     too_short = any("bits" in finding.data for finding in findings)
     ranked = named(evidence, findings, cases) if suspects and not too_short else ()
-    return Report(port.name, told, tuple(reports), tuple(findings), ranked)
+    given = {r.name: [row.tap for row in r.comparison.rows] for r in reports if r.comparison}
+    coverage = covered(given, asked, "inputs" in port.abilities, without)
+    return Report(port.name, told, tuple(reports), tuple(findings), ranked, coverage=coverage)
 
 
 def refusal(port: Port, case: Case) -> Finding | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ Array = np.ndarray
 # Beyond the usual tiles, and a multiple of 32 over 128: mlx-embeddings#80's NaN needs both.
 WIDE = 160
 CALLS_AT_ONCE = 8
+REFUSED_CALL = "refused"
+"""Key in the data of a note about a call that the port refused, and so has shown nothing by."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,13 @@ class Judge:
         out = [f for f in result.findings if f.level == "fail"]
         last = last_step(result.taps)
         if last is None:
-            none = Finding("runtime", "fail", f"{call.what}: no answer", call.request.name)
-            # A refusal is a note, and no wrong answer.
-            return out if result.findings else [none]
+            if out:
+                return out
+            told = [f.message for f in result.findings]
+            level: Any = "note" if told else "fail"  # a refusal is no wrong answer
+            message = f"{call.what}: {told[0] if told else 'no answer'}"
+            what = {REFUSED_CALL: call.what} if told else {}
+            return [Finding("runtime", level, message, call.request.name, None, what)]
         got = result.taps[last].astype(np.float64)
         p, truth, allowed = self.of(call.request)
         real = real_rows(p)

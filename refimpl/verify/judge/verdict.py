@@ -1,4 +1,4 @@
-"""What `verify` gives: verdict, first culprit, suspects, and what every case showed, as data.
+"""What `verify` gives: verdict, what it covers, first culprit, suspects, and each case, as data.
 
 How it is written down - text, JSON, HTML - is no matter of this file.
 """
@@ -12,10 +12,11 @@ from typing import Any, Literal
 from ..._version import __version__
 from ..findings import Finding, Suspect
 from ..truth.compare import Comparison
+from .coverage import Coverage, covered
 from .slices import Slice
 
 Verdict = Literal["exact-spec", "declared deviation", "fail"]
-EXIT_CODES: dict[str, int] = {"exact-spec": 0, "fail": 1, "declared deviation": 3}
+EXIT_CODES: dict[str, int] = {"exact-spec": 0, "fail": 1, "declared deviation": 3, "incomplete": 4}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CaseReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of `verify(port, cases)`."""
+    """The result of `verify(port, cases)`. Without a coverage nothing was covered."""
 
     port: str
     dtype: str
@@ -39,6 +40,7 @@ class Report:
     findings: tuple[Finding, ...]
     suspects: tuple[Suspect, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=lambda: {"refimpl": __version__})
+    coverage: Coverage = field(default_factory=lambda: covered({}))
 
     @property
     def verdict(self) -> Verdict:
@@ -50,7 +52,10 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 exact-spec, 1 fail, 3 declared deviations only."""
+        """0 exact-spec, 1 fail, 3 declared deviations only, 4 neither fails but not all was shown
+        that the user asks for."""
+        if self.verdict != "fail" and not self.coverage.enough:
+            return EXIT_CODES["incomplete"]
         return EXIT_CODES[self.verdict]
 
     @property

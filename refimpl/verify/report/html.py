@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..findings import GATES
+from ..judge.verdict import EXIT_CODES
 from .html_cases import case_section, overview
 from .markup import Safe, element, link
 from .plot import figure, number, short
@@ -25,13 +26,18 @@ VERDICTS = {
     "declared deviation": ("declared", "Right but for departures that are known and named below."),
     "fail": ("fail", "This is not ModernBERT yet."),
 }
+INCOMPLETE = (
+    "declared",
+    "Nothing wrong was found in what was run; not all was run that is asked for.",
+)
 # Decades over the budget at which a cell of a head map is fully coloured.
 DECADES = 6.0
 
 
 def to_html(data: Json) -> str:
     """The whole page. data: the dict of `report.to_json`."""
-    title = f"{data['port']}: {data['verdict']}"
+    partly = "" if data["coverage"]["complete"] else " (not all was shown)"
+    title = f"{data['port']}: {data['verdict']}{partly}"
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -55,7 +61,18 @@ def to_html(data: Json) -> str:
 def summary(data: Json) -> list[Safe]:
     """Verdict, and the few facts that say why."""
     css, sentence = VERDICTS[data["verdict"]]
+    coverage, shown = data["coverage"], data["verdict"]
+    if not coverage["complete"] and shown != "fail":
+        enough = data["exit_code"] != EXIT_CODES["incomplete"]
+        css, sentence = (css, sentence) if enough else INCOMPLETE
+        shown = f"{'partial' if enough else 'incomplete'}: {shown}"
     facts: list[tuple[str, Safe | str]] = [("computes in", data["dtype"])]
+    for kind in ("cases", "steps"):
+        facts.append((kind, f"{coverage[kind]['compared']:,} of {coverage[kind]['of']:,}"))
+    if coverage["not_shown"]:
+        facts.append(("not shown", ", ".join(coverage["not_shown"])))
+    if not coverage["asked_in_other_company"]:
+        facts.append(("not asked", "the same input in other company"))
     if data["culprit"]:
         case, tap = data["culprit"]["case"], data["culprit"]["tap"]
         step = element("span", element("code", tap), f" in case {case}")
@@ -68,7 +85,7 @@ def summary(data: Json) -> list[Safe]:
     facts.append(("exit code", str(data["exit_code"])))
     return [
         element("h1", data["port"]),
-        element("p", data["verdict"], class_=f"verdict {css}"),
+        element("p", shown, class_=f"verdict {css}"),
         element("p", sentence),
         element("dl", [[element("dt", k), element("dd", v)] for k, v in facts], class_="facts"),
     ]

@@ -1,8 +1,10 @@
 """The report of a verification: its JSON form, and its text for a terminal.
 
-One verdict, the first culprit, the suspects, then what was measured: a table per case of every step
-in two columns. `to_json` is what html.py renders and what other tools read; numbers that are not
-finite are written as text ("inf"), since JSON has none.
+One verdict with what it covers, the first culprit, the suspects, then what was measured: a table
+per case of every step in two columns. `to_json` is what html.py renders and what other tools read;
+numbers that are not finite are written as text ("inf"), since JSON has none.
+
+Long because both forms are of one report, side by side.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..findings import GATES, Finding, Suspect
+from ..judge.coverage import Coverage
 from ..judge.verdict import CaseReport, Report
 from ..truth.compare import Column
+from ..truth.rounding import K
 
 # -- JSON -----------------------------------------------------------------------------------------
 
@@ -27,6 +31,7 @@ def to_json(report: Report) -> dict[str, Any]:
             "dtype": report.dtype,
             "verdict": report.verdict,
             "exit_code": report.exit_code,
+            "coverage": _coverage(report.coverage),
             "culprit": report.culprit and dict(zip(("case", "tap"), report.culprit, strict=True)),
             "smallest_k": report.smallest_k,
             "suspects": [asdict(s) for s in report.suspects],
@@ -35,6 +40,17 @@ def to_json(report: Report) -> dict[str, Any]:
             "provenance": dict(report.provenance),
         }
     )
+
+
+def _coverage(c: Coverage) -> dict[str, Any]:
+    return {
+        "complete": c.complete,
+        "cases": dict(zip(("compared", "of"), c.cases, strict=True)),
+        "steps": dict(zip(("compared", "of"), c.steps, strict=True)),
+        "not_shown": list(c.lacking),
+        "accepted": sorted(c.accepted & set(c.lacking)),
+        "asked_in_other_company": not c.unasked,
+    }
 
 
 def _case(case: CaseReport) -> dict[str, Any]:
@@ -76,15 +92,19 @@ def _plain(x: Any) -> Any:
 
 # -- terminal -------------------------------------------------------------------------------------
 
-COLOURS = {"exact-spec": "32", "declared deviation": "33", "fail": "31"}
+COLOURS = {"exact-spec": "32", "declared deviation": "33", "incomplete": "33", "fail": "31"}
 MAX_SUSPECTS = 5
 
 
 def render(report: Report, *, colour: bool = False, full: bool = False) -> str:
-    """The report as text. full: every finding, and every step of every case; else the
-    first finding of each kind, and of the culprit's case the steps that are wrong by themselves and
+    """The report as text. full: every finding, and every step of every case; else one line for
+    findings that say the same, and of the culprit's case the steps that are wrong by themselves and
     the first and last that are off in the cumulative column."""
-    lines = [f"{report.port} ({report.dtype}): {_paint(report.verdict, report.verdict, colour)}"]
+    lines = [first_line(report, colour)]
+    if report.coverage.lacking:
+        lines.append(f"not shown: {', '.join(report.coverage.lacking)}")
+    if report.coverage.unasked:
+        lines.append("not asked: the same input in other company (padding, batch, order, threads)")
     if report.culprit:
         case, tap = report.culprit
         lines.append(f"first wrong step: {tap}   (case {case})")
@@ -94,10 +114,34 @@ def render(report: Report, *, colour: bool = False, full: bool = False) -> str:
     shown = [c for c in report.cases if full or (report.culprit or ("",))[0] == c.name]
     for case_report in shown:
         lines += _steps(case_report, full)
+    return "\n".join([*lines, *_margin(report)])
+
+
+def _margin(report: Report) -> list[str]:
+    """How much of what rounding may do was used, and what a larger number means."""
     k = report.smallest_k
-    if k is not None:
-        lines += ["", f"every comparison passes with k = {k:.3g} (k = 2 is allowed)"]
-    return "\n".join(lines)
+    if k is None:
+        return []
+    if k > K:
+        said = (
+            f"the worst step is off by {k / K:.3g} times what rounding in {report.dtype} may do "
+            f"(it would need k = {k:.3g}; k = {K:g} is allowed)"
+        )
+    elif report.verdict == "fail":
+        said = f"every step is within its budget, k = {k:.3g} of {K:g}; what fails is above"
+    else:
+        said = f"every comparison passes with k = {k:.3g} (k = {K:g} is allowed)"
+    return ["", said]
+
+
+def first_line(report: Report, colour: bool = False) -> str:
+    """Port, dtype, what was covered, and the verdict last."""
+    c = report.coverage
+    short = report.verdict != "fail" and not c.enough
+    verdict = _paint(report.verdict, "incomplete" if short else report.verdict, colour)
+    state = "" if c.complete else "partial, " if c.enough else "incomplete, "
+    amount = f"{state}{c.cases[0]} of {c.cases[1]} cases, {c.steps[0]:,} of {c.steps[1]:,} steps"
+    return f"{report.port} ({report.dtype}), {amount}: {verdict}"
 
 
 def _suspects(suspects: Sequence[Suspect]) -> list[str]:
@@ -112,12 +156,13 @@ def _suspects(suspects: Sequence[Suspect]) -> list[str]:
 
 
 def _findings(findings: Iterable[Finding], full: bool) -> list[str]:
-    """One line each, in the order of the gates; of a kind (gate, level, step) the first, unless
-    full, and how many cases it stands for."""
+    """One line each, in the order of the gates. Unless full, failures at the same step share the
+    line of the first, and notes that of the same message: two kinds of refusal are two lines."""
     order = {gate: i for i, gate in enumerate(GATES)}
     kinds: dict[tuple[Any, ...], list[Finding]] = {}
     for place, f in enumerate(findings):
-        kinds.setdefault((f.gate, f.level, f.tap, place if full else None), []).append(f)
+        alike = f.message if f.level == "note" else f.tap
+        kinds.setdefault((f.gate, f.level, alike, place if full else None), []).append(f)
     lines = []
     for same in sorted(kinds.values(), key=lambda same: order.get(same[0].gate, -1)):
         f = same[0]
