@@ -1,5 +1,6 @@
 """What a verdict covers: by name, from the steps that were compared, and never more than that."""
 
+import numpy as np
 import pytest
 
 from refimpl.reference.config import ModernBertConfig
@@ -84,6 +85,19 @@ def test_a_verdict_counts_what_was_compared_and_asked():
     assert COMPANY not in report.coverage.lacking
     report = verify(ReferencePort(), [BY_NAME["one-token"]], runtime=False, without=NAMES)
     assert COMPANY in report.coverage.lacking
+
+
+def test_tokens_are_counted_and_a_row_left_out_is_a_case_not_shown():
+    real = BY_NAME["mean-65"].real
+    some = real & (np.arange(65) < 3)
+    made = covered(EVERYTHING, shown={"mean-65": some})
+    assert made.complete and made.tokens == (made.tokens[1] - real.sum() + 6, made.tokens[1])
+    first = real.copy()
+    first[1] = False
+    assert covered(EVERYTHING, shown={"mean-65": first}).lacking == ("mean-65",)
+    some = np.ones(40, bool)
+    some[7] = False  # the sequence of one token
+    assert "packed" in covered(EVERYTHING, shown={"packed": some}).lacking
 
 
 class Narrow(ReferencePort):

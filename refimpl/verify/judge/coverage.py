@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -89,15 +90,17 @@ def _pooled(case: Case, how: str) -> bool:
 
 @dataclass(frozen=True)
 class Coverage:
-    """cases, steps: (compared, there are). lacking: names of NAMES that nothing has shown;
-    unasked: whether no call in other company was made (a dump cannot be asked, and lacks nothing
-    by that); accepted: those of `lacking` that the user does without."""
+    """cases, steps: (compared, there are); tokens: the same in the cases that were compared.
+    lacking: names of NAMES that nothing has shown; unasked: whether no call in other company was
+    made (a dump cannot be asked, and lacks nothing by that); accepted: those of `lacking` that the
+    user does without."""
 
     cases: tuple[int, int]
     steps: tuple[int, int]
     lacking: tuple[str, ...]
     unasked: bool = False
     accepted: frozenset[str] = frozenset()
+    tokens: tuple[int, int] = (0, 0)
 
     @property
     def complete(self) -> bool:
@@ -115,17 +118,21 @@ def covered(
     asked: bool = False,
     askable: bool = False,
     accepted: Collection[str] = (),
+    shown: Mapping[str, np.ndarray | None] = MappingProxyType({}),
 ) -> Coverage:
     """given: case -> the steps of it that were compared; asked: whether the port has answered the
-    calls of the runtime gate; askable: whether it could have."""
+    calls of the runtime gate; askable: whether it could have; shown: case -> the tokens that were
+    compared (None: every real one). A case of which a whole row was left out has shown nothing."""
     compared = [(BY_NAME[name], set(taps)) for name, taps in given.items() if taps]
-    encoder = [case for case, taps in compared if taps & _ends(case)]
-    heads = [case for case, taps in compared if taps >= set(SCORES) & set(_steps(case))]
+    tokens = {case.name: _shown(case, shown.get(case.name)) for case, _ in compared}
+    whole = [(case, taps) for case, taps in compared if _every_row(case, tokens[case.name])]
+    encoder = [case for case, taps in whole if taps & _ends(case)]
+    heads = [case for case, taps in whole if taps >= set(SCORES) & set(_steps(case))]
     unseen = {name: about for name, about in ASPECTS.items() if not any(map(about, encoder))}
-    shown = {case.name for case in encoder}
+    seen = {case.name for case in encoder}
     lacking = [*unseen, *(name for name, about in HEADS.items() if not any(map(about, heads)))]
     for case in CASES:
-        if case.name not in shown and not any(about(case) for about in unseen.values()):
+        if case.name not in seen and not any(about(case) for about in unseen.values()):
             lacking.append(case.name)
     lacking += [COMPANY] if askable and not asked else []
     return Coverage(
@@ -134,7 +141,23 @@ def covered(
         tuple(lacking),
         not asked,
         frozenset(accepted),
+        (
+            sum(int(some.sum()) for some in tokens.values()),
+            sum(int(case.real.sum()) for case, _ in compared),
+        ),
     )
+
+
+def _shown(case: Case, tokens: np.ndarray | None) -> np.ndarray:
+    return case.real if tokens is None else case.real & tokens
+
+
+def _every_row(case: Case, tokens: np.ndarray) -> bool:
+    """Whether every sequence with a real token has one that was compared."""
+    cu = case.inputs.get("cu_seqlens")
+    if cu is not None:
+        return all(part.any() for part in np.split(tokens, cu[1:-1]))
+    return bool((tokens.any(axis=1) == case.real.any(axis=1)).all())
 
 
 def _steps(case: Case) -> list[str]:

@@ -19,6 +19,7 @@ from ..findings import Finding
 from ..ports.port import PortResult, Request
 from ..truth.compare import real_rows
 from ..truth.plan import differences, plan_of
+from ..truth.rounding import significant_bits
 
 Array = np.ndarray
 # Bits of a float's significand, the leading one included.
@@ -98,14 +99,6 @@ def precision_gate(request: Request, result: PortResult) -> list[Finding]:
         f"bits: they were kept in {held}"
     )
     return [finding("runtime", "fail", message, request, data={"bits": bits})]
-
-
-def significant_bits(x: Array) -> int:
-    """The smallest significand, leading bit included, that holds every finite value of x."""
-    mantissa, _ = np.frexp(x[np.isfinite(x)].astype(np.float64))
-    whole = np.abs(mantissa * 2.0**53).astype(np.int64)
-    together = int(np.bitwise_or.reduce(whole, initial=0))
-    return 53 - ((together & -together).bit_length() - 1) if together else 0
 
 
 # -- what was asked for ---------------------------------------------------------------------------

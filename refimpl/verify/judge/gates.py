@@ -53,6 +53,7 @@ def verify(
     reports: list[CaseReport] = []
     evidence: list[Evidence] = []
     held_to: dict[str, Deviation | None] = {}
+    shown_tokens: dict[str, Array | None] = {}
     told = dtype or port.dtype
     for case in cases:
         p = case.model()
@@ -62,6 +63,8 @@ def verify(
         if result.taps and dtype is None:
             told = result.dtype
         result = replace(result, dtype=told)
+        p = replace(p, shown=result.shown)
+        shown_tokens[case.name] = result.shown
         taps = {name: x.astype(np.float64) for name, x in result.taps.items()}
         comparison = compare(p, taps, result.dtype) if taps else None
         findings += result.findings
@@ -90,7 +93,7 @@ def verify(
     too_short = any("bits" in finding.data for finding in findings)
     ranked = named(evidence, findings, cases) if suspects and not too_short else ()
     given = {r.name: [row.tap for row in r.comparison.rows] for r in reports if r.comparison}
-    coverage = covered(given, asked, "inputs" in port.abilities, without)
+    coverage = covered(given, asked, "inputs" in port.abilities, without, shown_tokens)
     return Report(port.name, told, tuple(reports), tuple(findings), ranked, coverage=coverage)
 
 

@@ -9,6 +9,8 @@ what that does at each position. It is a bound and no statistic: there is no fac
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ...reference import ops
@@ -25,7 +27,7 @@ Array = np.ndarray
 def rope_gate(request: Request, result: PortResult) -> list[Finding]:
     """Inverse frequencies within one float32 ulp; cos and sin within what that implies."""
     config = ModernBertConfig.from_dict(request.config)
-    real = real_rows(request.to_pass())
+    real = real_rows(replace(request.to_pass(), shown=result.shown))
     positions = np.broadcast_to(expected_inputs(request, real)["position_ids"], real.shape)[real]
     findings = []
     for kind in dict.fromkeys(config.layer_types):

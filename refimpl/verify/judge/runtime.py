@@ -20,8 +20,8 @@ import numpy as np
 from ..findings import Finding
 from ..ports.port import Port, PortResult, Request
 from ..truth.cases import Case
-from ..truth.compare import STATISTICS, budgets, error, per_token, real_rows
-from ..truth.passes import Pass, Taps, trace
+from ..truth.compare import STATISTICS, budgets, error, real_rows
+from ..truth.passes import Pass, Taps, per_token, trace
 
 Array = np.ndarray
 # Beyond the usual tiles, and a multiple of 32 over 128: mlx-embeddings#80's NaN needs both.
@@ -70,10 +70,10 @@ class Judge:
             return [Finding("runtime", level, message, call.request.name, None, what)]
         got = result.taps[last].astype(np.float64)
         p, truth, allowed = self.of(call.request)
-        real = real_rows(p)
+        real = real_rows(p) if result.shown is None else real_rows(p) & result.shown
         if self.own is None:
             observed, factor, than = error(last, got, truth[last], real), 1.0, ""
-        elif call.rows is not None and last in self.own.taps:
+        elif call.rows is not None and last in self.own.taps and result.shown is None:
             want, rows = self.own.taps[last].astype(np.float64), list(call.rows)
             if per_token(last, got, real):
                 got, want = got[real], want[rows][self.case.real[rows]]

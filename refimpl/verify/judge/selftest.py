@@ -28,7 +28,7 @@ from ..ports.port import ReferencePort
 from ..truth.cases import BY_NAME, CASES
 from ..truth.compare import STATISTICS, compare, error, real_rows
 from ..truth.passes import Pass, forced, trace
-from ..truth.rounding import DTYPES, SEEDS, K, noisy
+from ..truth.rounding import DTYPES, SEEDS, K, noisy, unrounded
 from ..zoo import FAULTY, NOT_EXPRESSED, ZOO
 from .evidence import Evidence
 from .rank import rank_cases
@@ -207,7 +207,10 @@ def _right(name: str, dtype: str) -> tuple[Pass, dict[str, Array], dict[str, dic
     """A case's pass, its steps, and the budget of each step alone at the reference's own inputs."""
     p = BY_NAME[name].model()
     truth, real = trace(p), real_rows(p)
-    family = [forced(noisy(p, dtype, seed), truth) for seed in range(SEEDS)]
+    u = DTYPES[dtype].store
+    family = [
+        forced(noisy(p, dtype, seed), unrounded(truth, dtype, seed, u)) for seed in range(SEEDS)
+    ]
     budgets = {
         tap: {s: K * max(error(tap, m[tap], x, real)[s] for m in family) for s in STATISTICS}
         for tap, x in truth.items()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..truth.compare import per_token, real_rows, token_errors
-from ..truth.passes import Pass, Taps, forced
+from ..truth.compare import real_rows, token_errors
+from ..truth.passes import Pass, Taps, forced, per_token
 
 Array = np.ndarray
 POSITION_EDGES = (0, 1, 8, 64, 65, 128, 129, 256, 512, 1024, 8192)

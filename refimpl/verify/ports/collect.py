@@ -1,8 +1,9 @@
 """Tensors under a port's names become a PortResult under ours, and what is wrong a finding.
 
 `collect` is where every port ends: names (names.py), layouts (layouts.py), dtypes, shapes, NaN. A
-tensor is read only when its shape is that of a step, so nothing large is ever read. Long because
-each way to be wrong has its own sentence.
+tensor is read only when its shape is that of a step, so nothing large is ever read. A dump that
+holds `tokens`, as the exported kit's expected values do, has steps of these tokens only. Long
+because each way to be wrong has its own sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 
 from ...reference.config import ModernBertConfig
 from ..findings import Finding
-from ..truth.compare import per_token, real_rows
+from ..truth.compare import real_rows
+from ..truth.passes import per_token
 from ..truth.shapes import Shape, tap_shapes
 from .layouts import arrange
 from .names import Description, ambiguous, layout_of, tap_of
@@ -23,6 +25,8 @@ from .tensors import Stored, Unreadable
 Array = np.ndarray
 INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seqlens")
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+# Flat indices, row-major, of the tokens that every step holds; the rows that these are in.
+TOKENS, SEQUENCES = "tokens", "sequences"
 # How many names a message lists before it only counts.
 LISTED = 5
 
@@ -51,7 +55,11 @@ def collect(
     kinds = {kind.removesuffix("_attention") for kind in config.layer_types}
     shapes = {f"rope.{kind}.inv_freq": (config.head_dim // 2,) for kind in sorted(kinds)} | steps
     reader = _Reader(request, shapes, description)
-    for tensor in tensors:
+    every = list(tensors)
+    for tensor in every:
+        if isinstance(tensor, Stored) and tensor.name == TOKENS:
+            reader.take_tokens(tensor)
+    for tensor in every:
         reader.take(tensor)
     reader.summarise()
     taps = {name: reader.taps[name] for name in shapes if name in reader.taps}
@@ -62,6 +70,7 @@ def collect(
         reader.weights or None,
         reader.inputs,
         tuple(reader.findings),
+        reader.listed,
     )
 
 
@@ -79,6 +88,7 @@ class _Reader:
         self.findings: list[Finding] = []
         self.extra: list[str] = []
         self.bad: dict[str, list[str]] = {}
+        self.listed: Array | None = None
 
     def say(self, gate: str, level: str, message: str, tap: str | None = None) -> None:
         self.findings.append(Finding(gate, level, message, self.request.name, tap))  # type: ignore[arg-type]
@@ -92,8 +102,25 @@ class _Reader:
             self.take_weight(tensor, name)
         elif kind == "inputs":
             self.take_input(tensor, name)
-        else:
+        elif tensor.name not in (TOKENS, SEQUENCES):
             self.take_step(tensor)
+
+    def take_tokens(self, tensor: Stored) -> None:
+        """The real tokens, in order, that the steps of this dump hold."""
+        said = f"{TOKENS} must be flat indices of real tokens, whole numbers that grow"
+        content: dict[str, Array] = {}
+        if len(tensor.shape) != 1 or tensor.shape[0] > self.real.size:
+            self.say("port", "fail", f"{said}; its shape is {list(tensor.shape)}")
+        elif not tensor.dtype.startswith(("int", "uint")):
+            self.say("port", "fail", f"{said}; its dtype is {tensor.dtype}")
+        elif self.read_into(content, TOKENS, tensor, "port"):
+            at = content[TOKENS].astype(np.int64)
+            inside = at.size and at[0] >= 0 and at[-1] < self.real.size and (np.diff(at) > 0).all()
+            if not inside or not self.real.reshape(-1)[at].all():
+                self.say("port", "fail", f"{said}; it is {_listed([str(i) for i in at])}")
+                return
+            self.listed = np.zeros(self.real.shape, bool)
+            self.listed.reshape(-1)[at] = True
 
     def take_weight(self, tensor: Stored, name: str) -> None:
         own = self.request.params.get(name)
@@ -143,7 +170,8 @@ class _Reader:
         expected = self.shapes[step.removesuffix("qkv") + "q" if joined else step]
         if joined:
             expected = (*expected[:-2], 3 * expected[-2] * expected[-1])
-        how = arrange(step, tensor.shape, expected, self.real, layout_of(step, d.layouts))
+        layout = layout_of(step, d.layouts)
+        how = arrange(step, tensor.shape, expected, self.real, layout, self.listed)
         if isinstance(how, str):
             self.say("port", "fail", f"{tensor.name} {how}", step)
             return
@@ -177,8 +205,11 @@ class _Reader:
         if np.isfinite(x).all():
             return
         rows = ~np.isfinite(x)
+        given = self.real if self.listed is None else self.listed
         if per_token(step, x, self.real):
-            rows = rows.reshape(*self.real.shape, -1).any(axis=-1) & self.real
+            rows = rows.reshape(*self.real.shape, -1).any(axis=-1) & given
+        elif self.listed is not None:
+            rows = rows.reshape(len(x), -1).any(axis=-1) & given.reshape(len(x), -1).any(axis=1)
         if rows.any():
             self.bad.setdefault("real tokens", []).append(step)
         elif whole:

@@ -1,9 +1,10 @@
 """From the shape in which a port keeps a step to the shape of the reference.
 
 Taken without asking, because they can mean one thing only: heads joined; leading axes flattened;
-real tokens alone, packed; a leading axis of 1; rotary tables without a batch axis, or of half the
-width. Everything else is taken only with a layout in words ("batch heads seq head_dim"): when seq
-equals heads, a shape does not tell. What cannot be read this way is said in words, never guessed.
+real tokens alone, packed, or those that the dump itself lists; a leading axis of 1; rotary tables
+without a batch axis, or of half the width. Everything else is taken only with a layout in words
+("batch heads seq head_dim"): when seq equals heads, a shape does not tell. What cannot be read this
+way is said in words, never guessed.
 """
 
 from __future__ import annotations
@@ -20,16 +21,22 @@ AXES = ("batch", "seq", "total", "heads", "head_dim")
 
 
 def arrange(
-    step: str, shape: Shape, expected: Shape, real: Array, layout: str | None
+    step: str,
+    shape: Shape,
+    expected: Shape,
+    real: Array,
+    layout: str | None,
+    listed: Array | None = None,
 ) -> Arrange | str:
     """How to bring an array of `shape` to `expected`, or why that cannot be done.
 
-    real: bool [batch, seq] or [total], tokens that are no padding; layout: axes in words, or None.
-    Tokens that a packed array does not hold become NaN.
+    real: bool [batch, seq] or [total], tokens that are no padding; layout: axes in words, or None;
+    listed: as real, tokens that the dump says it holds. Tokens that a packed array does not hold
+    become NaN.
     """
     if layout is not None:
         return _named(shape, expected, real.ndim, layout)
-    for wanted, finish in _readings(step, expected, real):
+    for wanted, finish in _readings(step, expected, real, listed):
         if shape == wanted:
             return finish
     problem = f"has the shape {list(shape)}; expected {list(expected)}"
@@ -39,10 +46,15 @@ def arrange(
     return problem
 
 
-def _readings(step: str, expected: Shape, real: Array) -> list[tuple[Shape, Arrange]]:
+def _readings(
+    step: str, expected: Shape, real: Array, listed: Array | None
+) -> list[tuple[Shape, Arrange]]:
     """(shape, how to read it) of everything that is accepted unasked."""
     out: list[tuple[Shape, Arrange]] = []
     tokens = real.ndim if expected[: real.ndim] == real.shape else 1
+    if listed is not None:
+        some: Array = listed if tokens == real.ndim else np.asarray(listed.any(axis=1))
+        out.append(((int(some.sum()), *expected[tokens:]), lambda x: _scatter(x, expected, some)))
     lead, width = expected[:tokens], expected[tokens:]
     for last in dict.fromkeys((width, (math.prod(width),) if len(width) > 1 else width)):
         for first in dict.fromkeys((lead, (math.prod(lead),), (1, *lead))):

@@ -62,7 +62,7 @@ class PortResult:
     rounding.DTYPES, what the port says it computes in; plan: as `plan.plan_of` tells it, any
     subset, or None; weights: parameter name -> array as the port holds it, any subset, or None;
     inputs: ids, mask and positions that the port says it used, any subset; findings: about the
-    port itself.
+    port itself; shown: bool [batch, seq] or [total], the tokens that taps hold, None for all.
     """
 
     taps: Mapping[str, Array] = field(default_factory=dict)
@@ -71,6 +71,7 @@ class PortResult:
     weights: Mapping[str, Array] | None = None
     inputs: Mapping[str, Array] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    shown: Array | None = None
 
 
 class Port(Protocol):

@@ -67,7 +67,7 @@ def summary(data: Json) -> list[Safe]:
         css, sentence = (css, sentence) if enough else INCOMPLETE
         shown = f"{'partial' if enough else 'incomplete'}: {shown}"
     facts: list[tuple[str, Safe | str]] = [("computes in", data["dtype"])]
-    for kind in ("cases", "steps"):
+    for kind in ("cases", "steps", "tokens"):
         facts.append((kind, f"{coverage[kind]['compared']:,} of {coverage[kind]['of']:,}"))
     if coverage["not_shown"]:
         facts.append(("not shown", ", ".join(coverage["not_shown"])))

@@ -47,6 +47,7 @@ def _coverage(c: Coverage) -> dict[str, Any]:
         "complete": c.complete,
         "cases": dict(zip(("compared", "of"), c.cases, strict=True)),
         "steps": dict(zip(("compared", "of"), c.steps, strict=True)),
+        "tokens": dict(zip(("compared", "of"), c.tokens, strict=True)),
         "not_shown": list(c.lacking),
         "accepted": sorted(c.accepted & set(c.lacking)),
         "asked_in_other_company": not c.unasked,
@@ -141,6 +142,8 @@ def first_line(report: Report, colour: bool = False) -> str:
     verdict = _paint(report.verdict, "incomplete" if short else report.verdict, colour)
     state = "" if c.complete else "partial, " if c.enough else "incomplete, "
     amount = f"{state}{c.cases[0]} of {c.cases[1]} cases, {c.steps[0]:,} of {c.steps[1]:,} steps"
+    if c.tokens[0] < c.tokens[1]:
+        amount += f", {c.tokens[0]:,} of {c.tokens[1]:,} tokens"
     return f"{report.port} ({report.dtype}), {amount}: {verdict}"
 
 

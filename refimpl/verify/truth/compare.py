@@ -1,7 +1,8 @@
 """A port's steps against the reference's: error, budget and ratio of each, in two columns.
 
 Teacher-forced: the reference computes each step from the PORT's own earlier steps, so the error is
-what the port did wrong in that step alone; the first step over its budget is the culprit.
+what the port did wrong in that step alone; the first step over its budget is the culprit. Those
+earlier steps were rounded when they were dumped, which the family undoes (rounding.unrounded).
 Cumulative: the reference's own run against the port's. Errors are per-token relative L2 over real
 tokens; mean, 95th percentile and maximum over tokens are held against K times the worst of the same
 statistic over a family of legitimate evaluations (rounding.py). No literal tolerance anywhere.
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .passes import Pass, Taps, forced, trace
-from .rounding import SEEDS, K, noisy
+from .passes import Pass, Taps, forced, per_token, trace
+from .rounding import SEEDS, K, noisy, unrounded
+from .shapes import axes_of
 
 Array = np.ndarray
 STATISTICS = ("mean", "p95", "max")
@@ -81,7 +83,8 @@ def compare(p: Pass, port: Taps, dtype: str, seeds: Iterable[int] = range(SEEDS)
     fed_family: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     for seed in seeds:
         other, other_fed = noisy(p, dtype, seed), noisy(p, dtype, seed)
-        other_trace, other_forced = trace(other), forced(other_fed, port)
+        other_trace = trace(other)
+        other_forced = forced(other_fed, unrounded(port, dtype, seed))
         for name in names:
             trace_family[name].append(error(name, other_trace[name], truth[name], real))
             fed_family[name].append(error(name, other_forced[name], fed[name], real))
@@ -119,15 +122,11 @@ def budgets(
 
 
 def real_rows(p: Pass) -> Array:
-    """bool [batch, seq], or [total] when packed: tokens that are compared; padding is not."""
+    """bool [batch, seq], or [total] when packed: tokens that are compared; neither padding is, nor
+    what is not shown."""
     mask = p.inputs.get("attention_mask")
-    if mask is not None:
-        return np.asarray(mask) != 0
-    ids, embeds = p.inputs.get("input_ids"), p.inputs.get("inputs_embeds")
-    if ids is not None:
-        return np.ones(ids.shape, bool)
-    assert embeds is not None
-    return np.ones(embeds.shape[:-1], bool)
+    real = np.ones(axes_of(p.inputs), bool) if mask is None else np.asarray(mask) != 0
+    return real if p.shown is None else real & p.shown
 
 
 def token_errors(name: str, got: Array, want: Array, real: Array) -> Array:
@@ -161,11 +160,6 @@ def _real(name: str, x: Array, real: Array) -> Array:
     if per_token(name, x, real):
         return x[real]
     return x[real.reshape(len(x), -1).any(axis=1)] if real.ndim == 2 and len(x) == len(real) else x
-
-
-def per_token(name: str, x: Array, real: Array) -> bool:
-    """Whether the step has one entry per token (else one per sequence)."""
-    return x.shape[: real.ndim] == real.shape and not name.startswith("pooled")
 
 
 def _width(name: str, x: Array) -> int:

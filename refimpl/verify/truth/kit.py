@@ -21,10 +21,10 @@ from numpy.lib import format as npy
 from ...files.safetensors import dump_safetensors
 from ...progress import progress
 from .cases import Case
-from .compare import STATISTICS, error, per_token
+from .compare import STATISTICS, error
 from .fixtures import Fixture, hf_names
-from .passes import Pass, forced, trace
-from .rounding import DTYPES, SEEDS, K, noisy
+from .passes import Pass, forced, per_token, trace
+from .rounding import DTYPES, SEEDS, K, noisy, unrounded
 
 Array = np.ndarray
 Files = Iterator[tuple[str, bytes]]
@@ -114,7 +114,8 @@ def chosen_tokens(case: Case, full: bool) -> Array:
 def step_budgets(
     p: Pass, truth: Mapping[str, Array], dtype: str, chosen: Array
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Step -> "alone" (its inputs are the expected ones) and "cumulative" -> statistic -> allowed.
+    """Step -> "alone" (its inputs are the expected ones, rounded to the dtype) and "cumulative" ->
+    statistic -> allowed.
 
     K times the worst member of the family, as in compare.py, over the exported tokens.
     """
@@ -124,7 +125,8 @@ def step_budgets(
     }
     for seed in range(SEEDS):
         other = noisy(p, dtype, seed)
-        for column, values in (("cumulative", trace(other)), ("alone", forced(other, truth))):
+        fed = unrounded(truth, dtype, seed, DTYPES[dtype].store)
+        for column, values in (("cumulative", trace(other)), ("alone", forced(other, fed))):
             for name, x in values.items():
                 mine = worst[name][column]
                 for statistic, e in error(name, x, truth[name], chosen).items():

@@ -31,7 +31,8 @@ class Pass:
 
     inputs: keyword arguments of `encoder.encode` (input_ids, attention_mask, position_ids, ...);
     head: a key of heads.HEADS or None; ops: the equations; edit: called on every step's value
-    before anybody sees it; encode, head_forward: the two stages, replaceable by a mistake.
+    before anybody sees it; encode, head_forward: the two stages, replaceable by a mistake; shown:
+    bool [batch, seq] or [total], the tokens that somebody has given values for, None for all.
     """
 
     config: ModernBertConfig
@@ -42,6 +43,7 @@ class Pass:
     edit: Tap = no_tap
     encode: Callable[..., Array] = encode
     head_forward: Callable[..., dict[str, Array]] | None = field(default=None)
+    shown: Array | None = None
 
     def with_ops(self, **equations: Callable[..., Any]) -> Pass:
         """The same pass with some equations replaced."""
@@ -84,13 +86,29 @@ def forced(p: Pass, given: Taps) -> dict[str, Array]:
     """Every step, computed from `given` wherever it holds the step's inputs.
 
     Each step's own result is returned, then replaced by given[name] (where there is one) for all
-    that follows. given has the shapes of the pass; its padded rows may hold NaN.
+    that follows. given has the shapes of the pass; its padded rows may hold NaN. A token that is
+    not shown goes on with the pass's own value.
     """
     out: dict[str, Array] = {}
 
     def tap(name: str, value: Array) -> Array:
         out[name] = value
-        return given[name].astype(value.dtype, copy=False) if name in given else value
+        if name not in given:
+            return value
+        x = given[name].astype(value.dtype, copy=False)
+        return x if p.shown is None else np.where(entries_of(name, x, p.shown), x, value)
 
     run(p, tap)
     return out
+
+
+def per_token(name: str, x: Array, tokens: Array) -> bool:
+    """Whether the step has one entry per token of `tokens` (else one per sequence)."""
+    return x.shape[: tokens.ndim] == tokens.shape and not name.startswith("pooled")
+
+
+def entries_of(name: str, x: Array, tokens: Array) -> Array:
+    """bool, broadcastable to x: a step's entries of the tokens, or of the sequences with any."""
+    rows = np.asarray(tokens.reshape(len(tokens), -1).any(axis=1))
+    some: Array = tokens if per_token(name, x, tokens) else rows
+    return some.reshape(some.shape + (1,) * (x.ndim - some.ndim))

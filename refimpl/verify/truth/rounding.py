@@ -8,12 +8,24 @@ such as a table's inverse frequencies). Runs with different seeds are a family; 
 stray from the truth is the budget of a port. It does not model mistakes, nor precision below what
 the dtype's name promises.
 
+A step that is recomputed starts from a dump, and a dump is rounded: the port went on with x, and
+kept x^ = x (1 + d), |d| <= v, v the unit roundoff of the dump. A port that computes wider than it
+dumps, or adds a residual before it rounds, then has f(x) where the reference has f(x^), and
+
+    f(x) - f(x^) = -J(x^) d x^ + O(v^2)
+
+is no error of its step: for residual sums it is as large as the step's own rounding. `unrounded`
+gives x^ (1 - d) for a random d, and the family's forced members start from that. v is what the
+values themselves say (float32 numbers use 24 bits, in whatever file they lie), and never more than
+the roundoff of the declared dtype, so that a coarser dump buys no room.
+
 Long because each operation's M is derived where it is used.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +83,36 @@ def noisy(p: Pass, dtype: str, seed: int) -> Pass:
     ).with_edit(lambda name, x: noise.between(name, x, mask))
 
 
+def unrounded(
+    given: Mapping[str, Array], dtype: str, seed: int, v: float | None = None
+) -> dict[str, Array]:
+    """`given` as the port may have had it before it was rounded for the dump.
+
+    dtype: what the port computes in, whose roundoff is the most that is undone; v: the dump's unit
+    roundoff, None for what the values of each step say. Equal arguments give equal numbers.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, len(given)]))
+    most = DTYPES[dtype].store
+    out = {}
+    for name, x in given.items():
+        u = min(most, 2.0 ** -significant_bits(x) if v is None else v)
+        out[name] = x * (1.0 - u / math.sqrt(3.0) * _signs(rng, x.shape))
+    return out
+
+
+def significant_bits(x: Array) -> int:
+    """The smallest significand, leading bit included, that holds every finite value of x."""
+    mantissa, _ = np.frexp(x[np.isfinite(x)].astype(np.float64))
+    whole = np.abs(mantissa * 2.0**53).astype(np.int64)
+    together = int(np.bitwise_or.reduce(whole, initial=0))
+    return 53 - ((together & -together).bit_length() - 1) if together else 0
+
+
+def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """+1 or -1 by chance."""
+    return rng.integers(0, 2, shape) * 2.0 - 1.0
+
+
 def sum_growth(n: int) -> float:
     """RMS error of a sum of n numbers of one sign, one after the other, in units of u * sum.
 
@@ -89,7 +131,7 @@ class _Noise:
         self.mean_magnitude: Array | None = None
 
     def xi(self, shape: tuple[int, ...]) -> Array:
-        return self.rng.integers(0, 2, shape) * 2.0 - 1.0
+        return _signs(self.rng, shape)
 
     def stored(self, x: Array) -> Array:
         """x rounded to the storage dtype: relative error u / sqrt(3), the RMS of a uniform one."""
