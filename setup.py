@@ -5,15 +5,20 @@
     refimpl/backends/modernbert.h       the library's header, in wheels and installs
 
 Compiled for the plainest processor of the machine's kind; wider instructions stand in csrc/tiers
-and are chosen when the program runs. Without compiler or pybind11 the install goes on, warns, and
-leaves the reason where `refimpl.info()` finds it; REFIMPL_REQUIRE_NATIVE=1 makes that an error.
-Everything declarative is in pyproject.toml.
+and are chosen when the program runs. All cores compile, and an object below build/ is taken again
+as long as its source, what that includes, and the command are the same. Without compiler or
+pybind11 the install goes on, warns, and leaves the reason where `refimpl.info()` finds it;
+REFIMPL_REQUIRE_NATIVE=1 makes that an error. Everything declarative is in pyproject.toml.
 """
 
+import hashlib
 import os
 import re
 import shutil
+import subprocess
 import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
@@ -21,7 +26,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # A product and a sum stay two roundings unless the code says fma: equal bits from every compiler.
-COMPILE = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+EXACT = ["-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+# Python asks for debug information, which takes a third of the time and is not linked.
+COMPILE = [*EXACT, "-O3", "-g0"]
+COMPILE_BINDINGS = [*EXACT, "-Os", "-g0"]  # no loops over data there
 LINK = ["-pthread", "-Wl,-s"]
 LIBRARY, EXPORTS = "libmodernbert.so", "csrc/libmodernbert.map"
 BINDINGS = "csrc/bindings.cpp"
@@ -64,25 +72,75 @@ class BuildEngine(build_ext):
                 file=sys.stderr,
             )
 
+    def build_extensions(self):
+        """Every source of both at once, and then the linking."""
+        extension_of = {source: e for e in self.extensions for source in e.sources}
+        # The largest first, so that none of them begins last.
+        largest = sorted(extension_of, key=os.path.getsize, reverse=True)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            made = pool.map(lambda source: self.object_of(source, extension_of[source]), largest)
+            objects = dict(zip(largest, made, strict=True))
+        for e in self.extensions:
+            e.extra_objects, e.sources = [objects[source] for source in e.sources], []
+        self.force = True
+        super().build_extensions()
+
+    def object_of(self, source, extension):
+        """The compiled source: that of an earlier build where nothing has changed since."""
+        place = Path(self.build_temp)
+        if self.editable_mode:  # for which setuptools compiles in a folder that it deletes
+            place = Path("build", f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}")
+        made = (place / source).with_suffix(".o")
+        key = made.with_suffix(".key")
+        wanted = fingerprint(source, self.compiler, extension)
+        if not (made.exists() and key.exists() and key.read_text() == wanted):
+            key.unlink(missing_ok=True)
+            self.compiler.compile(
+                [source],
+                output_dir=str(place),
+                macros=extension.define_macros,
+                include_dirs=extension.include_dirs,
+                extra_postargs=extension.extra_compile_args,
+            )
+            key.write_text(wanted)
+        return str(made)
+
     def get_ext_filename(self, fullname):
         """The library is no extension of one Python: it goes by its own name."""
         path = super().get_ext_filename(fullname)
         return os.path.join(os.path.dirname(path), LIBRARY) if "libmodernbert" in fullname else path
 
 
-def sources(*endings):
-    return sorted(path for e in endings for path in glob(f"csrc/**/*{e}", recursive=True))
+def included(source):
+    """A source and what it includes of csrc/, where every name is a path from there."""
+    found, new = set(), {Path(source)}
+    while new:
+        found |= new
+        names = [n for p in new for n in re.findall(r'#include "([^"]+)"', p.read_text("utf-8"))]
+        new = {Path("csrc", name) for name in names} - found
+    return sorted(found)
 
 
-def extension(name, files, link, **options):
+def fingerprint(source, compiler, extension):
+    """What an object depends on. pybind11 by its version: pip puts it elsewhere each time."""
+    import pybind11
+
+    commands = [compiler.compiler_so, getattr(compiler, "compiler_so_cxx", None)]
+    version = subprocess.run([commands[0][0], "--version"], capture_output=True, text=True).stdout
+    of_all = [commands, version, extension.extra_compile_args, extension.define_macros]
+    of_all += [pybind11.__version__, sys.version]
+    text = repr(of_all).encode() + b"".join(path.read_bytes() for path in included(source))
+    return hashlib.sha256(text).hexdigest()
+
+
+def extension(name, files, options, link, **more):
     return Extension(
         name,
         files,
-        depends=[*sources(".h", ".inl", ".inc"), EXPORTS],
-        extra_compile_args=COMPILE,
+        extra_compile_args=options,
         extra_link_args=[*LINK, *link],
         language="c++",
-        **options,
+        **more,
     )
 
 
@@ -90,13 +148,18 @@ setup(
     ext_modules=[
         extension(
             "refimpl.backends.libmodernbert",
-            [path for path in sources(".cpp") if path != BINDINGS],
+            sorted(path for path in glob("csrc/**/*.cpp", recursive=True) if path != BINDINGS),
+            COMPILE,
             # nodelete: its threads outlive a dlclose
             [f"-Wl,-soname,{LIBRARY}", f"-Wl,--version-script={EXPORTS}", "-Wl,-z,nodelete"],
             define_macros=[("REFIMPL_VERSION", f'"{VERSION}"')],
         ),
         extension(
-            "refimpl.backends._native", [BINDINGS], ["-Wl,-rpath,$ORIGIN"], libraries=["modernbert"]
+            "refimpl.backends._native",
+            [BINDINGS],
+            COMPILE_BINDINGS,
+            ["-Wl,-rpath,$ORIGIN"],
+            libraries=["modernbert"],
         ),
     ],
     cmdclass={"build_ext": BuildEngine},

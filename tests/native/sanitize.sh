@@ -24,7 +24,7 @@ mkdir -p "$place"
 rm -rf "$place"/{csrc,tests,report*}
 cp -pr "$root"/{setup.py,pyproject.toml,README.md,MODEL.md,csrc,tests,refimpl} "$place"
 cd "$place"
-sed -i 's/"-Wl,-s"//; s/"-O3"/"-O1"/' setup.py  # reports name functions and lines
+sed -i 's/"-Wl,-s"//; s/"-O[3s]"/"-O1"/; s/, "-g0"//' setup.py  # reports name functions and lines
 
 export UBSAN_OPTIONS=print_stacktrace=1:log_path=$place/report ASAN_OPTIONS=log_path=$place/report
 export TSAN_OPTIONS=log_path=$place/report:die_after_fork=0
