@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import warnings
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -94,7 +95,17 @@ def _automatic(dtype: str) -> str:
         return "numpy"
     if wanted == "native" or os.environ.get("REFIMPL_REQUIRE_NATIVE") == "1":
         return "native"
-    return present()[0] if dtype in BACKENDS["numpy"] else "native"
+    why = why_not_native()
+    if why is None or dtype not in BACKENDS["numpy"]:
+        return "native"
+    _tell_once(why)
+    return "numpy"
+
+
+@cache
+def _tell_once(why: str) -> None:
+    """That numpy computes in the engine's place: a slow start should not have to be guessed at."""
+    warnings.warn(f"{why}; numpy computes instead, slower", UserWarning, stacklevel=4)
 
 
 def present() -> list[str]:

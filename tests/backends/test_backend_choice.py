@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,6 +182,18 @@ def test_info_tells_the_tier_and_why_others_are_left_out(pretended, monkeypatch)
     monkeypatch.setenv("REFIMPL_ISA", "sse")
     with pytest.raises(ValueError, match="REFIMPL_ISA is 'sse': tier 'sse' is unknown"):
         backend.info()
+
+
+def test_numpy_in_place_of_the_engine_is_told_once(without):
+    backend._tell_once.cache_clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            assert backend.resolve("auto", "float32") == ("numpy", "float32")
+        backend.resolve("numpy", "float32")
+        backend.resolve("auto", "float64")
+    assert [str(w.message) for w in told] == [f"{WHY}; numpy computes instead, slower"]
+    assert [w.filename for w in told] == [__file__]
 
 
 def test_info_tells_why_there_is_no_engine(without):
