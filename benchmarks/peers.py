@@ -2,12 +2,15 @@
 
     python benchmarks/peers.py CACHE [--variant base] [--threads 2] [--shapes 1x16,mixed]
                                [--only NAME,..] [--isa avx2] [--seconds 60] [--no-run]
+                               [--save benchmarks/results/NAME.json]
 
 CACHE keeps, per variant, random weights, what peers need made from them (ONNX, int8, GGUF), the
 float64 truth of each shape, and the results. A shape is "batch x length", or "mixed": 32 texts of
 8 - 200 tokens. Everybody gets padded batches and is measured at its better way to take them: all at
 once, or sorted by length in batches of 8. What is measured is written at once; later runs, with
-other shapes or names, fill up the same table. --no-run prints it. The last line is JSON.
+other shapes or names, fill up the same table. --no-run prints it. The last line is JSON. A ratio is
+that of a round, ours beside the best peer of the class; rounds go on until its quartiles are within
+5 %, or the time of --seconds is up, which the table then says.
 
 Who is not installed, or does not do a precision on this processor, is told with the reason.
 """
@@ -15,9 +18,11 @@ Who is not installed, or does not do a precision on this processor, is told with
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -33,6 +38,8 @@ SEED = 0
 # the free memory rather than driven into swap.
 DENSE = ("onnxruntime", "openvino")
 COPIES = 6
+# Rounds go on until the quartiles of a ratio are within this share of its median, or time is up.
+WITHIN, FEWEST = 0.05, 5
 # Spinning threads of the last runner have gone to sleep after this.
 PAUSE_S = 0.03
 
@@ -148,14 +155,54 @@ def measure(
             cost += time.perf_counter() - start
             errors[name, way] = relative_error(got, want)
             functions[name, way] = lambda run=run, given=given: [run(*batch) for batch in given]
-    rounds = max(1, min(15, int((seconds - cost) / max(cost, 1e-9))))
-    timed = interleaved(functions, rounds=rounds, warmup=0, pause=PAUSE_S) if functions else {}
+    timed = until_settled(functions, seconds - cost) if functions else {}
     for (name, way), measured in timed.items():
         row = summary(measured) | {"error": errors[name, way], "way": way}
         row["tokens_per_s"] = tokens / row["median_s"]
         if name not in rows or row["tokens_per_s"] > rows[name].get("tokens_per_s", 0):
             rows[name] = row
+    for name, (low, median, high) in round_ratios(timed).items():
+        settled = low >= (1 - WITHIN) * median and high <= (1 + WITHIN) * median
+        rows[name]["ratio"] = {"low": low, "median": median, "high": high, "settled": settled}
     return rows
+
+
+def until_settled(functions: dict, seconds: float) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each round of each function, interleaved, for as many rounds as it takes until the
+    quartiles of every ratio of ours are within WITHIN of its median, or the time is used up."""
+    start, timed = time.perf_counter(), {name: [] for name in functions}
+    for rounds in itertools.count(1):
+        names = list(functions)
+        first = rounds % len(names)  # the order turns from round to round
+        turned = {name: functions[name] for name in names[first:] + names[:first]}
+        for name, some in interleaved(turned, rounds=1, warmup=0, pause=PAUSE_S).items():
+            timed[name] += some
+        found = round_ratios(timed).values()
+        calm = all(low >= (1 - WITHIN) * m and high <= (1 + WITHIN) * m for low, m, high in found)
+        spent = time.perf_counter() - start
+        if (rounds >= FEWEST and calm) or spent * (rounds + 1) / rounds > seconds:
+            break
+    return timed
+
+
+def round_ratios(timed: dict[tuple[str, str], list[float]]) -> dict[str, tuple]:
+    """Ours -> lower quartile, median, upper quartile of the ratio of a round: the seconds of the
+    best peer of the same class over ours, each at its better way."""
+    known, best = rivals.contenders(), {}
+    for (name, _), times in timed.items():
+        if name not in best or statistics.median(times) < statistics.median(best[name]):
+            best[name] = times
+    found = {}
+    for name, times in best.items():
+        kind = "float32" if known[name][0] == "bf16x3" else known[name][0]
+        peers = [t for n, t in best.items() if not n.startswith(OURS) and known[n][0] == kind]
+        if name.startswith(OURS) and peers:
+            peer = min(peers, key=statistics.median)
+            each = [theirs / ours for theirs, ours in zip(peer, times, strict=True)]
+            found[name] = (
+                tuple(statistics.quantiles(each, n=4)) if len(each) > 1 else (each[0],) * 3
+            )
+    return found
 
 
 def ratios(rows: dict[str, dict]) -> dict[str, float]:
@@ -182,6 +229,10 @@ def show(shape: str, rows: dict[str, dict]) -> None:
             print(f"{name:24} {row.get('failed') or row['left_out']}")
             continue
         ratio = f"{ours[name]:6.2f}" if name in ours else ""
+        if "ratio" in row:
+            r = row["ratio"]
+            ratio = f"{r['median']:6.2f} ({r['low']:.2f} - {r['high']:.2f})"
+            ratio += "" if r["settled"] else " not settled"
         way = "" if row["way"] == "one batch" else row["way"]
         print(f"{name:24} {row['tokens_per_s']:9.0f} {row['spread']:7.1%} {row['runs']:4} "
               f"{row['error']:8.1e} {ratio} {way}")  # fmt: skip
@@ -197,6 +248,7 @@ def main() -> None:
     parser.add_argument("--isa", choices=rivals.CAPS, help="cap everybody that can be capped")
     parser.add_argument("--seconds", type=float, default=60, help="about how long per shape")
     parser.add_argument("--no-run", action="store_true", help="print what has been measured")
+    parser.add_argument("--save", type=Path, help="write the last line to this file as well")
     options = parser.parse_args()
     # Before numpy or any peer is imported: their libraries read these once.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -225,12 +277,16 @@ def main() -> None:
         if shape in table:
             show(shape, table[shape])
     print()
-    print(json.dumps({
+    found = {
         "question": f"engine and peers, {options.variant}, {options.threads} threads{suffix}",
+        "date": time.strftime("%Y-%m-%d"),
         "rows": {s: table[s] for s in shapes if s in table},
         "ratios": {s: ratios(table[s]) for s in shapes if s in table},
         "machine": machine(),
-    }))  # fmt: skip
+    }
+    if options.save:
+        options.save.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
 
 
 def run_all(wanted, shapes, folder, table, path, config, options) -> None:

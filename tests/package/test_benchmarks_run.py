@@ -94,6 +94,33 @@ def test_ratios_are_against_the_best_peer_of_the_same_class(peers):
     assert peers.ratios(rows) == want
 
 
+def test_ratio_is_that_of_a_round_beside_the_best_peer(peers):
+    ours, slow, fast = ("refimpl float32", "one batch"), ("torch float32", "one batch"), (
+        "onnxruntime float32", "one batch")  # fmt: skip
+    timed = {ours: [1.0, 2.0, 1.0, 2.0], slow: [9.0] * 4, fast: [2.0, 4.0, 2.0, 6.0]}
+    low, median, high = peers.round_ratios(timed)["refimpl float32"]
+    assert (low, median) == (2.0, 2.0) and 2.5 <= high <= 3.0
+    better = timed | {("onnxruntime float32", "batches of 8"): [1.0, 2.0, 1.0, 2.0]}
+    assert peers.round_ratios(better)["refimpl float32"] == (1.0, 1.0, 1.0)
+
+
+def test_rounds_go_on_until_the_ratio_is_calm_or_time_is_up(peers, monkeypatch):
+    calls = {"n": 0}
+    steady = {("refimpl float32", "w"): lambda: None, ("torch float32", "w"): lambda: None}
+
+    def timed(functions, rounds, warmup, pause):
+        calls["n"] += 1
+        shaky = calls["n"] <= 20
+        return {name: [1.0 if name[0].startswith("refimpl") or not shaky else calls["n"]]
+                for name in functions}  # fmt: skip
+
+    monkeypatch.setattr(peers, "interleaved", timed)
+    found = peers.until_settled(steady, 1e9)
+    assert 20 < len(found["torch float32", "w"]) < 1000
+    calls["n"] = 0
+    assert len(peers.until_settled(steady, 0)["torch float32", "w"]) == 1
+
+
 def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
     peers, monkeypatch, tmp_path, capsys
 ):
