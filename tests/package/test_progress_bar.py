@@ -1,10 +1,12 @@
-"""The progress bar: items pass unchanged; stderr is touched on a terminal or when asked."""
+"""The progress line: items pass unchanged; stderr is touched on a terminal or when asked."""
 
 import io
+import itertools
 
 import pytest
 
-from refimpl.progress import BAR_WIDTH, line, progress
+from refimpl import progress as module
+from refimpl.progress import BAR_WIDTH, Progress, duration, line, progress, rate
 
 
 class Terminal(io.StringIO):
@@ -56,3 +58,41 @@ def test_progress_ends_its_line_when_the_loop_is_left(monkeypatch):
 @pytest.mark.parametrize(("done", "full"), [(0, 0), (1, 3), (7, 21), (8, 24)])
 def test_progress_bar_is_proportional(done, full):
     assert line("x", done, 8) == f"x [{'#' * full}{'.' * (BAR_WIDTH - full)}] {done}/8"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        ((5, 10, 2.0), "5/10  2.5/s  2 s left"),
+        ((10, 10, 2.0), "10/10  5.0/s  in 2 s"),
+        ((5, 10, 0.9), "5/10"),  # too soon to tell
+        ((0, 10, 9.0), "0/10"),
+        ((861, None, 600.0, 0.25), "25%  861  1.4/s  30:00 left"),
+        ((861, None, 2.0), "861  430/s  in 2 s"),
+    ],
+)
+def test_rate_and_time_left(arguments, end):
+    assert line("x", *arguments).endswith(end)
+
+
+def test_rates_and_durations_are_readable():
+    assert [rate(x) for x in (0.0123, 3.21, 163.2, 12345.6)] == ["0.012", "3.2", "163", "12,346"]
+    assert [duration(x) for x in (0.2, 59.4, 59.6, 3723)] == ["0 s", "59 s", "1:00", "1:02:03"]
+
+
+def test_shorter_line_covers_the_longer_one_before_it(monkeypatch):
+    stream, clock = Terminal(), itertools.count(step=4.0)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with Progress("work", 2) as shown:
+        shown.advance()
+        shown.advance()
+    lines = stream.getvalue().rstrip("\n").split("\r")[1:]
+    assert all(len(b) >= len(a.rstrip()) for a, b in itertools.pairwise(lines))
+    assert "1/2" in lines[1] and "left" in lines[1] and "in " in lines[-1]
+
+
+def test_line_stays_within_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    text = shown(monkeypatch, Terminal(), range(3))
+    assert max(map(len, text.rstrip("\n").split("\r"))) == 19
