@@ -53,6 +53,13 @@ class Progress:
         if self._stream is not None and time.monotonic() - self._drawn >= REDRAW_SECONDS:
             self._draw()
 
+    def clear(self) -> None:
+        """Make room for other words on stderr; the line comes back when it is drawn next."""
+        if self._stream is not None and self._width:
+            self._stream.write(f"\r{' ' * self._width}\r")
+            self._stream.flush()
+            self._width = 0
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

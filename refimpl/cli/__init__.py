@@ -26,11 +26,16 @@ from . import (
     info,
     ner,
     rerank,
+    search,
     tokenize,
     verify,
 )
+from .outputs import opened_output
 
-VERBS = (fill_mask, embed, rerank, classify, ner, answer, tokenize, info, bench, verify, download)
+VERBS = (
+    *(fill_mask, embed, search, rerank, classify, ner, answer),
+    *(tokenize, info, bench, verify, download),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.add_arguments(sub)
+        if hasattr(verb, "USAGE"):  # the options would take a screen, above what is wrong
+            sub.usage = f"modernbert {name} [options] {verb.USAGE}"
         sub.set_defaults(run=verb.run, usage_error=sub.error)
     return parser
 
@@ -70,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            code: int = args.run(args)
+            with opened_output(args):
+                code: int = args.run(args)
             sys.stdout.flush()
             return code
         except BrokenPipeError:

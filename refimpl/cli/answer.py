@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .lines import Line, from_command_line, needed
+from .inputs import from_command_line, read_lines
+from .lines import Line, needed
 from .options import add_model, add_streams, count, model_options, positive
-from .records import Record, Writer, run_blocks
+from .records import Record, Writer, place, run_blocks
 
 HELP = "answer questions about a text with a span from it"
+USAGE = "[QUESTION ...]"
 EXAMPLE = (
     'modernbert answer --model FOLDER "Where did she live?" --context "She lived in London."\n'
     '  echo \'{"question": "...", "context": "..."}\' | modernbert answer --model FOLDER -'
@@ -44,11 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if from_command_line(args.texts) and args.context is args.context_file is None:
         args.usage_error("a question on the command line needs --context or --context-file")
-    from ..tasks import pipeline
-
+    given = read_lines(args, args.texts, "question")
     context = args.context
     if args.context_file is not None:
         context = Path(args.context_file).read_text(encoding="utf-8")
+    from ..tasks import pipeline
+
     ask = pipeline(
         "question-answering",
         top_k=args.top_k,
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return [results] if len(lines) == 1 else results
 
     writer = Writer(args, ("question", "score", "answer", "start", "end"), rows)
-    return run_blocks(args, writer, answer, record, key="question")
+    return run_blocks(args, given, writer, answer, record)
 
 
 def record(line: Line, results: Any) -> Record:
@@ -80,4 +83,4 @@ def record(line: Line, results: Any) -> Record:
 
 def rows(record: Record) -> Iterable[tuple[object, ...]]:
     for found in record["results"]:
-        yield record["index"], found["score"], found["answer"], found["start"], found["end"]
+        yield place(record), found["score"], found["answer"], found["start"], found["end"]

@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from .inputs import read_lines
 from .lines import Line, needed
 from .options import add_length, add_model, add_streams, length_options, model_options, positive
-from .records import Record, Writer, run_blocks
+from .records import Record, Writer, place, run_blocks
 
 HELP = "label texts, or pairs of texts, with a sequence classifier"
+USAGE = "[TEXT ...]"
 EXAMPLE = (
     'modernbert classify --model FOLDER "a fine day"\n'
     '  echo \'{"text": "a premise", "text_pair": "a hypothesis"}\' | '
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    given = read_lines(args, args.texts)
     from ..tasks import pipeline
 
     options = {"top_k": args.top_k, "function_to_apply": args.function} | length_options(args)
@@ -44,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     def answer(lines: list[Line]) -> list[Any]:
         return classify([text_or_pair(line) for line in lines])
 
-    return run_blocks(args, Writer(args, ("text", "label", "score"), rows), answer, record)
+    writer = Writer(args, ("text", "label", "score"), rows)
+    return run_blocks(args, given, writer, answer, record)
 
 
 def text_or_pair(line: Line) -> dict[str, str]:
@@ -60,4 +64,4 @@ def record(line: Line, results: list[Any]) -> Record:
 
 def rows(record: Record) -> Iterable[tuple[object, ...]]:
     for found in record["results"]:
-        yield record["index"], found["label"], found["score"]
+        yield place(record), found["label"], found["score"]

@@ -1,42 +1,60 @@
-"""`modernbert embed`: one vector per text, as JSONL, a table of their first values, or an .npy."""
+"""`modernbert embed`: one vector per text, as JSONL, .npy, .npz, or a table of first values."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .inputs import read_lines
 from .lines import Line, needed
-from .options import add_length, add_model, add_streams, length_options, model_options, positive
-from .records import Record, Writer, run_blocks
+from .options import (
+    add_length,
+    add_model,
+    add_prompt,
+    add_streams,
+    length_options,
+    model_options,
+    positive,
+)
+from .records import Record, Writer, counted, place, run_blocks
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HELP = "turn texts into embeddings"
-EXAMPLE = "modernbert embed --model FOLDER --normalize --format npy - < texts.txt > texts.npy"
+USAGE = "[TEXT ...]"
+EXAMPLE = (
+    "modernbert embed --model FOLDER --file texts.csv --column text --output vectors.npz\n"
+    "  modernbert embed --model FOLDER --normalize --format npy - < texts.txt > texts.npy"
+)
 SHOWN = 6  # values of a vector that a table shows
+BINARY = ("npy", "npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text")')
-    prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt-name", metavar="NAME", help="a prompt of the model's folder")
-    prompt.add_argument("--prompt", metavar="TEXT", help="put this before every text")
+    add_prompt(parser)
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
     parser.add_argument(
         "--truncate-dim", type=positive, metavar="N", help="keep the first N values"
     )
     add_model(parser)
     add_length(parser)
-    add_streams(parser, "npy", batch_size=32)
+    add_streams(parser, *BINARY, batch_size=32)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.format in BINARY and args.out is sys.stdout and sys.stdout.isatty():
+        kind = args.format
+        args.usage_error(f"{kind} is binary: send it to a file, as in --output vectors.{kind}")
+    given = read_lines(args, args.texts)
     import numpy as np
 
     from ..tasks import SentenceEncoder
 
-    if args.format == "npy" and sys.stdout.isatty():
-        args.usage_error("npy is binary: send it to a file, as in > texts.npy")
     encoder = SentenceEncoder(**model_options(args))
 
     def answer(lines: list[Line]) -> list[Any]:
@@ -53,32 +71,82 @@ def run(args: argparse.Namespace) -> int:
         return list(zip(vectors, lost, strict=True))
 
     writer = Writer(args, ("text", "width", "embedding"), rows)
-    if args.format != "npy":
-        return run_blocks(args, writer, answer, record)
+    if args.format not in BINARY:
+        return run_blocks(args, given, writer, answer, record)
     empty = encoder.encode([], truncate_dim=args.truncate_dim)
-    collected: list[Any] = []
+    vectors: list[Any] = []
+    heads: list[Record] = []
 
     def collect(lines: list[Line], answers: list[Any]) -> None:
-        for found in answers:
+        for line, found in zip(lines, answers, strict=True):
             # A bad line keeps its place, so that row i stays line i.
             bad = np.full(empty.shape[1:], np.nan, empty.dtype)
             vector, lost = (bad, 0) if found is None else found
-            collected.append(vector)
+            vectors.append(vector)
+            heads.append(line.head)
             writer.count(lost)
 
-    code = run_blocks(args, writer, answer, record, emit=collect)
-    table = np.stack(collected) if collected else empty
-    np.lib.format.write_array(sys.stdout.buffer, table)
+    code = run_blocks(args, given, writer, answer, record, emit=collect)
+    if writer.bad:
+        told = f"row{'s' * (writer.bad > 1)} of NaN for {counted(writer.bad, 'bad line')}"
+        print(f"modernbert {args.verb}: {told}", file=sys.stderr)
+    table = np.stack(vectors) if vectors else empty
+    write(
+        args,
+        table,
+        heads,
+        {
+            "model": model_name(args.model),
+            "prompt": args.prompt,
+            "truncate_dim": args.truncate_dim,
+            "prompt_name": args.prompt_name,
+            "normalized": args.normalize,
+        },
+    )
     return code
+
+
+def write(
+    args: argparse.Namespace, table: np.ndarray, heads: list[Record], about: dict[str, Any]
+) -> None:
+    """The vectors, and with npz their ids: those of the lines, or the numbers of the lines."""
+    import numpy as np
+
+    from ..files.vectors import id_array, write_vectors
+
+    rows, width = table.shape
+    args.wrote = f"{counted(rows, 'vector')} of {width} {table.dtype} values"
+    given = [head["id"] for head in heads if "id" in head]
+    if args.format == "npy":
+        np.lib.format.write_array(args.out.buffer, table)
+        if given:
+            told = "npy holds the vectors alone; --format npz keeps their ids"
+            print(f"modernbert {args.verb}: {told}", file=sys.stderr)
+        return
+    # Of a line that was not read, or came without one, the id is not known.
+    ids = id_array([head.get("id", "") if given else head["index"] for head in heads])
+    write_vectors(args.out.buffer, table, ids, about)
+    args.wrote += " with " + ("their ids" if given else "line numbers as ids")
+    twice = [x for x, n in Counter(ids.tolist()).items() if n > 1 and x != ""]
+    if twice:
+        told = f"{counted(len(twice), 'id')} more than once, the first {twice[0]!r}"
+        print(f"modernbert {args.verb}: {told}", file=sys.stderr)
+
+
+def model_name(model: str | None) -> str | None:
+    """How the model can be named from another folder: a hub id stays one."""
+    import os
+
+    return os.path.abspath(model) if model is not None and os.path.isdir(model) else model
 
 
 def record(line: Line, answer: tuple[Any, int]) -> Record:
     vector, lost = answer
     flag = {"truncated": int(lost)} if lost else {}
-    return line.head | {"embedding": vector.tolist()} | flag
+    return line.head | {"embedding": vector} | flag
 
 
 def rows(record: Record) -> Iterable[tuple[object, ...]]:
     vector = record["embedding"]
     more = " ..." if len(vector) > SHOWN else ""
-    yield record["index"], len(vector), " ".join(f"{x:.4f}" for x in vector[:SHOWN]) + more
+    yield place(record), len(vector), " ".join(f"{x:.4f}" for x in vector[:SHOWN]) + more

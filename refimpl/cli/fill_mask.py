@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from .inputs import read_lines
 from .lines import Line, needed
 from .options import add_length, add_model, add_streams, length_options, model_options, positive
-from .records import Record, Writer, run_blocks
+from .records import Record, Writer, place, run_blocks
 
 HELP = "fill the [MASK] of a text with the most likely tokens"
+USAGE = "[TEXT ...]"
 EXAMPLE = 'modernbert fill-mask "for i in [MASK](10):"'
 
 
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    given = read_lines(args, args.texts)
     from ..tasks import pipeline
 
     options = {"top_k": args.top_k, "targets": args.targets} | length_options(args)
@@ -40,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         results = fill([text for line in lines for text in needed(line, "text")])
         return [results] if len(lines) == 1 else results
 
-    return run_blocks(args, Writer(args, ("score", "token", "sequence"), rows), answer, record)
+    writer = Writer(args, ("text", "score", "token", "sequence"), rows)
+    return run_blocks(args, given, writer, answer, record)
 
 
 def record(line: Line, results: list[Any]) -> Record:
@@ -53,4 +57,4 @@ def rows(record: Record) -> Iterable[tuple[object, ...]]:
     results = record["results"]
     for mask in results if isinstance(results[0], list) else [results]:
         for found in mask:
-            yield found["score"], found["token_str"], found["sequence"]
+            yield place(record), found["score"], found["token_str"], found["sequence"]

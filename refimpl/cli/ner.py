@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from .inputs import read_lines
 from .lines import Line, needed
 from .options import add_length, add_model, add_streams, count, length_options, model_options
-from .records import Record, Writer, run_blocks
+from .records import Record, Writer, place, run_blocks
 
 HELP = "find entities, or label each token, with a token classifier"
+USAGE = "[TEXT ...]"
 EXAMPLE = 'modernbert ner --model FOLDER "Ada Lovelace lived in London"'
 STRATEGIES = ("none", "simple", "first", "average", "max")
 
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    given = read_lines(args, args.texts)
     from ..tasks import pipeline
 
     tag = pipeline(
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return list(zip(results, lost, strict=True))
 
     columns = ("text", "entity", "score", "word", "start", "end")
-    return run_blocks(args, Writer(args, columns, rows), answer, record)
+    return run_blocks(args, given, Writer(args, columns, rows), answer, record)
 
 
 def record(line: Line, answer: tuple[list[Any], int]) -> Record:
@@ -67,4 +70,4 @@ def record(line: Line, answer: tuple[list[Any], int]) -> Record:
 def rows(record: Record) -> Iterable[tuple[object, ...]]:
     for found in record["results"]:
         label = found["entity_group"] if "entity_group" in found else found["entity"]
-        yield record["index"], label, found["score"], found["word"], found["start"], found["end"]
+        yield place(record), label, found["score"], found["word"], found["start"], found["end"]

@@ -25,6 +25,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive, metavar="N", help="threads of backend native")
 
 
+def add_prompt(parser: argparse.ArgumentParser) -> None:
+    """What stands before every text."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--prompt-name", metavar="NAME", help="a prompt of the model's folder")
+    group.add_argument("--prompt", metavar="TEXT", help="put this before every text")
+
+
 def add_length(parser: argparse.ArgumentParser) -> None:
     """What happens to long texts."""
     group = parser.add_argument_group("long texts")
@@ -39,17 +46,37 @@ def add_length(parser: argparse.ArgumentParser) -> None:
 
 def add_streams(parser: argparse.ArgumentParser, *formats: str, batch_size: int = 8) -> None:
     """How input is read and results are written."""
-    group = parser.add_argument_group("input and output")
+    group = parser.add_argument_group("input")
+    group.add_argument("--file", metavar="PATH", help="read this file instead of stdin")
     group.add_argument(
         "--input",
-        choices=("auto", "text", "jsonl"),
+        choices=("auto", "text", "jsonl", "csv", "tsv"),
         default="auto",
-        help="what a line of stdin is; auto: JSONL if the first that is not blank starts with {",
+        help="what a line is; auto: by the suffix of --file, else JSONL if the first line that is "
+        "not blank starts with {, else text. csv: with quotes; tsv: without",
     )
-    add_format(group, *formats)
+    group.add_argument(
+        "--column", "--field", dest="field", metavar="NAME",
+        help="column of CSV and TSV, or field of JSONL, that holds the text",
+    )  # fmt: skip
+    group.add_argument(
+        "--id", metavar="NAME", help="column or field that is kept as the id (default: id)"
+    )
+    group.add_argument(
+        "--no-header", action="store_true", help="CSV and TSV without one: columns are 1, 2, 3"
+    )
+    group.add_argument(
+        "--delimiter", type=delimiter, metavar="C", help="what ends a cell (csv: comma, tsv: tab)"
+    )
     group.add_argument(
         "--batch-size", type=positive, default=batch_size, metavar="N", help="texts at a time"
     )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--output", metavar="PATH",
+        help="write this file, whole or not at all, instead of stdout; format by its suffix",
+    )  # fmt: skip
+    add_format(group, *formats)
 
 
 def add_format(parser: Any, *formats: str) -> None:
@@ -58,6 +85,7 @@ def add_format(parser: Any, *formats: str) -> None:
         choices=("jsonl", "table", *formats),
         help="of the results (default: table on a terminal, else jsonl)",
     )
+    parser.set_defaults(formats=("jsonl", "table", *formats))
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -84,6 +112,14 @@ def positive(text: str) -> int:
 def count(text: str) -> int:
     """An argparse type: an int of at least 0."""
     return _at_least(0, text)
+
+
+def delimiter(text: str) -> str:
+    """An argparse type: one character; "tab" and "\\t" are that."""
+    value = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(value) != 1 or value in '"\r\n':
+        raise argparse.ArgumentTypeError(f"must be one character, or tab, not {text!r}")
+    return value
 
 
 def seconds(text: str) -> float:

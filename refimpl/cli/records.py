@@ -14,8 +14,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from ..progress import progress
-from .lines import Line, blocks, from_command_line, read_lines
+from ..progress import Progress
+from .inputs import Input
+from .lines import Line, blocks
+from .numbers import single
 
 Record = dict[str, Any]
 Rows = Callable[[Record], Iterable[Sequence[object]]]
@@ -30,10 +32,13 @@ class Writer:
     """
 
     def __init__(self, args: argparse.Namespace, columns: Sequence[str], rows: Rows) -> None:
-        self.format = args.format or ("table" if sys.stdout.isatty() else "jsonl")
+        self.args, self.out, self.format = args, args.out, args.format
         self.columns, self.rows = columns, rows
         self.policy = getattr(args, "truncate", None)
-        self.bad = self.cut = self.tokens_lost = 0
+        # What a float32 model says about texts is float32; a benchmark's times are not.
+        self.single = hasattr(args, "file") and getattr(args, "dtype", None) != "float64"
+        self.bad = self.cut = self.tokens_lost = self.written = 0
+        self.progress: Progress | None = None
         self._header_done = False
 
     def write(self, records: Sequence[Record]) -> None:
@@ -42,10 +47,13 @@ class Writer:
             self.count(record.get("truncated", 0))
         if self.format == "jsonl":
             for record in records:
-                print(json.dumps(record, ensure_ascii=False, allow_nan=False))
+                shown = single(record) if self.single else record
+                text = json.dumps(shown, ensure_ascii=False, allow_nan=False, default=listed)
+                print(text, file=self.out)
         else:
             self._write_table(records)
-        sys.stdout.flush()
+        self.written += len(records)
+        self.out.flush()
 
     def count(self, lost: int) -> None:
         """Remember the tokens that a text lost."""
@@ -56,14 +64,19 @@ class Writer:
         """Tell that a line is bad."""
         self.bad += 1
         record = line.head | {"error": " ".join(error.split())}
+        if self.progress is not None:
+            self.progress.clear()
         print(json.dumps(record, ensure_ascii=False, default=str), file=sys.stderr)
 
     def finish(self) -> int:
-        """Tell what was cut; the exit code."""
+        """Tell what was cut, and keep for `--output` what was written; the exit code."""
+        bad = f" ({counted(self.bad, 'bad line')})" if self.bad else ""
+        self.args.wrote = counted(self.written, "record") + bad
         if self.cut and self.policy == "warn":
-            texts = "1 text was" if self.cut == 1 else f"{self.cut} texts were"
+            verb = "was" if self.cut == 1 else "were"
             print(
-                f"modernbert: {texts} cut, {self.tokens_lost} tokens lost (see --max-length)",
+                f"modernbert: {counted(self.cut, 'text')} {verb} cut, {self.tokens_lost} tokens "
+                "lost (see --max-length)",
                 file=sys.stderr,
             )
         return BAD_LINES if self.bad else 0
@@ -78,15 +91,15 @@ class Writer:
         )
         for row in cells:
             line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            print(line.rstrip())
+            print(line.rstrip(), file=self.out)
 
 
 def run_blocks(
     args: argparse.Namespace,
+    given: Input,
     writer: Writer,
     answer: Callable[[list[Line]], list[Any]],
     record: Callable[[Line, Any], Record],
-    key: str = "text",
     emit: Callable[[list[Line], list[Any]], None] | None = None,
 ) -> int:
     """Read all input in blocks, answer and write them; the exit code.
@@ -95,17 +108,24 @@ def run_blocks(
     Texts of the command line are one block; a bad one ends the command, its place in the error.
     emit: instead of writing records, takes the lines of a block with their answers (None: failed).
     """
-    strict = from_command_line(args.texts)
-    show = sys.stderr.isatty() and not sys.stdout.isatty()
-    lines = progress(read_lines(args, args.texts, key), args.verb, show)
-    for block in blocks(lines, len(args.texts) if strict else args.batch_size):
-        answers = answer(block) if strict else list(_answers(block, answer, writer))
-        if emit is not None:
-            emit(block, answers)
-            continue
-        pairs = zip(block, answers, strict=True)
-        writer.write([record(line, found) for line, found in pairs if found is not None])
+    size = max(len(args.texts), 1) if given.strict else args.batch_size
+    with Progress(args.verb, verbose=not given.strict and progress_shown(args)) as shown:
+        writer.progress = shown
+        for block in blocks(given.lines, size):
+            answers = answer(block) if given.strict else list(_answers(block, answer, writer))
+            if emit is not None:
+                emit(block, answers)
+            else:
+                pairs = zip(block, answers, strict=True)
+                writer.write([record(line, found) for line, found in pairs if found is not None])
+            shown.advance(len(block), given.part)
+    writer.progress = None
     return writer.finish()
+
+
+def progress_shown(args: argparse.Namespace) -> bool:
+    """On a terminal, unless the results go there too."""
+    return sys.stderr.isatty() and (args.out is not sys.stdout or not sys.stdout.isatty())
 
 
 def _answers(
@@ -130,6 +150,21 @@ def _answers(
             except (ValueError, TypeError) as error:
                 writer.refuse(line, str(error))
                 yield None
+
+
+def place(record: Record) -> object:
+    """What a row of a table names its text by: the id, or the number where there is none."""
+    return record.get("id", record["index"])
+
+
+def counted(n: int, what: str) -> str:
+    """1 record, 2,000 records."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def listed(value: Any) -> Any:
+    """What json asks for an array."""
+    return value.tolist()
 
 
 def _cell(value: object) -> str:

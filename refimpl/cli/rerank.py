@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .lines import Line, needed, read_lines
+from .inputs import Input, read_lines, refuse_files
+from .lines import Line, needed
 from .options import add_length, add_model, add_streams, length_options, model_options, positive
-from .records import Record, Writer, run_blocks
+from .records import Record, Writer, place, progress_shown, run_blocks
 
 HELP = "order documents by how well they answer a query"
+USAGE = "QUERY [DOCUMENT ...]"
 EXAMPLE = (
     'modernbert rerank --model FOLDER "a query" "one document" "another one"\n'
     '  echo \'{"query": "...", "documents": ["...", "..."]}\' | modernbert rerank --model FOLDER -'
@@ -36,7 +38,13 @@ def run(args: argparse.Namespace) -> int:
     if args.query == "-" and args.texts:
         args.usage_error("with - as the query, each line brings its documents")
     writer = Writer(args, ("query", "document", "score", "text"), rows)
-    documents = [] if args.query == "-" else list(_documents(args, writer))
+    if args.query == "-":
+        given = read_lines(args, [], "query")
+    else:
+        if not args.texts and args.file is None:
+            refuse_files(args, [args.query], "-")
+        given = read_lines(args, args.texts, "text", args.query)
+        documents = list(_documents(given, writer))
     from ..tasks import Reranker
 
     reranker = Reranker(**model_options(args))
@@ -48,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             top_k=args.top_k,
             return_documents=True,
             batch_size=args.batch_size,
+            show_progress_bar=args.query != "-" and progress_shown(args),
             **length_options(args),
         )
 
@@ -55,21 +64,28 @@ def run(args: argparse.Namespace) -> int:
         return [rank(needed(line, "query")[0], documents_of(line)) for line in lines]
 
     if args.query == "-":
-        return run_blocks(args, writer, answer, record, key="query")
-    line = Line(0, {"query": args.query})
-    writer.write([record(line, rank(args.query, documents))])
+        return run_blocks(args, given, writer, answer, record)
+    ranked = rank(args.query, [line.fields["text"] for line in documents])
+    results = [named(documents[found["corpus_id"]], found) for found in ranked]
+    writer.write([record(Line(0), results)])
     return writer.finish()
 
 
-def _documents(args: argparse.Namespace, writer: Writer) -> Iterator[str]:
+def _documents(given: Input, writer: Writer) -> Iterator[Line]:
     """The documents of a query on the command line; lines that hold none are told."""
-    for line in read_lines(args, args.texts):
+    for line in given.lines:
         try:
             if line.error is not None:
                 raise ValueError(line.error)
-            yield from needed(line, "text")
+            needed(line, "text")
+            yield line
         except (ValueError, TypeError) as error:
             writer.refuse(line, str(error))
+
+
+def named(line: Line, found: dict[str, Any]) -> dict[str, Any]:
+    """A result under the number of its document's line, and its id where it has one."""
+    return found | {"corpus_id": line.index} | {k: x for k, x in line.head.items() if k == "id"}
 
 
 def documents_of(line: Line) -> list[str]:
@@ -87,4 +103,4 @@ def record(line: Line, results: list[Any]) -> Record:
 
 def rows(record: Record) -> Iterable[tuple[object, ...]]:
     for found in record["results"]:
-        yield record["index"], found["corpus_id"], found["score"], found["text"]
+        yield place(record), found.get("id", found["corpus_id"]), found["score"], found["text"]

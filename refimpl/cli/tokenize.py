@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from .inputs import read_lines
 from .lines import Line, needed
 from .options import add_length, add_streams, length_options
-from .records import Record, Writer, run_blocks
+from .records import Record, Writer, place, run_blocks
 
 HELP = "show how texts become token ids"
+USAGE = "[TEXT ...]"
 EXAMPLE = 'modernbert tokenize "for i in range(10):"'
 
 
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    given = read_lines(args, args.texts)
     from ..tasks.task import open_tokenizer
 
     tokenizer = open_tokenizer(args.model)
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     writer = Writer(args, ("text", "token", "id", "start", "end"), rows)
-    return run_blocks(args, writer, answer, record)
+    return run_blocks(args, given, writer, answer, record)
 
 
 def text_or_pair(line: Line) -> Any:
@@ -59,4 +62,4 @@ def rows(record: Record) -> Iterable[tuple[object, ...]]:
     for token, token_id, (start, end) in zip(
         record["tokens"], record["ids"], record["offsets"], strict=True
     ):
-        yield record["index"], token, token_id, start, end
+        yield place(record), token, token_id, start, end

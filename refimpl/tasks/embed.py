@@ -28,8 +28,17 @@ from ..reference.sentence import Pooling, SentenceHead, Settings, normalize
 from ..text.tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
 from .prompts import Prompts
+from .search import nearest
 from .similarity import SIMILARITIES
-from .task import Model, as_list, described_head, head_limit, open_model, tokenizer_of
+from .task import (
+    Model,
+    as_list,
+    check_top_k,
+    described_head,
+    head_limit,
+    open_model,
+    tokenizer_of,
+)
 
 Array = np.ndarray
 
@@ -157,6 +166,45 @@ class SentenceEncoder:
         if a.shape[1] != b.shape[1]:
             raise ValueError(f"a is {a.shape[1]} wide and b {b.shape[1]}; they must agree")
         return SIMILARITIES[self.similarity_fn_name](a, b)
+
+    def search(
+        self,
+        queries: str | Sequence[str] | Array,
+        vectors: Array,
+        k: int = 10,
+        **options: Any,
+    ) -> Any:
+        """The k rows of `vectors` nearest to each query, by `similarity`: exact, in blocks.
+
+        queries: texts, which are encoded with the prompt "query" unless the options (those of
+        `encode`) name another; or vectors of theirs [queries, dimension] or [dimension]. vectors
+        [rows, dimension] from `encode`. Gives for a single query a list of {corpus_id: row, score},
+        best first, for several a list of such lists, as sentence-transformers' `semantic_search`.
+        A row that is not finite is never found. Raises ValueError, TypeError.
+        """
+        check_top_k(k)
+        vectors = np.asanyarray(vectors)
+        if vectors.ndim != 2 or vectors.dtype.kind != "f":
+            raise ValueError(
+                f"vectors is {vectors.dtype} {list(vectors.shape)}; it must be floats [rows, "
+                "dimension]"
+            )
+        width = vectors.shape[1]
+        if isinstance(queries, np.ndarray):
+            asked, single = np.atleast_2d(queries), queries.ndim == 1
+        else:
+            single = isinstance(queries, str)
+            asked = np.atleast_2d(self.encode_query(queries, **options))
+        if asked.ndim != 2 or asked.shape[1] != width:
+            raise ValueError(
+                f"vectors are {width} wide and queries {asked.shape[-1]}: of another model, or of "
+                "another truncate_dim"
+            )
+        found = [
+            [{"corpus_id": int(i), "score": float(s)} for s, i in zip(*one, strict=True)]
+            for one in nearest(asked, vectors, int(k), self.similarity_fn_name)
+        ]
+        return found[0] if single else found
 
     def _embed(self, inputs: Mapping[str, Array], prompt_length: int) -> Array:
         """Model inputs, and how many tokens belong to the prompt -> vectors [batch, width]."""

@@ -1,0 +1,157 @@
+"""Text, JSONL, CSV and TSV as `Line`s.
+
+    text    a line is a text, a blank one the empty text
+    jsonl   a line is an object of fields, or a text in quotes
+    csv     RFC 4180: the first row names the columns; quotes hold delimiters, line breaks and
+            doubled quotes; a blank line is no row
+    tsv     a line is a row and a tab ends a field; quotes are ordinary characters
+
+Promise: one Line per line or row, in order, none dropped and none read ahead; bytes that are no
+UTF-8, a broken quote or a row that does not fit its header are errors of that line alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+
+from .lines import Line
+
+FORMATS = ("text", "jsonl", "csv", "tsv")
+SUFFIXES = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    ".csv": "csv",
+    **dict.fromkeys((".tsv", ".tab"), "tsv"),
+}
+
+Raw = Iterator[bytes]
+"""Lines as they stand in the stream, with their ends."""
+
+
+def text_lines(raw: Raw, key: str) -> Iterator[Line]:
+    """One text per line, in the field `key`."""
+    for index, line in enumerate(raw):
+        try:
+            yield Line(index, {key: line.rstrip(b"\r\n").decode("utf-8")})
+        except UnicodeDecodeError as error:
+            yield Line(index, error=f"not UTF-8 at byte {error.start}")
+
+
+def json_lines(raw: Raw, key: str, blank: int = 0) -> Iterator[Line]:
+    """One JSON object per line; a JSON string is that of the field `key`. blank: so many lines at
+    the start, which came before it was known that JSON follows, are empty texts."""
+    yield from (Line(index, {key: ""}) for index, _ in zip(range(blank), raw, strict=False))
+    for index, line in enumerate(raw, start=blank):
+        yield _json_line(index, line.rstrip(b"\r\n"), key)
+
+
+def _json_line(index: int, raw: bytes, key: str) -> Line:
+    try:
+        fields = json.loads(raw.decode("utf-8"))
+        json.dumps(fields, allow_nan=False)  # refuses NaN and Infinity, which no JSON has
+    except UnicodeDecodeError as error:
+        return Line(index, error=f"not UTF-8 at byte {error.start}")
+    except (ValueError, RecursionError) as error:
+        return Line(index, error=f"not JSON: {error}")
+    if isinstance(fields, str):
+        fields = {key: fields}
+    if not isinstance(fields, dict):
+        return Line(index, error=f"expected a JSON object, got {type(fields).__name__}")
+    return Line(index, fields)
+
+
+# -- rows of columns ------------------------------------------------------------------------------
+
+
+def table_rows(
+    raw: Raw, kind: str, delimiter: str, header: bool
+) -> tuple[list[str], Iterator[Line]]:
+    """The names of the columns, and one Line per row below them. Without a header the columns are
+    called 1, 2, 3, .. after the first row. Raises ValueError for a header that cannot be read."""
+    rows = csv_rows(raw, delimiter) if kind == "csv" else tsv_rows(raw, delimiter)
+    first = next(rows, None)
+    if first is None:
+        return [], iter(())
+    cells, error, number = first
+    if not header:
+        names = [str(i + 1) for i in range(len(cells))]
+        return names, _lines(names, _chained(first, rows))
+    if error is not None:
+        raise ValueError(f"the header, line {number}: {error}")
+    names = [name.strip() for name in cells]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"the header, line {number}, names the column {name!r} twice")
+    return names, _lines(names, rows)
+
+
+Row = tuple[list[str], str | None, int]
+"""Cells, or what is wrong with them; and the number, from 1, of the line at which they start."""
+
+
+def _lines(names: list[str], rows: Iterator[Row]) -> Iterator[Line]:
+    for index, (cells, error, number) in enumerate(rows):
+        if error is None and len(cells) != len(names):
+            columns = "1 column" if len(cells) == 1 else f"{len(cells)} columns"
+            error = f"{columns}, but the header has {len(names)}"
+        if error is not None:
+            yield Line(index, error=f"line {number}: {error}")
+        else:
+            yield Line(index, dict(zip(names, cells, strict=True)))
+
+
+def _chained(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
+    yield first
+    yield from rest
+
+
+def csv_rows(raw: Raw, delimiter: str) -> Iterator[Row]:
+    """Rows of CSV, blank lines left out."""
+    csv.field_size_limit(sys.maxsize)  # of the process; a long text is no error
+    # What is no UTF-8 is carried along as lone surrogates, to be told in its row.
+    lines = (line.decode("utf-8", "surrogateescape") for line in raw)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield [], _explained(str(error), reader.line_num + 1 - number), number
+            continue
+        if cells:
+            yield cells, _flaw(cells), number
+
+
+def tsv_rows(raw: Raw, delimiter: str) -> Iterator[Row]:
+    """Rows of TSV: lines cut at the delimiter."""
+    for number, line in enumerate(raw, start=1):
+        stripped = line.rstrip(b"\r\n")
+        if stripped:
+            cells = stripped.decode("utf-8", "surrogateescape").split(delimiter)
+            yield cells, _flaw(cells), number
+
+
+def _flaw(cells: list[str]) -> str | None:
+    """What keeps cells from being text; what was no UTF-8 came along as lone surrogates."""
+    for place, cell in enumerate(cells, start=1):
+        if any("\udc80" <= c <= "\udcff" for c in cell):
+            before = cell[: next(i for i, c in enumerate(cell) if "\udc80" <= c <= "\udcff")]
+            return f"not UTF-8 in column {place}, after {before[-20:]!r}"
+        if "\0" in cell:
+            return f"a NUL character in column {place}"
+    return None
+
+
+def _explained(error: str, lines: int) -> str:
+    """The csv package's words, and what they come from."""
+    if error == "unexpected end of data":
+        return f"a quote that opens here is never closed ({lines} lines to the end of the file)"
+    if "NUL" in error:
+        return "a NUL character"
+    if "new-line character" in error:
+        return "a carriage return outside quotes"
+    return f"{error}; a quote within quotes is doubled" if "expected after" in error else error

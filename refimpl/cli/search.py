@@ -1,0 +1,95 @@
+"""`modernbert search`: the vectors of an index that are nearest to a query."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .inputs import read_lines
+from .lines import Line, needed
+from .options import (
+    add_length,
+    add_model,
+    add_prompt,
+    add_streams,
+    length_options,
+    model_options,
+    positive,
+)
+from .records import Record, Writer, place, run_blocks
+
+HELP = "find the vectors of an index that are nearest to a query"
+USAGE = "--index FILE [QUERY ...]"
+EXAMPLE = 'modernbert search --index vectors.npz "a query" --top-k 5'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("texts", nargs="*", metavar="QUERY", help='queries; - for lines ("query")')
+    parser.add_argument(
+        "--index",
+        metavar="FILE",
+        required=True,
+        help="vectors of embed --format npz, or an .npz or .npy of your own",
+    )
+    parser.add_argument(
+        "--top-k", type=positive, default=10, metavar="N", help="how many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--truncate-dim", type=positive, metavar="N", help="the index holds the first N values"
+    )
+    add_prompt(parser)
+    add_model(parser)
+    add_length(parser)
+    add_streams(parser, batch_size=32)
+
+
+def run(args: argparse.Namespace) -> int:
+    given = read_lines(args, args.texts, "query")
+    from ..files.vectors import read_vectors
+    from ..tasks import SentenceEncoder
+
+    index = read_vectors(args.index)
+    take_model(args, index.about)
+    encoder = SentenceEncoder(**model_options(args))
+
+    def answer(lines: list[Line]) -> list[Any]:
+        return encoder.search(
+            [text for line in lines for text in needed(line, "query")],
+            index.vectors,
+            args.top_k,
+            prompt=args.prompt,
+            truncate_dim=args.truncate_dim or index.about.get("truncate_dim"),
+            batch_size=args.batch_size,
+            **({"prompt_name": args.prompt_name} if args.prompt_name else {}),
+            **length_options(args),
+        )
+
+    def record(line: Line, found: list[dict[str, Any]]) -> Record:
+        return line.head | {"results": [named(one) for one in found]}
+
+    def named(found: dict[str, Any]) -> dict[str, Any]:
+        if index.ids is None:
+            return found
+        return {"id": index.ids[found["corpus_id"]].item(), **found}
+
+    return run_blocks(args, given, Writer(args, ("query", "found", "score"), rows), answer, record)
+
+
+def take_model(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
+    """The model that made the vectors, where no other is named. Usage error where none is known."""
+    from .embed import model_name
+
+    if args.model is None:
+        if "model" not in about:
+            args.usage_error(f"{args.index} does not say which model made it; say --model")
+        args.model = about["model"]
+    elif about.get("model", model_name(args.model)) != model_name(args.model):
+        made = about["model"] or "the bundled model"
+        print(f"modernbert search: {args.index} was made with {made}", file=sys.stderr)
+
+
+def rows(record: Record) -> Iterable[tuple[object, ...]]:
+    for found in record["results"]:
+        yield place(record), found.get("id", found["corpus_id"]), found["score"]
