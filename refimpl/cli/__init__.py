@@ -1,9 +1,8 @@
 """The command `modernbert`: one file per verb, results on stdout only.
 
-Also `python -m refimpl`. Exit codes: 0 done; 1 an error, told in one line on stderr; 2 wrong
-usage; 3 done, but some input lines were bad (each told on stderr as a JSON record); 130
-interrupted. A reader that closes the pipe early, such as `head`, ends the command quietly with 0.
-A verb imports what it needs when run.
+Also `python -m refimpl`. Exit codes and the environment: EPILOG, which is its help. A reader that
+closes the pipe early, such as `head`, ends the command quietly with 0. A verb imports what it needs
+when run.
 Imports: reference, text, nlp, files, backends, models, tasks, verify.
 """
 
@@ -38,12 +37,36 @@ VERBS = (
 )
 
 
+EPILOG = """\
+environment:
+  REFIMPL_BACKEND         numpy or native, where --backend leaves it open
+  REFIMPL_ISA             the highest tier of instructions that the engine may use
+  REFIMPL_THREADS         threads of the engine, else OMP_NUM_THREADS, else the usable cores
+  REFIMPL_REQUIRE_NATIVE  1: a missing engine is an error, not a reason to take numpy
+  HF_HUB_CACHE            where models of the hub are kept, else HUGGINGFACE_HUB_CACHE, else
+                          HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache
+  HF_HUB_OFFLINE          1: no network, whatever is asked for
+  NO_COLOR                any text: no colour in reports
+
+exit codes:
+  0    done
+  1    an error, told in one line on stderr; of verify: the port is wrong
+  2    wrong usage
+  3    done, but some input lines were bad, each told on stderr as a JSON record;
+       of verify: declared deviations only
+  130  interrupted
+
+Help and examples for each verb: modernbert VERB --help
+"""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command; `args.run` is the verb's function."""
     parser = argparse.ArgumentParser(
         prog="modernbert",
         description="ModernBERT encoders on the command line: text in, answers out.",
-        epilog="Help and an example for each verb: modernbert VERB --help",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"modernbert {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
@@ -64,13 +87,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code (argparse exits by itself with 2)."""
+    """Run the command, alone its help; returns the exit code (argparse exits by itself with 2)."""
     if sys.stderr is None:  # closed by whoever started the command: print would take stdout instead
         sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    args = build_parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(arguments or ["--help"])
     if sys.stdout is None:
         print(f"modernbert {args.verb}: standard output is closed", file=sys.stderr)
         return 1

@@ -21,7 +21,7 @@ def single(value: Any) -> Any:
         return shortest(value) if value.dtype == np.float32 else value.tolist()
     if isinstance(value, float) and abs(value) <= float(np.finfo(np.float32).max):
         near = np.float32(value)  # compared as a float: beside a float32 numpy 2 rounds that too
-        return shortest(near[None])[0] if near.item() == value else value
+        return shortest(np.array([near]))[0] if near.item() == value else value
     return value
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from support.command import Stdin, same
 from support.text_folders import NER_LABELS
 
 import refimpl
-from refimpl.cli import VERBS, main
-from refimpl.cli.lines import _raw_lines, read_lines
+from refimpl.cli import VERBS, build_parser, main
+from refimpl.cli.inputs import read_lines
+from refimpl.cli.streams import raw_lines
 
 pytest.importorskip("tokenizers")
 
@@ -316,7 +318,7 @@ def test_npy_has_a_row_per_line_and_nan_for_a_bad_one(folders):
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["sing"], ["fill-mask", "--top-k", "0", "x"], ["embed", "--format", "csv", "x"],
+    [["sing"], ["fill-mask", "--top-k", "0", "x"], ["embed", "--format", "csv", "x"],
      ["fill-mask", "--truncate", "maybe", "x"],
      ["embed", "--prompt", "a", "--prompt-name", "b", "x"]],
 )  # fmt: skip
@@ -360,6 +362,33 @@ def test_every_verb_has_help_with_an_example(capsys):
         out = capsys.readouterr().out
         assert ended.value.code == 0
         assert f"example:\n  modernbert {name}" in out
+
+
+def test_command_alone_prints_its_help(capsys):
+    shown = []
+    for argv in ([], ["--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        out, err = capsys.readouterr()
+        assert (ended.value.code, err) == (0, "")
+        shown.append(out)
+    assert shown[0] == shown[1]
+    assert all(f"  {name} " in shown[0] for name in ("embed", "search", "verify"))
+
+
+def test_help_names_every_variable_that_is_read(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", capsys.readouterr().out))
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for pattern in ("refimpl/**/*.py", "csrc/**/*.cpp", "csrc/**/*.h")
+        for path in ROOT.glob(pattern)
+    )
+    named = r"""["']((?:REFIMPL|HF|HUGGINGFACE|XDG|OMP|NO)_[A-Z_]+)["']"""
+    assert told == set(re.findall(named, source))
+    for code in (0, 1, 2, 3, 130):
+        assert f"\n  {code:<3d}  " in build_parser().format_help()
 
 
 def test_version(capsys):
@@ -498,7 +527,7 @@ def test_lines_are_those_of_the_stream_however_they_arrive():
         thread = threading.Thread(target=write)
         thread.start()
         with open(source, "rb") as stream:
-            assert list(_raw_lines(stream)) == list(io.BytesIO(text))
+            assert list(raw_lines(stream)) == list(io.BytesIO(text))
         thread.join(60)
     assert signal.set_wakeup_fd(-1) == -1
 
