@@ -8,6 +8,7 @@ stand in one place.
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..errors import LongInputWarning
 from ..reference.config import ModernBertConfig
+from ..text.tokenizer import Encoded
 
 Array = np.ndarray
 KEYS = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids")
@@ -61,6 +63,7 @@ def check_inputs(
     given = dict(inputs) if isinstance(inputs, Mapping) else {"input_ids": inputs}
     unknown = sorted(set(map(str, given)) - set(KEYS))
     if unknown:
+        refuse_text(unknown[0], given.get(unknown[0]))
         raise ValueError(f"inputs has the unknown key {unknown[0]!r}; known: {', '.join(KEYS)}")
     for name, value in (("attention_mask", attention_mask), ("position_ids", position_ids)):
         if value is not None:
@@ -73,6 +76,7 @@ def check_inputs(
 
     ids = embeds = None
     if values["input_ids"] is not None:
+        refuse_text("input_ids", values["input_ids"])
         ids = _integers("input_ids", values["input_ids"], axes)
         _in_range("input_ids", ids, config.vocab_size, "vocab_size")
         shape = ids.shape
@@ -94,8 +98,18 @@ def check_inputs(
     return checked
 
 
+def check_not_training(training: bool) -> None:
+    """ValueError for training=True: a call is a forward pass without dropout."""
+    if training is not False and training is not None:
+        raise ValueError(
+            f"training is {training!r}; a call computes a forward pass without dropout, so it can "
+            "only be False"
+        )
+
+
 def check_packed(config: ModernBertConfig, input_ids: Any, cu_seqlens: Any) -> tuple[Array, Array]:
     """Ids [total] and cumulative lengths [n + 1] of packed sequences, int64. Raises ValueError."""
+    refuse_text("input_ids", input_ids)
     ids = _integers("input_ids", input_ids, ("total",))
     _in_range("input_ids", ids, config.vocab_size, "vocab_size")
     cu = _integers("cu_seqlens", cu_seqlens, ("n + 1",))
@@ -138,6 +152,24 @@ def _rectangular(name: str, value: Any, wanted: str) -> Array:
     if x.dtype == object:
         raise ValueError(f"{name} is not rectangular or not numeric; pad it to {wanted}")
     return x
+
+
+def refuse_text(name: str, value: Any) -> None:
+    """ValueError that names the way of texts, and of encodings, where a value holds any."""
+    first = value
+    while isinstance(first, (list, tuple)) and len(first):
+        first = first[0]
+    if isinstance(first, (str, bytes)):
+        raise ValueError(
+            f"{name} holds text, {reprlib.repr(first)}; a model takes token ids. Texts go to "
+            "refimpl.pipeline(task, model), SentenceEncoder(model).encode or Reranker(model)."
+            "predict; their ids are Tokenizer.from_folder(folder).encode(text).ids"
+        )
+    if isinstance(first, Encoded):
+        raise ValueError(
+            f"{name} holds an encoding; tokenizer.pad([encoding, ...]) makes input_ids and "
+            "attention_mask of several"
+        )
 
 
 def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:

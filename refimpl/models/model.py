@@ -11,7 +11,7 @@ in stored.py. Long because construction, use and saving of a model are one publi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,16 +23,18 @@ from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import ModelFolder
 from ..files.hub import resolve
 from ..files.stored import StoredParams, stored
-from ..reference import ops
+from ..reference import ops as equations
 from ..reference.config import VARIANTS, ModernBertConfig, canonical_names
 from ..reference.encoder import Tap, encode
 from ..reference.params import Shapes, count, encoder_shapes, initialise
+from ..reference.replacing import replaced
 from ..reference.taps import Recorder, attention_maps
-from .inputs import Inputs, check_inputs, check_packed
-from .summary import parameter_table
+from .inputs import Inputs, check_inputs, check_not_training, check_packed
+from .summary import model_in_words, parameter_table
 
 Array = np.ndarray
 Folder = str | os.PathLike[str]
+Ops = Mapping[str, Callable[..., Any]] | Any
 
 # What `pretrained=True` means for each variant; "tiny" is the model that comes with the package.
 OFFICIAL_CHECKPOINTS = {
@@ -167,6 +169,8 @@ class ModernBERT:
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         tap: Tap | None = None,
+        ops: Ops | None = None,
+        training: bool = False,
     ) -> dict[str, Any]:
         """Run the model.
 
@@ -177,35 +181,39 @@ class ModernBERT:
         num_hidden_layers + 1 arrays: the embedding and each layer's output, the last one's behind
         the final norm, as transformers 5 has it (before it: the tap `layers.{i}.residual_2`), and
         `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
-        `tap(name, array) -> array` is called at every step of MODEL.md. Raises ValueError, and on
-        backend native OSError when the file's token embedding cannot be read any more.
+        `tap(name, array) -> array` is called at every step of MODEL.md; what it returns stands in
+        the step's place. `ops`: name -> function, equations of reference/ops.py to be replaced (or
+        an object that has all of them). Raises ValueError, and on backend native OSError when the
+        file's token embedding cannot be read any more. `training` is that of Keras, and False.
 
-        On backend native the engine computes unless hidden states, attentions or taps are asked
-        for: those are the reference's, and numpy then computes everything, from `.params` as they
-        are, in float32 whatever the engine computes in. The engine gives zeros after the last real
-        token of a row.
+        On backend native the engine computes unless hidden states, attentions, a tap or other
+        equations are asked for: those are the reference's, and numpy then computes everything, from
+        `.params` as they are, in float32 whatever the engine computes in. The engine gives zeros
+        after the last real token of a row.
         """
+        check_not_training(training)
+        used = equations if ops is None else replaced(ops)
         checked = check_inputs(
             self.config, inputs, attention_mask, position_ids, dtype=self.dtype, axes=self.axes
         )
         wanted = Recorder(
             hidden_states=output_hidden_states, attentions=output_attentions, then=tap
         )
-        looked_at = output_hidden_states or output_attentions or tap is not None
+        looked_at = output_hidden_states or output_attentions or tap is not None or ops is not None
         if self._engine is None or looked_at:
-            hidden = encode(self.params, self.config, **checked.rows(), ops=ops, tap=wanted)
+            hidden = encode(self.params, self.config, **checked.rows(), ops=used, tap=wanted)
         else:
             hidden = self._engine.get().padded(**checked.rows())
-        out: dict[str, Any] = self._outputs(hidden, checked, wanted)
+        out: dict[str, Any] = self._outputs(hidden, checked, used, wanted)
         if output_hidden_states:
             out["hidden_states"] = wanted.hidden_states
         if output_attentions:
             out["attentions"] = attention_maps(
-                self.config, wanted.rotated, checked.rows()["attention_mask"]
+                self.config, wanted.rotated, checked.rows()["attention_mask"], used
             )
         return out
 
-    def _outputs(self, hidden: Array, checked: Inputs, tap: Tap) -> dict[str, Any]:
+    def _outputs(self, hidden: Array, checked: Inputs, ops: Any, tap: Tap) -> dict[str, Any]:
         return {"last_hidden_state": hidden, "attention_mask": checked.attention_mask}
 
     def encode_packed(self, input_ids: Any, cu_seqlens: Any) -> Array:
@@ -254,6 +262,9 @@ class ModernBERT:
         """Where the model came from; None for one that was made here."""
         return None if self.source is None else self.source.path
 
+    def __repr__(self) -> str:
+        return model_in_words(self)
+
     def shapes(self) -> Shapes:
         """Name -> shape of every tensor of the model."""
         return encoder_shapes(self.config)
@@ -268,7 +279,8 @@ class ModernBERT:
         return count(self.shapes())
 
     def summary(self) -> None:
-        """Print a table of the model's parts with their shapes and parameters, and the total."""
+        """Print a table of the model's parts with their shapes and parameters, and the total;
+        layers that are alike share their lines (`shapes()` gives every tensor)."""
         print(parameter_table(type(self).__name__, self.shapes()))
 
     def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:

@@ -21,15 +21,16 @@ from ..files.folder import CONFIG, ModelFolder
 from ..files.hub import resolve
 from ..files.stored import ForProducts
 from ..nlp import MultiTaskHead, NLPHead
-from ..reference import ops
+from ..reference import ops as equations
 from ..reference.config import ModernBertConfig
 from ..reference.encoder import Tap
 from ..reference.heads import HEADS, Head
 from ..reference.params import Shapes, encoder_shapes
+from ..reference.replacing import replaced
 from ..reference.sentence import SentenceHead
 from ..text.pairs import SUFFIX, second_text, split_pair
 from .inputs import Inputs
-from .model import Folder, ModernBERT
+from .model import Folder, ModernBERT, Ops
 
 Array = np.ndarray
 
@@ -118,6 +119,8 @@ class ModernBERTForTask(ModernBERT):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         tap: Tap | None = None,
+        ops: Ops | None = None,
+        training: bool = False,
     ) -> dict[str, Any]:
         """As the encoder, with the head's outputs in place of `last_hidden_state`.
 
@@ -128,13 +131,17 @@ class ModernBERTForTask(ModernBERT):
         run = super().__call__
         if second is not None:
             with second_text():
-                other = run(second)
-        out = run(first, attention_mask, position_ids, output_hidden_states, output_attentions, tap)
+                other = run(second, ops=ops, training=training)
+        out = run(
+            first, attention_mask, position_ids, output_hidden_states, output_attentions, tap, ops,
+            training,
+        )  # fmt: skip
         if second is None:
             return out
         assert isinstance(self.head, (NLPHead, MultiTaskHead))
         extras = {n: out[n] for n in ("hidden_states", "attentions") if n in out}
-        return self.head.compare(self.params, out, other) | extras
+        used = equations if ops is None else replaced(ops)
+        return self.head.compare(self.params, out, other, used) | extras
 
     def _arrays(self, inputs: Mapping[str, Any] | Any) -> dict[str, Array]:
         first, second = split_pair(inputs) if self.takes_pairs else (inputs, None)
@@ -145,7 +152,7 @@ class ModernBERTForTask(ModernBERT):
             out |= {name + SUFFIX: x for name, x in other.items()}
         return out
 
-    def _outputs(self, hidden: Array, checked: Inputs, tap: Tap) -> dict[str, Any]:
+    def _outputs(self, hidden: Array, checked: Inputs, ops: Any, tap: Tap) -> dict[str, Any]:
         hidden = hidden.reshape(*checked.axes, -1)
         mask = checked.attention_mask
         params = ForProducts(self.params)

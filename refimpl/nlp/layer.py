@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..reference.config import ModernBertConfig
-from ..reference.params import initialise
+from ..reference.params import count, initialise
 from .families import Outputs
 from .head import NLPHead, nlp_head
 from .multi_task import MultiTaskHead, multi_task_head
@@ -30,6 +30,12 @@ class HeadLayer:
         self.head = head
         self.dtype = np.dtype(dtype)
         self.params = initialise(head.shapes(), ModernBertConfig(), seed, self.dtype)
+
+    def __repr__(self) -> str:
+        heads = self.head.heads if isinstance(self.head, MultiTaskHead) else (self.head,)
+        tasks = ", ".join(f"{one.task.name}: {one.task.task_type}" for one in heads)
+        width, n = heads[0].input_dim, count(self.head.shapes())
+        return f"HeadLayer({tasks}, hidden {width:,}, {n:,} parameters, {self.dtype})"
 
     def __call__(
         self,

@@ -22,6 +22,7 @@ from ..files.sentence_files import (
     settings_of_folder,
 )
 from ..models.model import ModernBERT
+from ..models.summary import described_head, described_modules
 from ..models.task_model import ModernBERTForTask
 from ..nlp import NLPHead
 from ..reference.sentence import Pooling, SentenceHead, Settings, normalize
@@ -34,7 +35,6 @@ from .task import (
     Model,
     as_list,
     check_top_k,
-    described_head,
     head_limit,
     open_model,
     tokenizer_of,
@@ -82,6 +82,13 @@ class SentenceEncoder:
         self.similarity_fn_name = settings.similarity_fn_name or "cosine"
         self._head = _head_of(self.model)
         self._full_dimension = _dimension(self._head)
+
+    def __repr__(self) -> str:
+        head = self._head
+        made_by = described_modules(head) if isinstance(head, SentenceHead) else [head.kind]
+        parts = " -> ".join(made_by)
+        limit = f", {self.max_seq_length:,} tokens at most" if self.max_seq_length else ""
+        return f"SentenceEncoder({self.dimension:,} values, {parts}{limit}, {self.model!r})"
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import ModelFormatError
 from ..models.model import ModernBERT
+from ..models.summary import described_head
 from ..models.task_model import ModernBERTForTask
 from ..reference.ops import ACTIVATIONS
 from ..reference.sentence import Dense, SentenceHead, activation_of
@@ -25,7 +26,6 @@ from .prompts import Prompts
 from .task import (
     Model,
     check_top_k,
-    described_head,
     flagged,
     head_limit,
     open_model,
@@ -69,6 +69,10 @@ class Reranker:
         self.max_seq_length = limit or tokenizer.max_length
         self.activation_fn = activation_fn or self._activation(settings.activation_fn)
         self._prompts = Prompts(settings, prompts, default_prompt_name)
+
+    def __repr__(self) -> str:
+        scores = "1 score" if self.num_labels == 1 else f"{self.num_labels} scores"
+        return f"Reranker({scores} a pair, {self.model!r})"
 
     def predict(
         self,

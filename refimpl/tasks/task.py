@@ -17,8 +17,9 @@ import numpy as np
 
 from ..files.hub import resolve
 from ..models.model import BUNDLED, ModernBERT
+from ..models.summary import described_head
 from ..models.task_model import ModernBERTForTask, load
-from ..nlp import MultiTaskHead, NLPHead
+from ..nlp import NLPHead
 from ..reference.heads import HEADS
 from ..text.tokenizer import Encoded, Text, Tokenizer
 
@@ -61,6 +62,10 @@ class TextTask:
     def run(self, *inputs: Any, **options: Any) -> Any:
         """Text in, answers out: see the task."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"{type(self).__name__}({self.model!r}{options})"
 
     def _with_head(self, model: ModernBERT) -> ModernBERT:
         """The model, if it has the head that the task needs."""
@@ -127,19 +132,6 @@ def tokenizer_of(model: ModernBERT, *, lowercase: bool = False) -> Tokenizer:
 def open_tokenizer(model: str | os.PathLike[str] | None = None) -> Tokenizer:
     """The tokenizer of a folder or cached hub id, without its model; None: the bundled one."""
     return Tokenizer.from_folder(BUNDLED if model is None else resolve(model))
-
-
-def described_head(model: ModernBERT) -> str:
-    """What a model has on top of its encoder, in words."""
-    if not isinstance(model, ModernBERTForTask):
-        return "no head, only an encoder"
-    head = model.head
-    if isinstance(head, NLPHead):
-        return f"a configurable {head.kind} head ({head.task.task_type})"
-    if isinstance(head, MultiTaskHead):
-        tasks = ", ".join(f"{one.task.name}: {one.task.task_type}" for one in head.heads)
-        return f"a configurable {head.kind} head ({tasks})"
-    return f"a {head.kind} head" + (f" ({head.architecture})" if head.kind in HEADS else "")
 
 
 def as_list(inputs: Any, what: str = "inputs") -> tuple[list[Any], bool]:

@@ -34,6 +34,9 @@ POLICIES = ("warn", "error", "silent", "never")
 """What becomes of a text over the limit: cut and told, refused, cut (still counted), left whole."""
 
 
+SHOWN = 8  # tokens of an encoding that its repr shows
+
+
 class Columns:
     """The columns of one tokenized text as the package gives them, each fetched once."""
 
@@ -88,6 +91,12 @@ class Encoded:
 
     def __len__(self) -> int:
         return sum(len(range(*part.indices(self.whole.length))) for part in self.kept)
+
+    def __repr__(self) -> str:
+        tokens = self.tokens
+        shown = ", ".join(map(repr, tokens[:SHOWN])) + (", .." if len(tokens) > SHOWN else "")
+        lost = f", {self.lost} lost" if self.lost else ""
+        return f"Encoded({len(tokens)} tokens: {shown}{lost})"
 
     def _column(self, values: list[T]) -> list[T]:
         return [value for part in self.kept for value in values[part]]
@@ -152,6 +161,10 @@ class Tokenizer:
         self.eos_token_id = special["eos"]
         self.vocab: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         self.subword_prefix: str | None = getattr(backend.model, "continuing_subword_prefix", None)
+
+    def __repr__(self) -> str:
+        limit = f", {self.max_length:,} at most in a text" if self.max_length else ""
+        return f"Tokenizer({len(self.vocab):,} tokens{limit})"
 
     @classmethod
     def from_folder(

@@ -35,7 +35,7 @@ BAD = [
     (np.array([[2**63]], np.uint64), "input_ids holds 9223372036854775808"),
     (IDS.astype(np.float32), "input_ids has dtype float32; it must hold integers"),
     (IDS > 5, "input_ids has dtype bool"),
-    ([["a"]], "input_ids has dtype <U1"),
+    ([["a"]], "input_ids holds text, 'a'; a model takes token ids"),
     ([[1, 2], [3]], "input_ids is not rectangular"),
     (IDS[0], r"input_ids has shape \[3\]; it must be \[batch, seq\]"),
     (IDS[None], r"input_ids has shape \[1, 2, 3\]"),

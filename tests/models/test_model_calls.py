@@ -1,9 +1,12 @@
 """The model as an object: outputs, hidden states, attention maps, predict, packing, summary."""
 
+import re
+
 import numpy as np
 import pytest
 
 from refimpl import ModelFormatError, ModernBERT, ModernBERTForTask
+from refimpl.models.summary import parameter_table
 from refimpl.reference.heads import HEADS
 from refimpl.reference.params import initialise
 
@@ -172,9 +175,20 @@ def test_model_summary_prints_parts_and_the_total(model, capsys):
     total = sum(x.size for x in model.params.values())
     assert lines[-1].split() == ["total", f"{total:,}"] and model.num_parameters == total
     rows = {line.split()[0]: line for line in lines[2:-2]}
-    assert set(rows) == set(model.params)
-    assert "[48, 16]" in rows["layers.2.attn.Wqkv.weight"]
-    assert rows["layers.2.attn.Wqkv.weight"].split()[-1] == f"{48 * 16}"
+    assert all(len(line) == len(lines[1]) for line in lines[1:])
+    assert sum(int(row.split()[-1].replace(",", "")) for row in rows.values()) == total
+    assert "[48, 16] x 3" in rows["layers.1-3.attn.Wqkv.weight"]
+    assert rows["layers.1-3.attn.Wqkv.weight"].split()[-1] == f"{3 * 48 * 16:,}"
+    # Layer 0 has no norm before its attention, so it stands alone; every other tensor is in a row.
+    folded = {re.sub(r"layers\.[123]\.", "layers.1-3.", name) for name in model.params}
+    assert set(rows) == folded
+
+
+def test_model_summary_folds_alike_layers_only():
+    shapes = {"layers.0.w": (2,), "layers.1.w": (2,), "layers.2.w": (3,), "layers.3.w": (2,)}
+    rows = parameter_table("x", {"a": (1,), **shapes, "head.w": (2,)}).splitlines()[2:-2]
+    assert [row.split()[0] for row in rows] == ["a", "layers.0-1.w", "layers.2.w", "layers.3.w",
+                                                "head.w"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", sorted(HEADS))
