@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         for name, lengths in progress(args.shapes.items(), "bench"):
             records.append({"shape": name, **measured(encoder, lengths, args.seconds)})
         errors: dict[int, float] = {}
-        for record, lengths in zip(records, args.shapes.values(), strict=True):
+        measured_shapes = list(zip(records, args.shapes.values(), strict=True))
+        for record, lengths in progress(measured_shapes, "bench: error"):
             tokens = min(max(lengths), ERROR_TOKENS)
             if tokens not in errors:
                 errors[tokens] = error(encoder, tokens)

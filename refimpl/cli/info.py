@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from .numbers import bytes_of
 from .options import add_format
 from .records import Record, Writer
 
@@ -31,26 +32,72 @@ def run(args: argparse.Namespace) -> int:
 
 def described(folder: str) -> dict[str, Any]:
     """The facts of a model folder that one asks for first."""
-    from ..models.task_model import load
-    from ..tasks.task import described_head
+    from ..files.sentence_files import DEFAULT_PROMPTS
+    from ..files.stored import dtype_name
+    from ..files.tokenizer_files import tokenizer_settings
+    from ..models.facts import disk_bytes, memory_bytes
+    from ..models.summary import described_head, described_modules
+    from ..models.task_model import ModernBERTForTask, load
+    from ..reference.sentence import SentenceHead
+    from ..tasks.embed import settings_of
+    from ..tasks.task import head_limit
 
     model = load(folder)
-    config = model.config
+    assert model.source is not None
+    config, settings = model.config, settings_of(model)
+    head = model.head if isinstance(model, ModernBERTForTask) else None
+    limit = settings.max_seq_length or head_limit(model)
+    stored = model.params.stored.values()
+    dtypes = {dtype_name(x) for x in stored}
     return {
         "folder": str(model.folder),
         "head": described_head(model),
+        "modules": described_modules(head) if isinstance(head, SentenceHead) else [],
+        "pooling": pooling(head),
+        "prompts": {**dict.fromkeys(DEFAULT_PROMPTS, ""), **settings.prompts},
+        "default_prompt_name": settings.default_prompt_name,
+        "similarity": settings.similarity_fn_name or "cosine",
+        "max_length": limit or tokenizer_settings(model.source).limit,
         "parameters": model.num_parameters,
         "layers": config.num_hidden_layers,
+        "full_attention_layers": sum(map(config.is_global, range(config.num_hidden_layers))),
         "hidden_size": config.hidden_size,
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_position_embeddings,
         "labels": list(config.id2label.values()),
+        "stored_as": sorted(dtypes),
+        "stored_bytes": sum(x.nbytes for x in stored),
+        "disk_bytes": disk_bytes(model.shapes()),
+        "memory_bytes": memory_bytes(model.shapes()),
     }
 
 
-def rows(record: Record, prefix: str = "") -> Iterable[tuple[object, ...]]:
+def pooling(head: Any) -> str:
+    """How token vectors become one, where `embed` or the head makes one of them."""
+    from ..nlp import NLPHead
+    from ..reference.sentence import Pooling, SentenceHead
+
+    if isinstance(head, SentenceHead):
+        return ", ".join(mode for m in head.modules if isinstance(m, Pooling) for mode in m.modes)
+    if isinstance(head, NLPHead) and head.options.pooling_type is not None:
+        return head.options.pooling_type
+    return "mean, for embed: the folder names no modules"
+
+
+def rows(record: Record, prefix: str = "", size: bool = False) -> Iterable[tuple[object, ...]]:
+    """Names with dots and values; sizes in units, lists with commas."""
     for name, value in record.items():
+        in_bytes = size or name.endswith("_bytes")
         if isinstance(value, dict):
-            yield from rows(value, f"{prefix}{name}.")
+            yield from rows(value, f"{prefix}{name}.", in_bytes)
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value)) or "-"
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}", bytes_of(value) if in_bytes else shown(value)
+
+
+def shown(value: object) -> object:
+    """Numbers with commas, nothing as -."""
+    if value is None or value == "":
+        return "-"
+    return f"{value:,}" if type(value) is int else value

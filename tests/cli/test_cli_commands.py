@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from support.children import end_of
 from support.command import Stdin, same
-from support.text_folders import NER_LABELS
+from support.text_folders import NER_LABELS, sentence_folder
 
 import refimpl
 from refimpl.cli import VERBS, build_parser, main
 from refimpl.cli.inputs import read_lines
 from refimpl.cli.streams import raw_lines
+from refimpl.models.model import BUNDLED
 
 pytest.importorskip("tokenizers")
 
@@ -127,6 +128,46 @@ def test_info_names_version_backend_and_head(run, folders):
     (record,), _ = run("info", "--model", folders["ner"])
     assert "token_classification" in record["model"]["head"]
     assert record["model"]["labels"] == list(NER_LABELS.values())
+
+
+def test_info_tells_what_a_sentence_folder_does_with_texts(run, tmp_path):
+    modules = [
+        ("sentence_transformers.models.Pooling", {"word_embedding_dimension": 32,
+         "pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}),
+        ("sentence_transformers.models.Dense", {"in_features": 64, "out_features": 8, "bias": True,
+         "activation_function": "torch.nn.modules.activation.Tanh"}),
+        ("sentence_transformers.models.Normalize", {}),
+    ]  # fmt: skip
+    settings = {"prompts": {"query": "q: "}, "default_prompt_name": "query"}
+    limit = {"max_seq_length": 77, "do_lower_case": False}
+    folder = sentence_folder(tmp_path, modules, settings=settings, transformer=limit)
+    told = run("info", "--model", folder)[0][0]["model"]
+    assert told["modules"] == ["Pooling(cls, max)", "Dense(64 -> 8, tanh)", "Normalize"]
+    assert told["pooling"] == "cls, max" and told["max_length"] == 77
+    assert told["prompts"] == {"query": "q: ", "document": ""}
+    assert told["default_prompt_name"] == "query"
+    plain = run("info", "--model", BUNDLED)[0][0]["model"]
+    assert plain["modules"] == [] and plain["pooling"].startswith("mean, for embed")
+    assert plain["max_length"] == refimpl.Tokenizer.from_folder(BUNDLED).max_length
+    out, _ = run("info", "--model", folder, "--format", "table", parse=False)
+    assert re.search(r"model\.disk_bytes\.float32 +1\.\d+ MB\n", out)
+
+
+def test_info_sizes_are_what_models_take(run, tmp_path):
+    told = run("info", "--model", BUNDLED)[0][0]["model"]
+    for dtype, size in told["disk_bytes"].items():
+        refimpl.load(BUNDLED).save_pretrained(tmp_path / dtype, dtype=dtype)
+        header = 16_384  # names and places of the tensors
+        assert 0 < (tmp_path / dtype / "model.safetensors").stat().st_size - size < header
+    for dtype, size in told["memory_bytes"]["numpy"].items():
+        params = refimpl.load(BUNDLED, dtype=dtype, backend="numpy").params
+        assert size == sum(x.nbytes for x in params.values())
+    for dtype, size in told["memory_bytes"].get("native", {}).items():
+        model = refimpl.load(BUNDLED, dtype=dtype, backend="native")
+        rest = [x for name, x in model.params.items() if "tok_emb" not in name and x.ndim == 1
+                or name.startswith("head.")]  # fmt: skip
+        packed = model.engine._native.packed_bytes()
+        assert size == packed + sum(x.nbytes for x in rest)
 
 
 def test_info_names_the_tasks_of_a_configurable_head(run, tmp_path):
