@@ -76,6 +76,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load_model":  # Keras' word
+        raise AttributeError(
+            "module 'refimpl' has no attribute 'load_model', which Keras has; here it is "
+            "refimpl.load(folder)"
+        )
     if name not in _WHERE:
         raise AttributeError(f"module 'refimpl' has no attribute {name!r}")
     value = getattr(import_module(f".{_WHERE[name]}", __name__), name)

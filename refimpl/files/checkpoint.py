@@ -27,6 +27,7 @@ from ..reference.params import encoder_shapes
 from ..reference.sentence import SentenceHead
 from .atomic import is_file, is_there, staged
 from .folder import CONFIG, MODULES_FILE, ModelFolder
+from .hub import KERAS
 from .meaning import ENCODER_ARCHITECTURE, AnyHead, config_of, head_of
 from .safetensors import dump_safetensors
 from .sentence_files import SETTINGS_FILE, TRANSFORMER_FILE, sentence_files
@@ -100,6 +101,11 @@ def write_checkpoint(
     not the model's or not finite, an unknown dtype, a value too large for it.
     """
     folder, params = Path(folder), stored(params)
+    if folder.suffix in KERAS:
+        raise ValueError(
+            f"folder is {str(folder)!r}; a model is written as a folder of the Hugging Face form, "
+            f"not as a file of Keras: {str(folder.with_suffix(''))!r}"
+        )
     expected = encoder_shapes(config) | (head.shapes(config) if head is not None else {})
     if {name: x.shape for name, x in params.items()} != expected:
         wrong = next(n for n in {**expected, **params} if n not in params or n not in expected

@@ -26,6 +26,7 @@ SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
 PATTERNS = ["*.json", "*.safetensors", "*.txt"]  # tokenizers are json or text
+KERAS = (".keras", ".h5", ".hdf5")
 # What counts as "yes" in HF_HUB_OFFLINE, by huggingface_hub's own rule.
 YES = {"1", "ON", "YES", "TRUE"}
 
@@ -53,7 +54,11 @@ def resolve(
                 f"revision is {revision!r}, but {os.fspath(name)!r} is a folder, which has none"
             )
         return Path(name)
-    hub_id, _, asked = os.fspath(name).partition("@")
+    text = os.fspath(name)
+    if text.endswith(KERAS) or Path(text or ".").is_file():
+        of_keras = " (weights of Keras are of another model: MIGRATION.md)" * text.endswith(KERAS)
+        raise HubError(f"{text!r} is a file; a model is a folder with a config.json{of_keras}")
+    hub_id, _, asked = text.partition("@")
     if asked and revision is not None and asked != revision:
         raise ValueError(f"revision is {revision!r}, but the name asks for {asked!r}")
     wanted = asked or revision or DEFAULT_REVISION

@@ -98,15 +98,6 @@ def check_inputs(
     return checked
 
 
-def check_not_training(training: bool) -> None:
-    """ValueError for training=True: a call is a forward pass without dropout."""
-    if training is not False and training is not None:
-        raise ValueError(
-            f"training is {training!r}; a call computes a forward pass without dropout, so it can "
-            "only be False"
-        )
-
-
 def check_packed(config: ModernBertConfig, input_ids: Any, cu_seqlens: Any) -> tuple[Array, Array]:
     """Ids [total] and cumulative lengths [n + 1] of packed sequences, int64. Raises ValueError."""
     refuse_text("input_ids", input_ids)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -23,13 +24,14 @@ from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import ModelFolder
 from ..files.hub import resolve
 from ..files.stored import StoredParams, stored
+from ..nlp.keras_names import KerasNames, check_training
 from ..reference import ops as equations
-from ..reference.config import VARIANTS, ModernBertConfig, canonical_names
+from ..reference.config import KERAS_NAMES, VARIANTS, ModernBertConfig, canonical_names
 from ..reference.encoder import Tap, encode
 from ..reference.params import Shapes, count, encoder_shapes, initialise
 from ..reference.replacing import replaced
 from ..reference.taps import Recorder, attention_maps
-from .inputs import Inputs, check_inputs, check_not_training, check_packed
+from .inputs import Inputs, check_inputs, check_packed
 from .summary import model_in_words, parameter_table
 
 Array = np.ndarray
@@ -49,7 +51,7 @@ SHAPING = {
 BUNDLED = Path(__file__).parents[1] / "bundled" / "tiny"
 
 
-class ModernBERT:
+class ModernBERT(KerasNames):
     """The encoder.
 
     config: ModernBertConfig; params: name -> array (params.py), all of one float dtype; folder:
@@ -64,6 +66,12 @@ class ModernBERT:
 
     MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     axes: tuple[str, ...] = ("batch", "seq")
+
+    if not TYPE_CHECKING:  # the signature is __init__'s
+
+        def __new__(cls, *args: Any, **options: Any) -> ModernBERT:
+            refuse_keras_names(options)
+            return super().__new__(cls)
 
     def __init__(
         self,
@@ -138,6 +146,14 @@ class ModernBERT:
         return ModernBERT(config, found.params, source=found.source, **options)
 
     @classmethod
+    def from_config(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """TypeError: the call of Keras, and what it is here."""
+        raise TypeError(
+            "a config alone has no weights: ModernBertConfig.from_dict(values) reads it, "
+            "ModernBERT.from_variant(name, **overrides) draws random ones, load(folder) reads both"
+        )
+
+    @classmethod
     def from_pretrained(
         cls,
         folder_or_hub_id: Folder,
@@ -191,7 +207,7 @@ class ModernBERT:
         `.params` as they are, in float32 whatever the engine computes in. The engine gives zeros
         after the last real token of a row.
         """
-        check_not_training(training)
+        check_training(training)
         used = equations if ops is None else replaced(ops)
         checked = check_inputs(
             self.config, inputs, attention_mask, position_ids, dtype=self.dtype, axes=self.axes
@@ -301,6 +317,18 @@ def joined(steps: list[Any]) -> Any:
 
 
 # -- what construction needs ----------------------------------------------------------------------
+
+
+def refuse_keras_names(options: Mapping[str, Any]) -> None:
+    """TypeError that writes down the right call for one with fields of the config."""
+    known = {f.name for f in fields(ModernBertConfig)} | set(KERAS_NAMES)
+    given = {name: x for name, x in options.items() if name in known}
+    if given:
+        values = ", ".join(f"{name}={x!r}" for name, x in given.items())
+        raise TypeError(
+            f"ModernBERT takes a config and its parameters; with these sizes and random weights it "
+            f'is ModernBERT.from_variant("base", {values})'
+        )
 
 
 def check_params(params: Mapping[str, Array], shapes: Shapes) -> StoredParams:

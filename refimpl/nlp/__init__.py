@@ -1,7 +1,8 @@
 """The configurable heads, by task type, as the Keras system has them that this descends from.
 
 task_types.py names the tasks, task_config.py and options.py say what a head is asked for, head.py
-and families.py compute it, multi_task.py combines heads, layer.py makes them usable alone.
+and families.py compute it, multi_task.py combines heads, layer.py makes them usable alone,
+keras_names.py answers what Keras models are asked for.
 Models of an encoder with such a head are made in models/create.py. Imports: reference.
 """
 

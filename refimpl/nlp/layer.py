@@ -17,14 +17,18 @@ from ..reference.config import ModernBertConfig
 from ..reference.params import count, initialise
 from .families import Outputs
 from .head import NLPHead, nlp_head
+from .keras_names import OF_A_HEAD, KerasNames, check_training
 from .multi_task import MultiTaskHead, multi_task_head
 from .task_config import NLPTaskConfig
 
 Array = np.ndarray
+OF_AN_ENCODER = ("last_hidden_state", "last_hidden_state_2", "attentions")
 
 
-class HeadLayer:
+class HeadLayer(KerasNames):
     """A head with its parameters: `.head`, `.params` (name -> array), `.dtype`."""
+
+    _counterparts = OF_A_HEAD
 
     def __init__(self, head: NLPHead | MultiTaskHead, seed: int, dtype: str) -> None:
         self.head = head
@@ -43,16 +47,22 @@ class HeadLayer:
         attention_mask: Any = None,
         hidden_states_2: Any = None,
         attention_mask_2: Any = None,
+        training: bool = False,
     ) -> Outputs:
         """The task's outputs (families.py).
 
         hidden_states [batch, seq, input_dim] ([batch, choices, seq, input_dim] for multiple
-        choice), or a dict of these arguments; attention_mask the same without the last axis,
-        nonzero = real, default all. The second two are the other text of a similarity task.
-        Raises ValueError.
+        choice), or a dict of these arguments, or what an encoder returned (`last_hidden_state`,
+        `attention_mask`, its other keys are not read); attention_mask the same without the last
+        axis, nonzero = real, default all. The second two are the other text of a similarity task.
+        training is that of Keras, and False. Raises ValueError.
         """
+        check_training(training)
         if isinstance(hidden_states, Mapping):
-            return self(**hidden_states)
+            given = (attention_mask, hidden_states_2, attention_mask_2)
+            if any(x is not None for x in given):
+                raise ValueError("hidden_states is a dict; the other arguments belong into it")
+            return self(**_arguments(hidden_states))
         first = self._one("", hidden_states, attention_mask)
         if hidden_states_2 is None:
             return first
@@ -82,6 +92,24 @@ class HeadLayer:
                 f"{list(hidden.shape[:-1])}"
             )
         return self.head.forward(self.params, None, hidden, mask)
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a dict holds, of the caller's own or as an encoder returned it."""
+    out = {name: x for name, x in given.items() if name not in OF_AN_ENCODER}
+    if "last_hidden_state" in given:
+        out.pop("hidden_states", None)  # on request a tuple of those of every layer
+        out["hidden_states"] = given["last_hidden_state"]
+    if "last_hidden_state_2" in given:
+        out["hidden_states_2"] = given["last_hidden_state_2"]
+    known = ("hidden_states", "attention_mask", "hidden_states_2", "attention_mask_2")
+    unknown = sorted(set(out) - set(known))
+    if unknown or "hidden_states" not in out:
+        raise ValueError(
+            f"hidden_states has the keys {sorted(given)}; it needs hidden_states or "
+            f"last_hidden_state, and may have {', '.join(known[1:])}"
+        )
+    return out
 
 
 def create_nlp_head(

@@ -6,7 +6,8 @@ import pytest
 from support.readme import ROOT
 
 DOCUMENTS = [
-    "README.md", "MODEL.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md",
+    "README.md", "MODEL.md", "MIGRATION.md", "CHANGELOG.md", "CONTRIBUTING.md",
+    "benchmarks/README.md",
     "csrc/README.md", "refimpl/files/README.md", "refimpl/verify/README.md",
 ]  # fmt: skip
 

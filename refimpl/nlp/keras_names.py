@@ -1,0 +1,62 @@
+"""What a Keras model or layer is asked for and has under another name here: answered by name.
+
+    model.save("x.keras")   AttributeError: .. has no attribute 'save', which Keras has; here it is
+                            model.save_pretrained(folder)
+
+The table of MIGRATION.md is this one. Not here: names that are the same, and those of the
+constructor, which `from_variant` takes (config.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+_NO_TRAINING = "not there: a model is trained elsewhere and loaded here"
+COUNTERPARTS: Mapping[str, str] = {
+    "build": "not needed: parameters are there from the start",
+    "call": "model(inputs)",
+    **dict.fromkeys(("compile", "fit", "evaluate", "train_on_batch", "optimizer"), _NO_TRAINING),
+    "count_params": "model.num_parameters",
+    "export": "model.save_pretrained(folder)",
+    "get_config": "model.config.to_dict()",
+    **dict.fromkeys(("get_layer", "layers"), "model.shapes() for the tensors, tap= for the steps"),
+    "get_weights": "model.params, a dict of arrays by name",
+    "load_weights": "refimpl.load(folder), a new model",
+    "save": "model.save_pretrained(folder)",
+    "save_weights": "model.save_pretrained(folder)",
+    "set_weights": "type(model)(model.config, params), a new model",
+    "to_json": "json.dumps(model.config.to_dict())",
+    "trainable_weights": "model.params, a dict of arrays by name",
+    "weights": "model.params, a dict of arrays by name",
+}
+OF_A_HEAD: Mapping[str, str] = {
+    "count_params": "sum(x.size for x in head.params.values())",
+    "get_config": "head.head.to_dict()",
+    **dict.fromkeys(("get_weights", "trainable_weights", "weights"), "head.params"),
+    "save": "save_pretrained(folder) of create_modern_bert_with_head(..): a model holds its head",
+}
+
+
+class KerasNames:
+    """Answers the names of COUNTERPARTS, or those of a subclass."""
+
+    _counterparts: Mapping[str, str] = COUNTERPARTS
+
+    if not TYPE_CHECKING:  # or every name would count as known
+
+        def __getattr__(self, name: str) -> Any:
+            kind, here = type(self).__name__, self._counterparts.get(name)
+            told = f"{kind!r} object has no attribute {name!r}"
+            if here is not None:
+                told += f", which Keras has; here it is {here}"
+            raise AttributeError(told, name=name, obj=self)
+
+
+def check_training(training: bool | None) -> None:
+    """ValueError for training=True: a call is a forward pass without dropout."""
+    if training is not False and training is not None:
+        raise ValueError(
+            f"training is {training!r}; a call computes a forward pass without dropout, so it can "
+            "only be False"
+        )
