@@ -58,6 +58,8 @@ def described(folder: str) -> dict[str, Any]:
         "default_prompt_name": settings.default_prompt_name,
         "similarity": settings.similarity_fn_name or "cosine",
         "max_length": limit or tokenizer_settings(model.source).limit,
+        "query_length": settings.query_length,
+        "document_length": settings.document_length,
         "parameters": model.num_parameters,
         "layers": config.num_hidden_layers,
         "full_attention_layers": sum(map(config.is_global, range(config.num_hidden_layers))),

@@ -54,20 +54,25 @@ def run(args: argparse.Namespace) -> int:
     take_model(args, index.about)
     encoder = SentenceEncoder(**model_options(args))
 
+    # What is not said is left to encode_query, which has its own prompt and length.
+    said = {"prompt_name": args.prompt_name, **length_options(args)}
+    options = {name: value for name, value in said.items() if value is not None}
+
     def answer(lines: list[Line]) -> list[Any]:
-        return encoder.search(
+        queries, lost = encoder.encode_query(
             [text for line in lines for text in needed(line, "query")],
-            index.vectors,
-            args.top_k,
             prompt=args.prompt,
             truncate_dim=args.truncate_dim or index.about.get("truncate_dim"),
             batch_size=args.batch_size,
-            **({"prompt_name": args.prompt_name} if args.prompt_name else {}),
-            **length_options(args),
+            return_lost=True,
+            **options,
         )
+        return list(zip(encoder.search(queries, index.vectors, args.top_k), lost, strict=True))
 
-    def record(line: Line, found: list[dict[str, Any]]) -> Record:
-        return line.head | {"results": [named(one) for one in found]}
+    def record(line: Line, answer: tuple[list[dict[str, Any]], int]) -> Record:
+        found, lost = answer
+        flag = {"truncated": int(lost)} if lost else {}
+        return line.head | {"results": [named(one) for one in found]} | flag
 
     def named(found: dict[str, Any]) -> dict[str, Any]:
         if index.ids is None:

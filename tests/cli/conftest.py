@@ -41,5 +41,7 @@ def folders(tmp_path_factory):
         "rerank": made("rerank", "sequence_classification", id2label={0: "score"}),
         "ner": made("ner", "token_classification", id2label=NER_LABELS),
         "answer": made("answer", "question_answering"),
-        "embed": sentence_folder(root / "embed", modules, settings=settings),
+        "embed": sentence_folder(
+            root / "embed", modules, settings=settings, transformer={"query_length": 40}
+        ),
     }

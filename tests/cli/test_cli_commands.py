@@ -145,7 +145,7 @@ def test_info_tells_what_a_sentence_folder_does_with_texts(run, tmp_path):
     assert told["modules"] == ["Pooling(cls, max)", "Dense(64 -> 8, tanh)", "Normalize"]
     assert told["pooling"] == "cls, max" and told["max_length"] == 77
     assert told["prompts"] == {"query": "q: ", "document": ""}
-    assert told["default_prompt_name"] == "query"
+    assert told["default_prompt_name"] == "query" and told["query_length"] is None
     plain = run("info", "--model", BUNDLED)[0][0]["model"]
     assert plain["modules"] == [] and plain["pooling"].startswith("mean, for embed")
     assert plain["max_length"] == refimpl.Tokenizer.from_folder(BUNDLED).max_length

@@ -256,6 +256,24 @@ def test_search_in_vectors_of_ones_own_needs_a_model(run, folders, tmp_path, cap
     assert record["results"][0]["corpus_id"] == 1 and "id" not in record["results"][0]
 
 
+def test_search_takes_the_prompt_and_length_of_queries(run, folders, index, monkeypatch):
+    asked = []
+    encode = refimpl.SentenceEncoder.encode
+
+    def spy(self, texts, **options):
+        asked.append({name: options.get(name) for name in ("prompt_name", "max_length")})
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(refimpl.SentenceEncoder, "encode", spy)
+    run("search", "--index", index, "a")
+    own = {"prompt_name": "query", "max_length": 40}
+    assert asked.pop() == own
+    run("search", "--index", index, "a", "--prompt-name", "document", "--max-length", 6)
+    assert asked.pop() == {"prompt_name": "document", "max_length": 6}
+    (record,), err = run("search", "--index", index, "a b c d e", "--max-length", 4)
+    assert record["truncated"] > 1 and "1 text was cut" in err
+
+
 def test_search_with_another_model_is_told(run, index):
     from refimpl.models.model import BUNDLED
 
