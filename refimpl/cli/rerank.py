@@ -49,25 +49,24 @@ def run(args: argparse.Namespace) -> int:
 
     reranker = Reranker(**model_options(args))
 
-    def rank(query: str, documents: list[str]) -> list[dict[str, Any]]:
-        return reranker.rank(
+    def ranked(query: str, documents: list[Line]) -> list[dict[str, Any]]:
+        found = reranker.rank(
             query,
-            documents,
+            [line.fields["text"] for line in documents],
             top_k=args.top_k,
             return_documents=True,
             batch_size=args.batch_size,
             show_progress_bar=args.query != "-" and progress_shown(args),
             **length_options(args),
         )
+        return [named(documents[one["corpus_id"]], one) for one in found]
 
     def answer(lines: list[Line]) -> list[Any]:
-        return [rank(needed(line, "query")[0], documents_of(line)) for line in lines]
+        return [ranked(needed(line, "query")[0], documents_of(line)) for line in lines]
 
     if args.query == "-":
         return run_blocks(args, given, writer, answer, record)
-    ranked = rank(args.query, [line.fields["text"] for line in documents])
-    results = [named(documents[found["corpus_id"]], found) for found in ranked]
-    writer.write([record(Line(0), results)])
+    writer.write([record(Line(0), ranked(args.query, documents))])
     return writer.finish()
 
 
@@ -88,12 +87,19 @@ def named(line: Line, found: dict[str, Any]) -> dict[str, Any]:
     return found | {"corpus_id": line.index} | {k: x for k, x in line.head.items() if k == "id"}
 
 
-def documents_of(line: Line) -> list[str]:
-    """The documents of a JSONL line."""
+def documents_of(line: Line) -> list[Line]:
+    """The documents of a JSONL line: texts, or objects with "text" and perhaps "id"."""
     documents = line.fields.get("documents")
     if not isinstance(documents, list):
         raise TypeError('the field "documents" must be a list of texts')
-    return documents
+    out = []
+    for i, given in enumerate(documents):
+        out.append(Line(i, given if isinstance(given, dict) else {"text": given}))
+        try:
+            needed(out[-1], "text")
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"documents[{i}]: {error}") from None
+    return out
 
 
 def record(line: Line, results: list[Any]) -> Record:

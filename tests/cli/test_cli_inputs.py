@@ -274,3 +274,14 @@ def test_reranked_documents_keep_their_lines_and_ids(run, folders):
     found = {(r["corpus_id"], r["id"], r["text"]) for r in record["results"]}
     assert found == {(0, "a", "one"), (2, "c", "two words")}
     assert json.loads(err)["index"] == 1
+    line = {"query": "q", "documents": ["one", {"id": "c", "text": "two words"}]}
+    (nested,), _ = run("rerank", *model, "-", stdin=json.dumps(line).encode())
+    assert [r["score"] for r in nested["results"]] == [r["score"] for r in record["results"]]
+    assert {(r["corpus_id"], r.get("id")) for r in nested["results"]} == {(0, None), (1, "c")}
+    for bad, said in (
+        ([3], "documents[0]: the field"),
+        (["a", {"id": 1}], "documents[1]: the fie"),
+    ):
+        line["documents"] = bad
+        _, err = run("rerank", *model, "-", stdin=json.dumps(line).encode(), code=3)
+        assert said in json.loads(err)["error"]

@@ -291,6 +291,31 @@ def close(ours: np.ndarray, theirs: Any, config: Any) -> None:
     assert np.abs(ours - theirs).max(initial=0) <= limit
 
 
+@pytest.mark.parametrize("name", ["cosine", "dot"])
+def test_search_finds_what_semantic_search_finds(encoders, name):
+    ours, _ = encoders
+    rng = np.random.default_rng(3)
+    vectors, queries = (
+        rng.standard_normal((n, ours.dimension)).astype(np.float32) for n in (300, 7)
+    )
+    score = {
+        "cosine": sentence_transformers.util.cos_sim,
+        "dot": sentence_transformers.util.dot_score,
+    }
+    expected = sentence_transformers.util.semantic_search(
+        queries, vectors, corpus_chunk_size=64, top_k=9, score_function=score[name]
+    )
+    was, ours.similarity_fn_name = ours.similarity_fn_name, name
+    found = ours.search(queries, vectors, 9)
+    ours.similarity_fn_name = was
+    # Two orders of a sum of `dimension` products, each with as many roundings, and two norms.
+    limit = 4 * ours.dimension * EPS * (1 if name == "cosine" else 4 * ours.dimension)
+    for one, theirs in zip(found, expected, strict=True):
+        assert [x["corpus_id"] for x in one] == [x["corpus_id"] for x in theirs]
+        for x, y in zip(one, theirs, strict=True):
+            assert x.keys() == y.keys() and abs(x["score"] - y["score"]) <= limit
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"normalize_embeddings": True}, {"truncate_dim": 7},
