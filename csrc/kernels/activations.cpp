@@ -4,33 +4,31 @@ namespace refimpl {
 namespace {
 
 constexpr struct {
-  const char* name;
   Activation activation;
-} kNames[] = {{"gelu", Activation::gelu},
-              {"gelu_new", Activation::gelu_tanh},
-              {"gelu_pytorch_tanh", Activation::gelu_tanh},
-              {"quick_gelu", Activation::quick_gelu},
-              {"silu", Activation::silu},
-              {"swish", Activation::silu},
-              {"relu", Activation::relu},
-              {"tanh", Activation::tanh},
-              {"sigmoid", Activation::sigmoid},
-              {"linear", Activation::linear}};
+  const char* names[2];  // null where there is one only
+} kActivations[] = {
+#define REFIMPL_NAMED(name, ...) {Activation::name, {__VA_ARGS__}},
+    REFIMPL_ACTIVATIONS(REFIMPL_NAMED)
+#undef REFIMPL_NAMED
+};
 
 }  // namespace
 
 bool named_activation(const std::string& name, Activation& found) {
-  for (const auto& known : kNames)
-    if (name == known.name) {
-      found = known.activation;
-      return true;
-    }
+  for (const auto& known : kActivations)
+    for (const char* its : known.names)
+      if (its && name == its) {
+        found = known.activation;
+        return true;
+      }
   return false;
 }
 
 std::string activation_names() {
   std::string out;
-  for (const auto& known : kNames) out += (out.empty() ? "" : ", ") + std::string(known.name);
+  for (const auto& known : kActivations)
+    for (const char* its : known.names)
+      if (its) out += (out.empty() ? "" : ", ") + std::string(its);
   return out;
 }
 

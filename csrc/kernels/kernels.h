@@ -16,7 +16,21 @@
 
 namespace refimpl {
 
-enum class Activation { gelu, gelu_tanh, quick_gelu, silu, relu, tanh, sigmoid, linear };
+// Every activation: one(name, how config.json spells it, ..). The enum, the names (activations.cpp)
+// and the choice of a kernel follow from this list; the formula is in rowwise.inl.
+#define REFIMPL_ACTIVATIONS(one)                   \
+  one(gelu, "gelu")                                \
+  one(gelu_tanh, "gelu_new", "gelu_pytorch_tanh")  \
+  one(quick_gelu, "quick_gelu")                    \
+  one(silu, "silu", "swish")                       \
+  one(relu, "relu")                                \
+  one(tanh, "tanh")                                \
+  one(sigmoid, "sigmoid")                          \
+  one(linear, "linear")
+
+#define REFIMPL_ENUMERATOR(name, ...) name,
+enum class Activation { REFIMPL_ACTIVATIONS(REFIMPL_ENUMERATOR) };
+#undef REFIMPL_ENUMERATOR
 
 inline std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 inline std::size_t round_up(std::size_t n, std::size_t step) { return ceil_div(n, step) * step; }

@@ -98,14 +98,10 @@ struct activation_constant {
 template <class F>
 inline void with_activation(Activation activation, F f) {
   switch (activation) {
-    case Activation::gelu: return f(activation_constant<Activation::gelu>{});
-    case Activation::gelu_tanh: return f(activation_constant<Activation::gelu_tanh>{});
-    case Activation::quick_gelu: return f(activation_constant<Activation::quick_gelu>{});
-    case Activation::silu: return f(activation_constant<Activation::silu>{});
-    case Activation::relu: return f(activation_constant<Activation::relu>{});
-    case Activation::tanh: return f(activation_constant<Activation::tanh>{});
-    case Activation::sigmoid: return f(activation_constant<Activation::sigmoid>{});
-    case Activation::linear: return f(activation_constant<Activation::linear>{});
+#define REFIMPL_CHOICE(name, ...) \
+  case Activation::name: return f(activation_constant<Activation::name>{});
+    REFIMPL_ACTIVATIONS(REFIMPL_CHOICE)
+#undef REFIMPL_CHOICE
   }
 }
 

@@ -1,6 +1,7 @@
 // One random case of each kernel, compared with double loops.
 #pragma once
 
+#include <iterator>
 #include <string>
 
 #include "subject.h"
@@ -44,8 +45,9 @@ inline std::string text(const char* format, std::size_t a, std::size_t b = 0, st
   return line;
 }
 
-inline const Activation kActivations[] = {Activation::gelu, Activation::gelu_tanh, Activation::quick_gelu, Activation::silu,
-                                          Activation::relu, Activation::tanh, Activation::sigmoid, Activation::linear};
+#define REFIMPL_VALUE(name, ...) Activation::name,
+inline constexpr Activation kActivations[] = {REFIMPL_ACTIVATIONS(REFIMPL_VALUE)};
+#undef REFIMPL_VALUE
 
 // -- numbers and formats --------------------------------------------------------------------------
 
@@ -269,7 +271,7 @@ inline void infinite_weight_case(const Subject& s, Random& random, Op& op) {
 inline void glu_case(const Subject& s, Random& random, Op& op) {
   const Sizes z = sizes(random, s);
   const std::size_t m = random.once_in(20) ? 0 : z.m, inter = (z.n + 1) / 2;
-  const Activation act = kActivations[op.cases % 8];
+  const Activation act = kActivations[op.cases % std::size(kActivations)];
   Product g(s, random, m, {2 * inter, z.k, 2 * inter});
   op.begin(text("m %zu, inter %zu, k %zu, activation %zu", m, inter, z.k, static_cast<std::size_t>(act)));
   Operands y(s, random, m, inter), unfused(s, random, m, inter);
@@ -384,7 +386,7 @@ inline float activation_input(Random& random) {
 }
 
 inline void activation_case(const Subject& s, Random& random, Op& op) {
-  const Activation act = kActivations[op.cases % 8];
+  const Activation act = kActivations[op.cases % std::size(kActivations)];
   const std::size_t rows = random.below(6), inter = near(random, s, 200);
   op.begin(text("rows %zu, inter %zu, activation %zu", rows, inter, static_cast<std::size_t>(act)));
   Matrix u(rows, 2 * inter, random.below(4)), y(rows, inter, random.below(4));

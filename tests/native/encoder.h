@@ -38,7 +38,7 @@ inline Model draw_model(Random& random) {
   const std::size_t head_dim = 2 * random.between(4, 20), heads = random.between(1, 3), hidden = heads * head_dim;
   const std::size_t inter = random.between(20, 90);
   Model m;
-  m.plan = {29, hidden, inter, heads, 1e-5f, kActivations[random.below(8)], {{-1, 160000.0}, {5, 10000.0}, {-1, 160000.0}}};
+  m.plan = {29, hidden, inter, heads, 1e-5f, kActivations[random.below(std::size(kActivations))], {{-1, 160000.0}, {5, 10000.0}, {-1, 160000.0}}};
   const float from_hidden = 1.7f / std::sqrt(static_cast<float>(hidden)), from_inter = 1.7f / std::sqrt(static_cast<float>(inter));
   m.embedding = m.draw(random, 29, hidden, 1);
   m.types = random.once_in(2) ? m.draw(random, 3, hidden, 1) : nullptr;
