@@ -3,7 +3,8 @@
 Trailing padding is dropped, never computed, and comes back as zeros; so does a row without a real
 token. Padding before or between real tokens keeps its place, as windows and default positions count
 from the start of the row. What goes in and comes out is float32, whatever the products are computed
-in. Steps, hidden states and attention maps are the reference's: model.py asks it for those.
+in. Steps, hidden states and attention maps are the reference's: model.py asks it for those. Long
+because what is read from a file while it is used is watched here.
 """
 
 from __future__ import annotations

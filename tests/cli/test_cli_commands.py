@@ -1,6 +1,5 @@
 """The command `modernbert`: lines in, records out in order, exit codes, formats, clean endings."""
 
-import argparse
 import io
 import json
 import os
@@ -513,12 +512,11 @@ def interrupted_reads(count: int, ready: int) -> bool:
     unused, _ = os.pipe()
     sys.stdin = open(unused)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    args = argparse.Namespace(input="text")
+    args = build_parser().parse_args(["embed", "-", "--input", "text"])
     for _ in range(count):
         try:
-            lines = read_lines(args, ["-"])
             os.write(ready, b"r")
-            next(lines)
+            next(read_lines(args, ["-"]).lines)
         except KeyboardInterrupt:
             continue
         return False
