@@ -5,8 +5,8 @@
 The format is said (--input), or told by the file's suffix, or by the first line: JSONL if that
 starts with {. Promise: what is wrong with the arguments, the file or its header is told here,
 before a model is loaded; a file named as if it were a text is refused, and so is a CSV header that
-would be embedded as one. Nothing is read ahead but the lines up to the first that is not blank. Long
-because every such refusal stands here.
+would be embedded as one. Nothing is read ahead but the lines up to the first that is not blank.
+Long because every such refusal stands here.
 """
 
 from __future__ import annotations
