@@ -112,5 +112,5 @@ def compare_embeddings(
 
 def unit(x: Array) -> Array:
     """x / |x| over the last axis; a zero vector has no direction and stays zero."""
-    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    length = np.sqrt((x * x).sum(axis=-1, keepdims=True))
     return x / np.where(length == 0, x.dtype.type(1), length)

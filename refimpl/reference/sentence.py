@@ -160,20 +160,32 @@ def sentence_embedding(
     """The modules one after the other. hidden [batch, seq, hidden] -> [batch, width]."""
     x = hidden
     for name, module in head.named():
-        if isinstance(module, Pooling):
-            skip = 0 if module.include_prompt else prompt_length
-            x = tap("pooled", pooled(x, attention_mask, module.modes, skip))
-        elif isinstance(module, Dense):
-            bias = params.get(f"{name}.linear.bias")
-            x = ops.activate(
-                ops.linear(x, params[f"{name}.linear.weight"], bias), module.activation
-            )
-        elif isinstance(module, LayerNorm):
-            weight, bias = params[f"{name}.norm.weight"], params[f"{name}.norm.bias"]
-            x = ops.layer_norm(x, weight, bias, LAYER_NORM_EPS)
-        else:
-            x = normalize(x)
+        x = step(name, module, x, attention_mask, params, prompt_length, ops, tap)
     return x
+
+
+def step(
+    name: str,
+    module: Module,
+    x: Array,
+    attention_mask: Array | None,
+    params: Params,
+    prompt_length: int = 0,
+    ops: Any = equations,
+    tap: Tap = no_tap,
+) -> Array:
+    """One module. x [batch, seq, hidden] for a Pooling, else [batch, width] -> [batch, width]."""
+    if isinstance(module, Pooling):
+        skip = 0 if module.include_prompt else prompt_length
+        return tap("pooled", pooled(x, attention_mask, module.modes, skip))
+    if isinstance(module, Dense):
+        bias = params.get(f"{name}.linear.bias")
+        x = ops.linear(x, params[f"{name}.linear.weight"], bias)
+        return ops.activate(x, module.activation)
+    if isinstance(module, LayerNorm):
+        weight, bias = params[f"{name}.norm.weight"], params[f"{name}.norm.bias"]
+        return ops.layer_norm(x, weight, bias, LAYER_NORM_EPS)
+    return normalize(x)
 
 
 def pooled(

@@ -168,6 +168,7 @@ def test_file_opens_with_its_purpose_and_a_long_one_says_why(path):
         ("backends/backend.py", "from . import _native\nfrom ..errors import HubError", set()),
         ("models/model.py", "from ..tasks.task import open_model", {"tasks"}),
         ("tasks/embed.py", "from ..cli import main\nfrom . import rerank", {"cli"}),
+        ("train/encoder.py", "from ..models import model\nfrom ..tasks import task", {"tasks"}),
         ("verify/judge/rank.py", "from ...models import model", {"models"}),
         ("verify/truth/kit.py", "from ..ports.port import Port", {"ports"}),
         ("verify/ports/port.py", "from ..judge import gates", {"judge"}),

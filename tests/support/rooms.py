@@ -20,6 +20,7 @@ text:       files
 backends:   reference files
 models:     reference text nlp files backends
 tasks:      reference text nlp files models
+train:      reference text nlp files backends models
 verify:     reference files backends
 cli:        reference text nlp files backends models tasks verify
 """

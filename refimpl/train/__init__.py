@@ -1,0 +1,10 @@
+"""Training in numpy: the adjoint of every equation, losses and dropout.
+
+adjoints.py is reference/ops.py backwards, encoder.py is reference/encoder.py backwards, and so on:
+each file names the one it belongs to. gradients.py is the public way to them.
+Imports: reference, text, nlp, files, backends, models.
+"""
+
+from .gradients import Draws, gradients
+
+__all__ = ["Draws", "gradients"]
