@@ -1,4 +1,4 @@
-"""Training in numpy: the adjoint of every equation, losses and dropout.
+"""Training in numpy: the adjoint of every equation, losses, dropout, optimisers and schedules.
 
 adjoints.py is reference/ops.py backwards, encoder.py is reference/encoder.py backwards, and so on:
 each file names the one it belongs to. gradients.py is the public way to them.
@@ -6,5 +6,7 @@ Imports: reference, text, nlp, files, backends, models.
 """
 
 from .gradients import Draws, gradients
+from .optimisers import AdamW, StableAdamW
+from .schedules import Schedule
 
-__all__ = ["Draws", "gradients"]
+__all__ = ["AdamW", "Draws", "Schedule", "StableAdamW", "gradients"]
