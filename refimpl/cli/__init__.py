@@ -3,7 +3,7 @@
 Also `python -m refimpl`. Exit codes and the environment: EPILOG, which is its help. A reader that
 closes the pipe early, such as `head`, ends the command quietly with 0. A verb imports what it needs
 when run.
-Imports: reference, text, nlp, files, backends, models, tasks, verify.
+Imports: reference, text, nlp, files, backends, models, tasks, train, verify.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from . import (
     download,
     embed,
     fill_mask,
+    finetune,
     info,
     ner,
     rerank,
@@ -33,7 +34,7 @@ from .outputs import opened_output
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
-    *(tokenize, info, bench, verify, download),
+    *(tokenize, finetune, info, bench, verify, download),
 )
 
 

@@ -1,11 +1,11 @@
-"""Training in numpy: the adjoint of every equation, losses, dropout, optimisers and schedules.
+"""Training in numpy: the adjoint of every equation, losses, optimisers, and a trainer.
 
 adjoints.py is reference/ops.py backwards, encoder.py is reference/encoder.py backwards, and so on:
-each file names the one it belongs to. gradients.py is the public way to them.
+each file names the one it belongs to. loss_gradients.py is the public way to them.
 Imports: reference, text, nlp, files, backends, models.
 """
 
-from .gradients import Draws, gradients
+from .loss_gradients import Draws, gradients
 from .optimisers import AdamW, StableAdamW
 from .schedules import Schedule
 

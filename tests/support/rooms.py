@@ -22,7 +22,7 @@ models:     reference text nlp files backends
 tasks:      reference text nlp files models
 train:      reference text nlp files backends models
 verify:     reference files backends
-cli:        reference text nlp files backends models tasks verify
+cli:        reference text nlp files backends models tasks train verify
 """
 # The same for the rooms of the kit, in which `verify` above is one room.
 KIT = """

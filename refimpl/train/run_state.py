@@ -1,0 +1,82 @@
+"""What a run keeps on disk beside its model: one file to go on from, and a line per figure.
+
+    training.safetensors    params.<name>, optimiser.<name>; counters and identity in its metadata
+    metrics.jsonl           one object per step or evaluation, "step" counting from 1
+
+The state is replaced whole or not at all. Lines of steps after the state's are cut on resume: those
+steps are taken again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelFormatError
+from ..files.atomic import replacing
+from ..files.safetensors import open_safetensors, write_safetensors
+from .examples import Examples
+
+Array = np.ndarray
+STATE, METRICS = "training.safetensors", "metrics.jsonl"
+FACTS = "refimpl_run"
+
+
+def write_state(
+    path: Path,
+    params: Mapping[str, Array],
+    optimiser: Mapping[str, Array],
+    facts: Mapping[str, Any],
+) -> None:
+    """Replace the state. Raises OSError, and then the old one is as it was."""
+    tensors = {f"params.{name}": x for name, x in params.items()}
+    tensors |= {f"optimiser.{name}": x for name, x in optimiser.items()}
+    write_safetensors(path, tensors, metadata={FACTS: json.dumps(facts)})
+
+
+def read_state(path: Path) -> tuple[dict[str, Array], dict[str, Array], dict[str, Any]]:
+    """(params, the optimiser's state, facts), copied from the file. Raises ModelFormatError."""
+    file = open_safetensors(path)
+    if FACTS not in file.metadata:
+        raise ModelFormatError("is no state of a run", file=path, key=FACTS)
+    parts: dict[str, dict[str, Array]] = {"params": {}, "optimiser": {}}
+    for name, tensor in file.items():
+        part, _, own = name.partition(".")
+        parts[part][own] = np.array(tensor.array())
+    return parts["params"], parts["optimiser"], json.loads(file.metadata[FACTS])
+
+
+def append(path: Path, figures: Mapping[str, Any]) -> None:
+    """One line more."""
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(figures) + "\n")
+
+
+def cut(path: Path, step: int) -> None:
+    """Leaves the lines of steps up to that one; a line that a crash left half written goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            break
+    with replacing(path) as stream:
+        stream.write("".join(kept).encode())
+
+
+def digest(examples: Examples | None) -> str | None:
+    """Of ids and labels, in order."""
+    if examples is None:
+        return None
+    h = hashlib.sha256(np.ascontiguousarray(examples.labels).tobytes())
+    for x in examples.ids:
+        h.update(len(x).to_bytes(8, "little") + x.astype("<i8").tobytes())
+    return h.hexdigest()
