@@ -287,6 +287,13 @@ def test_a_parameter_that_is_not_used_has_a_zero_gradient():
     assert grads["embeddings.tok_embeddings.weight"][[1, 5, 2]].any(axis=1).all()
 
 
+@pytest.mark.parametrize("task", ["mask", "tokens"])
+def test_a_micro_batch_without_a_label_adds_nothing(task):
+    model, inputs, labels = a_case(SMALL, BATCH, task)
+    loss, grads = gradients(model, inputs, np.full_like(labels, -100), task=task, normaliser=3.0)
+    assert loss == 0 and not any(x.any() for x in grads.values())
+
+
 # -- configurable heads ---------------------------------------------------------------------------
 
 CONFIGURABLE = {
