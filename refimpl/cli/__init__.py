@@ -55,6 +55,7 @@ exit codes:
   2    wrong usage
   3    done, but some input lines were bad, each told on stderr as a JSON record;
        of verify: declared deviations only
+  4    of verify: nothing is wrong, but not everything was shown (--partial)
   130  interrupted
 
 Help and examples for each verb: modernbert VERB --help

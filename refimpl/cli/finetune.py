@@ -24,7 +24,9 @@ PROBLEMS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("data", nargs="+", metavar="DATA", help="JSONL, CSV or TSV: text, label")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="of the run and the model")
+    parser.add_argument(
+        "--out", dest="folder", required=True, metavar="FOLDER", help="of the run and the model"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     data = parser.add_argument_group("model and data")
     data.add_argument(
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         figures = finetune(
             args.data,
-            args.out,
+            args.folder,
             model=args.model,
             evaluation=args.eval,
             problem=PROBLEMS.get(args.problem),
@@ -70,17 +72,17 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(
             f"modernbert finetune: stopped and saved; the same command with --resume goes on from "
-            f"{args.out}",
+            f"{args.folder}",
             file=sys.stderr,
         )
         raise
     except FloatingPointError as error:
-        raise ValueError(f"{error}; {args.out} holds the last good state") from None
+        raise ValueError(f"{error}; {args.folder} holds the last good state") from None
     if figures["truncated"]:
         print(
             f"modernbert finetune: {figures['truncated']} texts were cut to {args.max_length} "
             "tokens",
             file=sys.stderr,
         )
-    print(json.dumps({"out": args.out, **figures}))
+    print(json.dumps({"out": args.folder, **figures}))
     return 0

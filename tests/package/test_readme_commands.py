@@ -1,10 +1,18 @@
-"""The README's first two shell blocks are one command line each, and CI runs those very lines."""
+"""The commands of README.md and USAGE.md run as they stand; CI runs the README's first two."""
 
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support import examples
 from support.readme import ROOT, blocks
+
+import refimpl
+from refimpl.cli import EPILOG
+from refimpl.models.model import BUNDLED
 
 SETUP = "python3 -m venv .venv && . .venv/bin/activate && pip install "
 
@@ -30,3 +38,37 @@ def test_ci_takes_the_commands_from_the_readme(n):
     ).stdout  # fmt: skip
     assert out == blocks("sh")[n - 1]
     assert f"$(readme_command {n})" in Path(script).read_text()
+
+
+COMMANDS = [("README.md", i) for i in range(2, len(examples.blocks("README.md", "sh")))]
+COMMANDS += [("USAGE.md", i) for i in range(len(examples.blocks("USAGE.md", "sh")))]
+# What must stand in what a block prints, by a word of it.
+SAID = {
+    "--break": "first wrong step: layers.1.attention",
+    "search": '"id": "c"',
+    "finetune": "my-classifier",
+    "bench": "tokens_per_s",
+}
+
+
+@pytest.mark.parametrize(("page", "n"), COMMANDS)
+def test_commands_of_a_page_run(page, n, tmp_path):
+    pytest.importorskip("tokenizers")
+    rows = [{"text": f"a {w} day", "label": w} for w in ("good", "bad")] * 4
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    block = examples.blocks(page, "sh")[n].replace("FOLDER", str(BUNDLED))
+    script = f'modernbert() {{ "{sys.executable}" -m refimpl "$@"; }}\n{block}'
+    env = {**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])}
+    run = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    fails = "--break" in block  # the port is wrong, and the exit code says so
+    assert run.returncode == (1 if fails else 0), run.stderr
+    words = [said for word, said in SAID.items() if word in block]
+    assert words and all(said in run.stdout + run.stderr for said in words), run.stdout + run.stderr
+
+
+def test_page_tells_environment_and_exit_codes_as_the_command_does():
+    told = examples.blocks("USAGE.md", "")
+    assert EPILOG.split("\nHelp and examples")[0].strip() in [block.strip() for block in told]

@@ -1,9 +1,9 @@
-"""The Python of README.md and MODEL.md runs, and prints what its comments say."""
+"""The Python of README.md, USAGE.md and MODEL.md runs, and prints what its comments say."""
 
 import pytest
 from support.examples import blocks, check, promised
 
-PAGES = ["README.md", "MODEL.md"]
+PAGES = ["README.md", "USAGE.md", "MODEL.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

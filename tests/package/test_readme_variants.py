@@ -1,4 +1,4 @@
-"""The table of variants in README.md is what the code says; a failure prints the right one."""
+"""The table of variants in USAGE.md is what the code says; a failure prints the right one."""
 
 from support.readme import section
 
@@ -30,4 +30,4 @@ def variants_table() -> str:
 
 
 def test_variants_table_is_up_to_date():
-    assert variants_table() in section("Variants")
+    assert variants_table() in section("Variants", "USAGE.md")

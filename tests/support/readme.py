@@ -1,4 +1,4 @@
-"""README.md in parts, for the tests that hold it against the tree."""
+"""README.md and other pages in parts, for the tests that hold them against the tree."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,8 @@ def blocks(language: str) -> list[str]:
     return [body for name, body in fences if name == language]
 
 
-def section(title: str) -> str:
-    found = re.search(rf"(?ms)^## {re.escape(title)}\n.*?(?=^## |\Z)", TEXT)
-    assert found, f"README.md has no section {title!r}"
+def section(title: str, page: str = "README.md") -> str:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.search(rf"(?ms)^## {re.escape(title)}\n.*?(?=^## |\Z)", text)
+    assert found, f"{page} has no section {title!r}"
     return found[0]
