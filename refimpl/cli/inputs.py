@@ -192,7 +192,6 @@ def guessed(args: argparse.Namespace, names: Names, ahead: list[bytes]) -> str:
 
 def with_columns(args: argparse.Namespace, names: Names, source: str, columns: list[str]) -> Names:
     """The names, checked against a table's columns; the only column is the text."""
-
     several = len(columns) == 1 and re.search("[,;|\t]", columns[0])
     text = columns[0] if names.text is None and len(columns) == 1 and not several else names.text
     way = "say with --delimiter what stands between them" if several else "say which with --column"

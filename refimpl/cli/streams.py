@@ -53,4 +53,7 @@ def _signals() -> Iterator[socket.socket]:
         try:
             yield ours
         finally:
-            signal.set_wakeup_fd(before)
+            try:
+                signal.set_wakeup_fd(before)
+            except OSError:  # the socket of another reader, which is closed by now
+                signal.set_wakeup_fd(-1)

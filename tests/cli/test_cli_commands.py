@@ -20,7 +20,6 @@ from support.text_folders import NER_LABELS, sentence_folder
 
 import refimpl
 from refimpl.cli import VERBS, build_parser, main
-from refimpl.cli.inputs import read_lines
 from refimpl.cli.streams import raw_lines
 from refimpl.models.model import BUNDLED
 
@@ -427,7 +426,7 @@ def test_help_names_every_variable_that_is_read(capsys):
     )
     named = r"""["']((?:REFIMPL|HF|HUGGINGFACE|XDG|OMP|NO)_[A-Z_]+)["']"""
     assert told == set(re.findall(named, source))
-    for code in (0, 1, 2, 3, 130):
+    for code in (0, 1, 2, 3, 4, 130):
         assert f"\n  {code:<3d}  " in build_parser().format_help()
 
 

@@ -1,7 +1,9 @@
 """What the verbs write: numbers in their shortest form, files whole or not at all, vectors, ids."""
 
+import argparse
 import json
 import os
+import stat
 import sys
 
 import numpy as np
@@ -13,6 +15,7 @@ from support.command import same
 import refimpl
 from refimpl.cli import main
 from refimpl.cli.numbers import bytes_of, shortest, single
+from refimpl.cli.records import Writer
 from refimpl.files.vectors import id_array, read_vectors, write_vectors
 
 pytest.importorskip("tokenizers")
@@ -43,6 +46,15 @@ def test_float64_is_written_in_full(run, folders):
     (record,), _ = run("embed", "--model", folders["embed"], "--dtype", "float64", "a")
     encoder = refimpl.SentenceEncoder(folders["embed"], dtype="float64")
     assert record["embedding"] == encoder.encode(["a"])[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"), [("float64", "0.10000000149011612"), ("float32", "0.1")]
+)
+def test_float64_is_left_alone_even_where_a_float32_would_do(capsys, dtype, text):
+    args = argparse.Namespace(out=sys.stdout, format="jsonl", file=None, dtype=dtype)
+    Writer(args, (), lambda record: ()).write([{"score": 0.10000000149011612}])
+    assert capsys.readouterr().out == f'{{"score": {text}}}\n'
 
 
 def test_embeddings_take_half_the_bytes(run, folders):
@@ -98,14 +110,27 @@ def test_file_may_be_replaced_by_what_is_read_from_it(run, tmp_path):
     assert [json.loads(x)["id"] for x in path.read_text().splitlines()] == [5] * 40
 
 
-def test_link_stays_a_link_and_a_device_a_device(run, tmp_path):
+def test_link_stays_a_link(run, tmp_path):
     path, link = tmp_path / "a.jsonl", tmp_path / "link.jsonl"
     path.write_text("old")
     link.symlink_to(path)
     run("tokenize", "a", "--output", link)
     assert link.is_symlink() and json.loads(path.read_text())["index"] == 0
-    run("tokenize", "a", "--format", "jsonl", "--output", os.devnull)
-    assert not os.path.isfile(os.devnull)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipe_stays_a_pipe(run, tmp_path):
+    """As a device would, which no test may put at risk."""
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        _, err = run("tokenize", "a", "--output", pipe)
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert json.loads(os.read(reader, 2**16))["index"] == 0
+        assert err.endswith(f"wrote {pipe}: 1 record\n")  # how much went through, nobody knows
+    finally:
+        os.close(reader)
 
 
 def test_folder_that_is_not_there_is_one_line(run, tmp_path):
