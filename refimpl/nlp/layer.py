@@ -98,7 +98,7 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that a dict holds, of the caller's own or as an encoder returned it."""
     out = {name: x for name, x in given.items() if name not in OF_AN_ENCODER}
     if "last_hidden_state" in given:
-        out.pop("hidden_states", None)  # on request a tuple of those of every layer
+        # In place of the tuple of every layer's, which it has on request.
         out["hidden_states"] = given["last_hidden_state"]
     if "last_hidden_state_2" in given:
         out["hidden_states_2"] = given["last_hidden_state_2"]
