@@ -81,9 +81,6 @@ def table_rows(
     if error is not None:
         raise ValueError(f"the header, line {number}: {error}")
     names = [name.strip() for name in cells]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"the header, line {number}, names the column {name!r} twice")
     return names, _lines(names, rows)
 
 
@@ -93,6 +90,8 @@ Row = tuple[list[str], str | None, int]
 
 def _lines(names: list[str], rows: Iterator[Row]) -> Iterator[Line]:
     for index, (cells, error, number) in enumerate(rows):
+        while len(cells) > len(names) and not cells[-1]:
+            cells.pop()  # delimiters that a spreadsheet leaves at the end of a row
         if error is None and len(cells) != len(names):
             columns = "1 column" if len(cells) == 1 else f"{len(cells)} columns"
             error = f"{columns}, but the header has {len(names)}"

@@ -12,11 +12,9 @@ Long because every such refusal stands here.
 from __future__ import annotations
 
 import argparse
-import codecs
 import os
 import re
 import shlex
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from typing import BinaryIO
 
 from .formats import SUFFIXES, json_lines, table_rows, text_lines
 from .lines import Line, Names
-from .streams import raw_lines
+from .streams import Source
 
 # First bytes of files that hold no UTF-8 text, what they are, and the way on.
 FOREIGN = (
@@ -53,33 +51,6 @@ class Input:
     def part(self) -> float | None:
         """How much of it has been read, in 0 .. 1; None where nobody knows."""
         return None if self.source is None else self.source.part
-
-
-class Source:
-    """The lines of a binary stream, counting its bytes."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._read, self._size = stream, 0, size_of(stream)
-
-    def __iter__(self) -> Iterator[bytes]:
-        mark = codecs.BOM_UTF8  # of the file, not of its first text
-        for raw in raw_lines(self._stream):
-            self._read += len(raw)
-            yield raw.removeprefix(mark)
-            mark = b""
-
-    @property
-    def part(self) -> float | None:
-        return min(self._read / self._size, 1.0) if self._size else None
-
-
-def size_of(stream: BinaryIO) -> int | None:
-    """Bytes that a stream has still to give, where it is a regular file."""
-    try:
-        status = os.fstat(stream.fileno())
-        return status.st_size - stream.tell() if stat.S_ISREG(status.st_mode) else None
-    except OSError:
-        return None
 
 
 def read_lines(
@@ -198,4 +169,7 @@ def with_columns(args: argparse.Namespace, names: Names, source: str, columns: l
     for name in (text or names.key, names.id):
         if columns and name is not None and name not in columns:
             args.usage_error(f"{source} has no column {name!r}; its columns: {columns}; {way}")
+    for name in (text or names.key, names.id or "id"):
+        if columns.count(name) > 1:
+            args.usage_error(f"{source} has several columns {name!r}; its columns: {columns}")
     return Names(names.key, text, names.id)

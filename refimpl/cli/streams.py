@@ -1,14 +1,43 @@
-"""Lines of a stream, as they come, with an interrupt heard at any time."""
+"""Lines of a stream, as they come: its bytes counted, an interrupt heard at any time."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import signal
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
+
+
+class Source:
+    """The lines of a binary stream, counting its bytes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._read, self._size = stream, 0, size_of(stream)
+
+    def __iter__(self) -> Iterator[bytes]:
+        mark = codecs.BOM_UTF8  # of the file, not of its first text
+        for raw in raw_lines(self._stream):
+            self._read += len(raw)
+            yield raw.removeprefix(mark)
+            mark = b""
+
+    @property
+    def part(self) -> float | None:
+        return min(self._read / self._size, 1.0) if self._size else None
+
+
+def size_of(stream: BinaryIO) -> int | None:
+    """Bytes that a stream has still to give, where it is a regular file."""
+    try:
+        status = os.fstat(stream.fileno())
+        return status.st_size - stream.tell() if stat.S_ISREG(status.st_mode) else None
+    except OSError:
+        return None
 
 
 def raw_lines(stream: BinaryIO) -> Iterator[bytes]:

@@ -60,6 +60,13 @@ def test_only_column_is_the_text(read):
     assert read("a.csv", b'sentence\n"a, b"\n') == ([(0, None, "a, b")], {})
 
 
+def test_empty_columns_that_a_spreadsheet_leaves_are_no_error(read):
+    expected = [(0, "1", "a"), (1, "2", "b")]
+    assert read("a.csv", b"id,text,,\n1,a,,\n2,b,,,,\n") == (expected, {})
+    found, told = read("a.csv", b"id,text\n1,a,,\n2,b,,c\n", code=3)
+    assert found == expected[:1] and told == {1: "line 3: 4 columns, but the header has 2"}
+
+
 def test_table_without_a_header(read):
     found, _ = read("a.csv", b"7,a\n8,b\n", "--no-header", "--column", "2", "--id", "1")
     assert found == [(0, "7", "a"), (1, "8", "b")]
@@ -209,6 +216,8 @@ def test_said_columns_make_stdin_a_table(run):
         ("a.csv", b"a,b\n1,2\n", [], "no column 'text'; its columns: ['a', 'b']; say which with"),
         ("a.csv", b"id;text\n", [], "say with --delimiter"),
         ("a.csv", b"id,text\n", ["--id", "doc"], "no column 'doc'"),
+        ("a.csv", b"id,text,text\n", [], "several columns 'text'"),
+        ("a.csv", b"id,id,text\n", [], "several columns 'id'"),
         ("a.txt", b"a\n", ["--column", "text"], "need fields"),
         ("a.csv", b"text\n", ["a text"], "give texts or --file, not both"),
         ("a.csv", b"text\n", ["-"], "- reads stdin"),
@@ -233,7 +242,6 @@ def test_wrong_usage_is_told_before_the_model_is_looked_for(
         ("a.xlsx", b"PK\x03\x04\0", "a zip archive"),
         ("a.parquet", b"PAR1\0", "Parquet"),
         ("a.json", b'[\n{"text": "a"}]\n', "one JSON array; jq -c '.[]'"),
-        ("a.csv", b"text,text\n", "the header, line 1, names the column 'text' twice"),
         ("a.csv", b'id,"text\n', "the header, line 1: a quote that opens here"),
     ],
 )
