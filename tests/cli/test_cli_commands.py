@@ -20,6 +20,7 @@ from support.text_folders import NER_LABELS, sentence_folder
 
 import refimpl
 from refimpl.cli import VERBS, build_parser, main
+from refimpl.cli.inputs import read_lines
 from refimpl.cli.streams import raw_lines
 from refimpl.models.model import BUNDLED
 
