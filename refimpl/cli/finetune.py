@@ -9,6 +9,7 @@ import sys
 from .options import count, positive
 
 HELP = "train a classifier on labelled texts"
+USAGE = "TASK DATA ... --out FOLDER"
 EXAMPLE = (
     "modernbert finetune classify train.jsonl --eval test.jsonl --out my-classifier\n"
     '  with rows such as {"text": "a fine day", "label": "good"}, or CSV with these columns'
@@ -84,5 +85,5 @@ def run(args: argparse.Namespace) -> int:
             "tokens",
             file=sys.stderr,
         )
-    print(json.dumps({"out": args.folder, **figures}))
+    print(json.dumps({"out": args.folder, **figures}), file=args.out)
     return 0
