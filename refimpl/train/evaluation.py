@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..models.task_model import ModernBERTForTask
-from ..reference.heads import Head
 from . import metrics
-from .examples import MULTI, REGRESSION, Examples
+from .examples import Examples
 from .order import chunks
-from .tasks import loss_of
+from .task_loss import MULTI, REGRESSION, loss_of
 
 
 def evaluate(
@@ -28,8 +27,7 @@ def evaluate(
         inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
         logits.append(model(inputs)["logits"])
     x = np.concatenate(logits)
-    assert isinstance(model.head, Head)
-    scored = loss_of(model.head, model.config, {"logits": x}, examples.labels, 0.0)
+    scored = loss_of(str(model.config.problem_type), {"logits": x}, examples.labels)
     loss, labels = {"loss": scored.total / scored.count}, examples.labels
     if model.config.problem_type == REGRESSION:
         return loss | metrics.values(x.astype(np.float64), labels)

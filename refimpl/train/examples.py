@@ -23,13 +23,9 @@ from typing import Any
 import numpy as np
 
 from ..text.tokenizer import Tokenizer
+from .task_loss import MULTI, REGRESSION, SINGLE
 
 Array = np.ndarray
-SINGLE, MULTI, REGRESSION = (
-    "single_label_classification",
-    "multi_label_classification",
-    "regression",
-)
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 

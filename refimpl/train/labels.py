@@ -27,8 +27,8 @@ def classes(name: str, value: Any, shape: tuple[int, ...], n: int) -> Array:
     return x.astype(np.int64)
 
 
-def numbers(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    """Finite numbers in that shape; a last axis of 1 may be left out."""
+def numbers(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Finite numbers in that shape, float64; a last axis of 1 may be left out."""
     x = array(name, value)
     if shape[-1:] == (1,) and x.shape == shape[:-1]:
         x = x[..., None]
@@ -39,12 +39,12 @@ def numbers(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> A
     if bad.any():
         at = _first(bad)
         raise ValueError(f"{name}{at} is {x[tuple(at)]}; it must be finite")
-    return x.astype(dtype)
+    return x.astype(np.float64)
 
 
-def yes_or_no(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+def yes_or_no(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Numbers in [0, 1]: whether each class holds."""
-    x = numbers(name, value, shape, dtype)
+    x = numbers(name, value, shape)
     bad = (x < 0) | (x > 1)
     if bad.any():
         at = _first(bad)
@@ -76,7 +76,7 @@ def array(name: str, value: Any) -> Array:
 
 def weights_of_classes(value: Any, classes: int) -> Array:
     """Positive and finite, [classes]."""
-    x = numbers("class_weights", value, (classes,), np.dtype(np.float64))
+    x = numbers("class_weights", value, (classes,))
     if (x <= 0).any():
         at = _first(x <= 0)
         raise ValueError(f"class_weights{at} is {x[tuple(at)]:g}; it must be positive")

@@ -27,7 +27,8 @@ from . import encoder, heads, nlp_heads
 from . import labels as check
 from .batch import Batch, batch_of
 from .dropout import Dropout, rates
-from .tasks import head_for, heads_of, loss_of, view_of
+from .task_loss import loss_of
+from .tasks import head_for, targets, view_of
 
 Array = np.ndarray
 Grads = dict[str, Array]
@@ -80,23 +81,30 @@ def gradients(
     steps: dict[str, Array] = {}
     grads: Grads = {}
     drop = None if draws is None else dropout(model, batch, draws)
+    wanted = targets(head, config, batch, labels, label_smoothing, class_weights)
+    real = None if batch.places is None else batch.mask != 0
 
     equations = ops if drop is None else drop.ops()
     forward, back = taps(drop, steps, tap)
     hidden = encode(params, config, **batch.inputs, ops=equations, tap=forward)
 
     loss, d = 0.0, np.zeros_like(hidden)
-    for one, wanted, weight in heads_of(head, labels):
-        view = view_of(one, config, batch, hidden, wanted)
+    for target in wanted:
+        one, view = target.head, view_of(target, batch, hidden)
         own = None if drop is None else drop.at(view.sequence, view.position)
         forward, back_head = taps(own, steps, tap)
         outputs = one.forward(params, config, view.hidden, view.mask, ops, forward)
-        smoothing = smoothing_of(one) if label_smoothing is None else label_smoothing
-        real = None if batch.places is None else batch.mask != 0
-        scored = loss_of(one, config, outputs, view.labels, smoothing, class_weights, real)
-        by = divisor(scored.count, normaliser) / weight
-        loss += scored.total / by
-        douts = {name: x / by for name, x in scored.gradients.items()}
+        scored = loss_of(
+            target.problem,
+            outputs,
+            view.labels,
+            label_smoothing=target.label_smoothing,
+            class_weights=target.class_weights,
+            real=real,
+        )
+        share = target.weight / divisor(scored.count, normaliser)
+        loss += scored.total * share
+        douts = {name: x * share for name, x in scored.gradients.items()}
         dview = head_backward(
             one, params, config, steps, douts, view.hidden, view.mask, grads, back_head
         )
@@ -147,11 +155,6 @@ def head_backward(
         return nlp_heads.backward(head, params, steps, douts, hidden, mask, grads, tap=tap)
     back = heads.BACKWARD[head.kind]
     return back(params, config, steps, douts, hidden, mask, grads, tap=tap)
-
-
-def smoothing_of(head: Head | NLPHead) -> float:
-    """Label smoothing as the head's task has it; a checkpoint's head has none."""
-    return head.task.label_smoothing if isinstance(head, NLPHead) else 0.0
 
 
 def rows_of(labels: Any) -> int:

@@ -1,10 +1,11 @@
-"""What each task learns from: the loss of a head's outputs under its labels (MODEL.md section 14).
+"""What each task learns from: its head, its labels and its loss, checked before any computation.
 
-    loss_of(head, config, outputs, labels, ..) -> Scored(total, count, {output: gradient of total})
+    targets(head, config, batch, labels, ..) -> [Target]      one, or one per task of several
+    view_of(target, batch, hidden) -> View                    what the head takes
 
-Promise: the losses of transformers' ModernBERT heads; where a model has several sums (start and end
-of an answer), one count divides them all. Which loss a classification has is what its config or its
-task says; a config that does not say is read as transformers reads it.
+Promise: bad labels and options are a ValueError that names argument, value and place. Which loss a
+classification has is what its config or its task says; a config that does not say is read as
+transformers reads it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..reference.config import ModernBertConfig
 from ..reference.heads import Head
 from . import labels as check
 from .batch import Batch, View, rows_with_labels, whole_sequences
-from .losses import Loss, binary_cross_entropy, cross_entropy, mean_squared_error
+from .task_loss import ANSWER, MULTI, REGRESSION, SINGLE
 
 Array = np.ndarray
 
@@ -69,99 +70,108 @@ def heads_of(
         yield one, labels[one.task.name], one.task.loss_weight
 
 
-def view_of(
-    head: Head | NLPHead, config: ModernBertConfig, batch: Batch, hidden: Array, labels: Any
-) -> View:
-    """What the head takes: labelled tokens, or sequences. Raises ValueError for wrong labels."""
+@dataclass(frozen=True)
+class Target:
+    """What a head is to learn, checked: labels as `loss_of` takes them, which loss, its weight, and
+    label_smoothing and class_weights of a cross-entropy."""
+
+    head: Head | NLPHead
+    labels: Array
+    problem: str
+    weight: float
+    label_smoothing: float
+    class_weights: Array | None
+
+
+def targets(
+    head: Head | NLPHead | MultiTaskHead,
+    config: ModernBertConfig,
+    batch: Batch,
+    labels: Any,
+    label_smoothing: float | None,
+    class_weights: Any,
+) -> list[Target]:
+    """What each head is to learn, before anything is computed. Raises ValueError."""
+    found = []
+    for one, given, weight in heads_of(head, labels):
+        kind = problem(one, config, given)
+        n = classes_of(one, config, batch)
+        own = one.task.label_smoothing if isinstance(one, NLPHead) else 0.0
+        smoothing = check.fraction(
+            "label_smoothing", own if label_smoothing is None else label_smoothing
+        )
+        refuse_unused(kind, smoothing, class_weights)
+        weights = None
+        if class_weights is not None:
+            weights = check.weights_of_classes(class_weights, n)
+        wanted = checked_labels(one, kind, batch, given, n)
+        found.append(Target(one, wanted, kind, weight, smoothing, weights))
+    return found
+
+
+def refuse_unused(kind: str, label_smoothing: float, class_weights: Any) -> None:
+    """ValueError for an option that the loss would not read."""
+    unused: dict[str, Any] = {}
+    if kind in (MULTI, REGRESSION) and label_smoothing:
+        unused["label_smoothing"] = label_smoothing
+    if kind != SINGLE and class_weights is not None:
+        unused["class_weights"] = class_weights
+    for name, value in unused.items():
+        raise ValueError(f"{name} is {value!r}; the loss of {kind} does not use it")
+
+
+def checked_labels(head: Head | NLPHead, kind: str, batch: Batch, labels: Any, n: int) -> Array:
+    """labels as an array of their shape: one per token, sequence or question. Raises ValueError."""
+    *rows, seq = batch.mask.shape
     if head.kind in PER_TOKEN:
-        wanted = check.classes("labels", labels, batch.axes, classes_of(head, config))
+        wanted = check.classes("labels", labels, batch.axes, n)
         check.at_real_tokens("labels", wanted, batch.real())
-        return rows_with_labels(batch, hidden, wanted)
-    pooled = (head.family if isinstance(head, NLPHead) else head.kind) in POOLED_FAMILIES
-    return whole_sequences(batch, hidden, labels, pooled=pooled)
+    elif kind == ANSWER:
+        wanted = check.classes("labels", labels, (*rows, 2), seq)
+        if isinstance(head, NLPHead) or batch.places is not None:  # padding has no score
+            at = np.take_along_axis(batch.mask != 0, np.maximum(wanted, 0), axis=1)
+            check.at_real_tokens("labels", wanted, at)
+    elif head.kind == "multiple_choice":
+        wanted = check.classes("labels", labels, tuple(rows[:-1]), n)
+    elif kind == REGRESSION:
+        wanted = check.numbers("labels", labels, (*rows, n))
+    elif kind == MULTI:
+        wanted = check.yes_or_no("labels", labels, (*rows, n))
+    else:
+        wanted = check.classes("labels", labels, tuple(rows), n)
+    return wanted
 
 
-def classes_of(head: Head | NLPHead, config: ModernBertConfig) -> int:
-    """How many classes a token can have: the last axis of the head's logits."""
+def problem(head: Head | NLPHead, config: ModernBertConfig, labels: Any) -> str:
+    """Which loss: ANSWER, or SINGLE, MULTI, REGRESSION as config.json names them."""
+    if head.kind == "question_answering":
+        return ANSWER
+    if head.kind != "sequence_classification":
+        return SINGLE
+    if isinstance(head, NLPHead):
+        if head.family == "regression":
+            return REGRESSION
+        return MULTI if head.task.multi_label or head.width_out == 1 else SINGLE
+    if config.problem_type is not None:
+        return config.problem_type
+    if config.num_labels == 1:
+        return REGRESSION
+    return SINGLE if check.array("labels", labels).ndim == 1 else MULTI
+
+
+def classes_of(head: Head | NLPHead, config: ModernBertConfig, batch: Batch) -> int:
+    """The last axis of the head's logits; of an answer, its tokens."""
+    if head.kind in ("question_answering", "multiple_choice"):
+        return batch.mask.shape[-1 if head.kind == "question_answering" else -2]
     if isinstance(head, NLPHead):
         return head.width_out
     return config.vocab_size if head.kind == "masked_lm" else config.num_labels
 
 
-@dataclass(frozen=True)
-class Scored:
-    """total / count is the loss; gradients: of total, by the head's outputs, under their keys."""
-
-    total: float
-    count: float
-    gradients: Mapping[str, Array]
-
-
-def loss_of(
-    head: Head | NLPHead,
-    config: ModernBertConfig,
-    outputs: Mapping[str, Array],
-    labels: Any,
-    label_smoothing: float,
-    class_weights: Any = None,
-    real: Array | None = None,
-) -> Scored:
-    """The loss of one head's outputs. labels as `gradients` takes them; real [batch, seq]: the
-    tokens that a packed sequence has. Raises ValueError."""
-    smoothing = check.fraction("label_smoothing", label_smoothing)
-    if head.kind == "question_answering":
-        start, end = outputs["start_logits"], outputs["end_logits"]
-        if real is not None:
-            start, end = (np.where(real, x, -np.inf).astype(x.dtype) for x in (start, end))
-        return _span(start, end, labels, smoothing)
-    logits = outputs["logits"]
-    options: dict[str, Any] = dict(label_smoothing=smoothing)
-    if class_weights is not None:
-        options["class_weights"] = check.weights_of_classes(class_weights, logits.shape[-1])
-    if head.kind == "sequence_classification":
-        loss = _classify(problem(head, config, labels), logits, labels, options)
-    else:
-        wanted = check.classes("labels", labels, logits.shape[:-1], logits.shape[-1])
-        loss = cross_entropy(logits, wanted, **options)
-    return Scored(loss.total, loss.count, {"logits": loss.gradient})
-
-
-def problem(head: Head | NLPHead, config: ModernBertConfig, labels: Any) -> str:
-    """regression, single_label_classification or multi_label_classification."""
-    if isinstance(head, NLPHead):
-        if head.family == "regression":
-            return "regression"
-        several = head.task.multi_label or head.width_out == 1
-        return f"{'multi' if several else 'single'}_label_classification"
-    if config.problem_type is not None:
-        return config.problem_type
-    if config.num_labels == 1:
-        return "regression"
-    single = check.array("labels", labels).ndim == 1
-    return f"{'single' if single else 'multi'}_label_classification"
-
-
-def _classify(kind: str, logits: Array, labels: Any, options: Mapping[str, Any]) -> Loss:
-    if kind == "single_label_classification":
-        wanted = check.classes("labels", labels, logits.shape[:-1], logits.shape[-1])
-        return cross_entropy(logits, wanted, **options)
-    for name, value in options.items():
-        if value is not None and np.any(value):
-            raise ValueError(f"{name} is {value!r}; a {kind} has no cross-entropy to use it")
-    if kind == "regression":
-        wanted = check.numbers("labels", labels, logits.shape, logits.dtype)
-        return mean_squared_error(logits, wanted)
-    wanted = check.yes_or_no("labels", labels, logits.shape, logits.dtype)
-    return binary_cross_entropy(logits, wanted)
-
-
-def _span(start: Array, end: Array, labels: Any, label_smoothing: float) -> Scored:
-    """MODEL.md (48) over the tokens, twice; counted are starts and ends together."""
-    wanted = check.classes("labels", labels, (len(start), 2), start.shape[1])
-    real = np.isfinite(np.stack([start, end], axis=1))  # -inf at padding, in heads that mask it
-    real = np.take_along_axis(real, np.maximum(wanted, 0)[..., None], axis=2)[..., 0]
-    check.at_real_tokens("labels", wanted, real)
-    first = cross_entropy(start, wanted[:, 0], label_smoothing=label_smoothing)
-    last = cross_entropy(end, wanted[:, 1], label_smoothing=label_smoothing)
-    found = {"start_logits": first.gradient, "end_logits": last.gradient}
-    return Scored(first.total + last.total, first.count + last.count, found)
+def view_of(target: Target, batch: Batch, hidden: Array) -> View:
+    """What the head takes: labelled tokens, or sequences."""
+    head = target.head
+    if head.kind in PER_TOKEN:
+        return rows_with_labels(batch, hidden, target.labels)
+    pooled = (head.family if isinstance(head, NLPHead) else head.kind) in POOLED_FAMILIES
+    return whole_sequences(batch, hidden, target.labels, pooled=pooled)

@@ -148,6 +148,8 @@ def test_every_epoch_has_every_example_once(n, batch_size, seed):
 def test_orders_differ_by_epoch_and_seed():
     orders = [tuple(shuffled(20, seed, epoch)) for seed in range(3) for epoch in range(3)]
     assert len(set(orders)) == 9
+    epochs = [tuple(batch_at(2 * epoch, 20, 10, seed=1)) for epoch in range(3)]
+    assert len(set(epochs)) == 3
 
 
 @given(st.lists(st.integers(1, 40), min_size=1), st.integers(1, 60))

@@ -336,6 +336,18 @@ def test_gradient_of_configurable_heads(name):
     check(model, inputs, labels, task, how or "cross_entropy")
 
 
+def test_a_task_of_weight_0_adds_nothing():
+    tasks = [
+        NLPTaskConfig("a", "text_regression"),
+        NLPTaskConfig("b", "emotion_detection", 3, loss_weight=0.0),
+    ]
+    model = refimpl.create_modern_bert_with_head(
+        "tiny", tasks, dtype="float64", backend="numpy", bert_config_overrides=dict(num_layers=1)
+    )
+    loss, grads = gradients(model, [[1, 5]], {"a": [2.0], "b": [1]}, task="several")
+    assert loss > 0 and not grads["nlp_head.b.output.weight"].any()
+
+
 def test_several_tasks_are_their_weighted_sum():
     tasks = [
         NLPTaskConfig("mood", "emotion_detection", 3, loss_weight=0.5, label_smoothing=0.1),
@@ -386,6 +398,18 @@ REFUSED = {
 }
 
 
+def test_options_that_a_loss_does_not_read_are_refused():
+    regression = {"problem_type": "regression"}
+    model, inputs, _ = a_case(SMALL, BATCH, "classify", **regression)
+    call = dict(task="classify", labels=np.zeros((4, 4)))
+    for option in (dict(label_smoothing=0.1), dict(class_weights=[1, 1, 1, 1])):
+        with pytest.raises(ValueError, match="the loss of regression does not use it"):
+            gradients(model, inputs, **call, **option)
+    model, inputs, labels = a_case(SMALL, BATCH, "answer")
+    with pytest.raises(ValueError, match="class_weights is .*; the loss of answer does not"):
+        gradients(model, inputs, labels, task="answer", class_weights=[1] * 11)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_input_is_refused_by_name(name):
     change, message = REFUSED[name]
@@ -393,6 +417,19 @@ def test_bad_input_is_refused_by_name(name):
     call = dict(inputs=inputs, labels=labels, task="classify") | change
     with pytest.raises(ValueError, match=message):
         gradients(model, **call)
+
+
+def test_labels_are_checked_before_the_forward_pass(monkeypatch):
+    from refimpl.train import loss_gradients
+
+    def never(*args, **kwargs):
+        raise AssertionError("computed first")
+
+    monkeypatch.setattr(loss_gradients, "encode", never)
+    for task in KINDS:
+        model, inputs, labels = a_case(SMALL, BATCH, task)
+        with pytest.raises(ValueError, match="labels"):
+            gradients(model, inputs, labels + 1000, task=task)
 
 
 def test_a_label_at_padding_is_refused():

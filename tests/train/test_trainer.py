@@ -272,6 +272,17 @@ def test_the_prediction_head_of_a_masked_lm_comes_along():
     assert not np.array_equal(other.params["classifier.weight"], made.params["classifier.weight"])
 
 
+def test_a_folder_that_cannot_be_is_told_before_the_work(tmp_path):
+    data = data_file(tmp_path / "a.jsonl")
+    with pytest.raises(OSError, match="a.jsonl"):
+        finetune([data], data / "below-a-file")
+
+
+def test_no_data_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="data is empty"):
+        finetune([], tmp_path / "out")
+
+
 def test_the_command_trains_evaluates_and_resumes(tmp_path, capsys):
     from refimpl.cli import main
 
