@@ -51,7 +51,7 @@ class Request:
     def to_pass(self) -> Pass:
         """The same in the reference, in the dtype of params."""
         config = ModernBertConfig.from_dict(self.config)
-        return Pass(config, self.params, self.inputs, self.head)
+        return Pass(config, self.params, self.inputs, self.head, written=self.config)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Case:
     def model(self) -> Pass:
         """The right forward pass; its float64 run is the truth."""
         config = ModernBertConfig.from_dict(self.config)
-        return Pass(config, self.params(), dict(self.inputs), self.head)
+        return Pass(config, self.params(), dict(self.inputs), self.head, written=self.config)
 
 
 @cache

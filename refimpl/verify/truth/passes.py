@@ -32,7 +32,8 @@ class Pass:
     inputs: keyword arguments of `encoder.encode` (input_ids, attention_mask, position_ids, ...);
     head: a key of heads.HEADS or None; ops: the equations; edit: called on every step's value
     before anybody sees it; encode, head_forward: the two stages, replaceable by a mistake; shown:
-    bool [batch, seq] or [total], the tokens that somebody has given values for, None for all.
+    bool [batch, seq] or [total], the tokens that somebody has given values for, None for all;
+    written: the content of the config.json that the config was read from.
     """
 
     config: ModernBertConfig
@@ -44,6 +45,7 @@ class Pass:
     encode: Callable[..., Array] = encode
     head_forward: Callable[..., dict[str, Array]] | None = field(default=None)
     shown: Array | None = None
+    written: Mapping[str, Any] = field(default_factory=dict)
 
     def with_ops(self, **equations: Callable[..., Any]) -> Pass:
         """The same pass with some equations replaced."""

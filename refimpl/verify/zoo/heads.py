@@ -132,6 +132,14 @@ def last_state_before_norm(p: Pass) -> Pass:
     return rewired(p, at("final_norm", lambda name, value, seen: seen[last]), reported_only=True)
 
 
+def unit_output(p: Pass) -> Pass:
+    def unit(name: str, value: Array, seen: object) -> Array:
+        length = np.sqrt((value * value).sum(axis=-1, keepdims=True))
+        return value / np.maximum(length, 1e-12).astype(value.dtype)
+
+    return rewired(p, at("final_norm", unit), reported_only=True)
+
+
 def transposed(p: Pass, suffix: str) -> Pass:
     """A square matrix is used as it lies in the file of another framework."""
     params = {k: x.T if k.endswith(suffix) else x for k, x in p.params.items()}
@@ -219,12 +227,17 @@ MISTAKES = (
     Mistake(
         "H7a", "hidden_states shifted by one",
         "Entry i holds the input of layer i; the numbers are right and their names are not.",
-        (), hidden_states_shifted, ("layers.*.residual_2",),
+        (), hidden_states_shifted, ("layers.*.residual_2",), reports=True,
     ),
     Mistake(
         "H7b", "last hidden state handed out before the final norm",
         "The output is that of the last layer; heads get the right one.",
-        (), last_state_before_norm, ("final_norm",),
+        (), last_state_before_norm, ("final_norm",), reports=True,
+    ),
+    Mistake(
+        "H9", "output normalised to length 1",
+        "The last hidden state is handed out divided by its length; heads get the right one.",
+        (), unit_output, ("final_norm",), reports=True,
     ),
     Mistake(
         "H8a", "Wo of attention transposed",

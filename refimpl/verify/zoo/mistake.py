@@ -5,7 +5,8 @@
 A mistake replaces equations (`p.with_ops`), the config, the parameters or the inputs, or rewires
 steps: `rewired` gives a step another value made from what the steps before it hand on, so that the
 change is the same in a free run and in a teacher-forced one. Every change keeps the dtype of the
-pass. Not here: mistakes that need several calls to show (runtime.py).
+pass. Not here: mistakes that need several calls to show (faulty.py). Long because every tool that
+mistakes of two files share stands here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Mistake:
     public threads where somebody made it, `owner/repo#number` or `repo#number`; taps: patterns of
     the steps at which it shows first; klass: mistakes of one class give the same numbers, whatever
     the case; deviation: a declared departure, not a failure; noise: the change is rounding, so a
-    replay meets its size and place but not its digits.
+    replay meets its size and place but not its digits; reports: only what is handed out is wrong,
+    and the port goes on with its own.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Mistake:
     klass: str = ""
     deviation: bool = False
     noise: bool = False
+    reports: bool = False
 
     def __post_init__(self) -> None:
         if not self.klass:
@@ -60,6 +63,10 @@ def with_config(p: Pass, **fields: Any) -> Pass:
     return replace(p, config=replace(p.config, **fields))
 
 
+GIVEN = "given "
+"""Before the name of a step that a part of a pass starts from: it is read, and no longer made."""
+
+
 # -- rewiring -------------------------------------------------------------------------------------
 
 
@@ -71,6 +78,9 @@ def rewired(p: Pass, change: Change, *, reported_only: bool = False) -> Pass:
 
     def listen(tap: Callable[[str, Array], Array], seen: dict[str, Array]) -> Any:
         def wired(name: str, value: Array) -> Array:
+            if name.startswith(GIVEN):
+                seen[name.removeprefix(GIVEN)] = value
+                return tap(name, value)
             changed = change(name, value, seen)
             if reported_only and changed is not value:
                 tap(name, changed)

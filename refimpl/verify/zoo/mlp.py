@@ -1,4 +1,4 @@
-"""Mistakes of the MLP (F) and of the norms (N).
+"""Mistakes of the embedding (E), the MLP (F) and the norms (N).
 
 Long because a row of the zoo and its one-line change stand together, mistake by mistake.
 """
@@ -15,6 +15,7 @@ from ...reference import ops as equations
 from ...reference.erf import erf
 from ..truth.passes import Pass
 from .mistake import Array, Mistake, at, layer_input, rewired, with_attention
+from .plan import tanh_for_others
 
 ACTIVATED = ("layers.*.glu",)
 NORMED = ("embedding", "*norm")
@@ -86,6 +87,28 @@ def rms_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
     return y if bias is None else y + bias
 
 
+def unbiased_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).sum(axis=-1, keepdims=True) / max(x.shape[-1] - 1, 1)
+    y = centred / np.sqrt(variance + eps) * weight
+    return y if bias is None else y + bias
+
+
+def scaled_lookup(p: Pass) -> Pass:
+    """The looked-up rows times sqrt(hidden), before their norm: only its eps can tell."""
+    weight, factor = p.params["embeddings.norm.weight"], p.config.hidden_size**0.5
+
+    def layer_norm(x: Array, w: Array, bias: Array | None, eps: float) -> Array:
+        return p.ops.layer_norm(x * factor if w is weight else x, w, bias, eps)
+
+    return p.with_ops(layer_norm=layer_norm)
+
+
+def scaled_embedding(p: Pass) -> Pass:
+    factor = p.config.hidden_size**0.5
+    return rewired(p, at("embedding", lambda name, value, seen: value * factor))
+
+
 def one_pass_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
     """Variance as E[x^2] - E[x]^2 in float32."""
     x32 = x.astype(np.float32)
@@ -148,6 +171,11 @@ MISTAKES = (
         deviation=True,
     ),
     Mistake(
+        "F2b", "tanh GELU where another activation is asked for",
+        "The config names silu, say, and the MLP takes the tanh approximation of GELU.",
+        (), tanh_for_others, ACTIVATED,
+    ),
+    Mistake(
         "F3", "erf(x) for erf(x / sqrt 2)",
         "GELU without its square root of 2.",
         (), lambda p: with_activation(p, "gelu", lambda x: 0.5 * x * (1.0 + erf(x))),
@@ -202,6 +230,22 @@ MISTAKES = (
         "N6", "a bias that should not be there",
         "A linear map adds a bias that the checkpoint does not hold.",
         (), surplus_bias, ("layers.*.[qkv]",),
+    ),
+    Mistake(
+        "N7", "variance over n - 1",
+        "The norms divide the sum of squares by n - 1, as statistics libraries do by default.",
+        (), lambda p: p.with_ops(layer_norm=unbiased_norm), NORMED,
+    ),
+    Mistake(
+        "E1a", "looked-up embedding times sqrt(hidden)",
+        "The rows of the table are scaled as in the first transformers; the norm hides all but "
+        "its eps.",
+        (), scaled_lookup, ("embedding",),
+    ),
+    Mistake(
+        "E1b", "normed embedding times sqrt(hidden)",
+        "The normed embedding is scaled as in the first transformers.",
+        (), scaled_embedding, ("embedding",),
     ),
     Mistake(
         "N8", "reductions kept in float16",

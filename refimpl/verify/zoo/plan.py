@@ -1,4 +1,7 @@
-"""Mistakes of plan and config (C): what a port makes of config.json before the first number."""
+"""Mistakes of plan and config (C): what a port makes of config.json before the first number.
+
+Long because a row of the zoo and its one-line change stand together, mistake by mistake.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +63,25 @@ def shifted_schedule(p: Pass) -> Pass:
     return with_layer_types(p, [(i + 1) % every == 0 for i in range(n)])
 
 
-def default_schedule(p: Pass) -> Pass:
-    return with_layer_types(p, [i % 3 == 0 for i in range(p.config.num_hidden_layers)])
+NEW_KEYS = ("layer_types", "rope_parameters")
+OLD_KEYS = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
+
+
+def unread(p: Pass, keys: tuple[str, ...]) -> Pass:
+    """Thetas and schedule as they are to someone who does not know these keys of config.json."""
+    if not p.written:
+        return p
+    c = ModernBertConfig.from_dict({k: x for k, x in p.written.items() if k not in keys})
+    return with_config(
+        p, layer_types=c.layer_types, global_rope_theta=c.global_rope_theta,
+        local_rope_theta=c.local_rope_theta,
+    )  # fmt: skip
+
+
+def tanh_for_others(p: Pass) -> Pass:
+    if p.config.hidden_activation == "gelu":
+        return p
+    return with_config(p, hidden_activation="gelu_pytorch_tanh")
 
 
 def one_theta(p: Pass) -> Pass:
@@ -119,10 +139,14 @@ MISTAKES = (
         ("vLLM#28542",), one_theta, SLIDING_ROTATED, klass="C1",
     ),
     Mistake(
-        "C5b", "one spelling of the thetas unread: both fall back on the defaults",
-        "The thetas are looked up under one spelling only: 160000 and 10000 stand for them.",
-        ("vLLM#28542",),
-        lambda p: with_config(p, global_rope_theta=160000.0, local_rope_theta=10000.0), ROTATED,
+        "C4c", "constants for the thetas, 160000 and 10000",
+        "The defaults stand for the thetas of the config.",
+        (), lambda p: with_config(p, global_rope_theta=160000.0, local_rope_theta=10000.0), ROTATED,
+    ),
+    Mistake(
+        "C5b", "new spelling of the thetas unread: both fall back on the defaults",
+        "rope_parameters is not read: where it stands alone, 160000 and 10000 are taken.",
+        ("vLLM#28542",), lambda p: unread(p, ("rope_parameters",)), ROTATED,
     ),
     Mistake(
         "C5c", "one spelling of the activation unread",
@@ -130,9 +154,21 @@ MISTAKES = (
         ("vLLM#44040",), plain_activation, ACTIVATED, klass="C6",
     ),
     Mistake(
-        "C5d", "one spelling of the layer schedule unread",
-        "layer_types is not read: every third layer is full, from layer 0.",
-        ("vLLM#28542",), default_schedule, SCHEDULE,
+        "C5d", "new spelling of the layer schedule unread",
+        "layer_types is not read: where it stands alone, every third layer is full, from layer 0.",
+        ("vLLM#28542",), lambda p: unread(p, ("layer_types",)), SCHEDULE,
+    ),
+    Mistake(
+        "C5e", "only the old spelling of the config read",
+        "layer_types and rope_parameters are not read: where they stand alone, thetas and schedule "
+        "are the defaults.",
+        ("vLLM#28542",), lambda p: unread(p, NEW_KEYS), (*ROTATED, *SCHEDULE),
+    ),
+    Mistake(
+        "C5f", "only the new spelling of the config read",
+        "global_attn_every_n_layers, global_rope_theta and local_rope_theta are not read: where "
+        "they stand alone, thetas and schedule are the defaults.",
+        (), lambda p: unread(p, OLD_KEYS), (*ROTATED, *SCHEDULE),
     ),
     Mistake(
         "C6", "hidden_activation ignored",

@@ -1,5 +1,8 @@
 """Mistakes of text, inputs and runtime that one call shows (T, X): what a port is fed, and in which
-precision it really computes. Those that take several calls to show are in faulty.py."""
+precision it really computes. Those that take several calls to show are in faulty.py.
+
+Long because a row of the zoo and its one-line change stand together, mistake by mistake.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,35 @@ def with_operands(p: Pass, rounded: Callable[[Array], Array]) -> Pass:
     )
 
 
+def eight_bits(x: Array) -> Array:
+    """x on 255 steps from its least to its greatest entry, one of which is 0."""
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    step = (high - low) / 255.0 or 1.0
+    zero = np.rint(-low / step)
+    rounded = (np.clip(np.rint(x / step) + zero, 0.0, 255.0) - zero) * step
+    return np.asarray(rounded, x.dtype)
+
+
+def eight_bit_products(p: Pass) -> Pass:
+    linear = p.ops.linear
+    return p.with_ops(
+        linear=lambda x, weight, bias=None: linear(eight_bits(x), eight_bits(weight), bias)
+    )
+
+
+def half_precision_cache(p: Pass) -> Pass:
+    """Keys and values are stored in float16 and read back."""
+    attention, packed = p.ops.attention, p.ops.attention_packed
+
+    def half(x: Array) -> Array:
+        return through(x, np.float16)
+
+    return p.with_ops(
+        attention=lambda q, k, v, *rest: attention(q, half(k), half(v), *rest),
+        attention_packed=lambda q, k, v, *rest: packed(q, half(k), half(v), *rest),
+    )
+
+
 def with_stored(p: Pass, stored: Callable[[Array], Array]) -> Pass:
     """Weights and every step kept in a smaller dtype."""
     small = replace(p, params={k: stored(x) for k, x in p.params.items()})
@@ -106,6 +138,18 @@ MISTAKES = (
         "X1c", "bfloat16 for float32",
         "Weights and steps are kept in bfloat16 by a port that claims float32.",
         (), lambda p: with_stored(p, lambda x: round_bits(x, 8)), ("*",), noise=True,
+    ),
+    Mistake(
+        "X1d", "8-bit weights and activations",
+        "Linear maps take both operands on 255 steps of one size per tensor: dynamic quantisation, "
+        "as exporters do it. The result changes with the batch.",
+        (), eight_bit_products, ("layers.*", "head.dense", "logits", "start_logits"), noise=True,
+    ),
+    Mistake(
+        "X1e", "float16 keys and values; declared as float16 it may pass",
+        "Keys and values are kept in float16 by a port that is float32 otherwise, as caches of "
+        "decoders are: hold it to --dtype float16.",
+        (), half_precision_cache, ("layers.*.attention",), noise=True,
     ),
     Mistake(
         "X5a", "the amount of padding counts",
