@@ -8,7 +8,7 @@ default positions and the attention call differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,23 @@ def encode(
     The input is not checked here: `inputs.py` does that at the public surface.
     """
     x = tap("embedding", embed(params, config, input_ids, inputs_embeds, token_type_ids, ops))
+    every = range(config.num_hidden_layers)
+    x = layers(params, config, x, every, attention_mask, position_ids, cu_seqlens, ops, tap)
+    return tap("final_norm", norm(params, "final_norm", x, config, ops))
+
+
+def layers(
+    params: Params,
+    config: ModernBertConfig,
+    x: Array,
+    which: Sequence[int],
+    attention_mask: Array | None,
+    position_ids: Array | None,
+    cu_seqlens: Array | None,
+    ops: Any,
+    tap: Tap,
+) -> Array:
+    """Some layers, one after the other, with the rotary tables of their kinds. x as `layer`'s."""
     axes = x.shape[:-1]
     if position_ids is None:
         position_ids = (
@@ -61,15 +78,17 @@ def encode(
             return ops.attention(q, k, v, key_mask, window)
         return ops.attention_packed(q, k, v, cu_seqlens, window)
 
-    tables = {}
-    for i, kind in enumerate(config.layer_types):
+    tables: dict[str, tuple[Array, Array]] = {}
+    for i in which:
+        kind = config.layer_types[i]
         if kind not in tables:
             cos, sin = ops.rope_table(position_ids, config.head_dim, config.rope_theta(i), x.dtype)
             at = f"rope.{kind.removesuffix('_attention')}."
             tables[kind] = tap(at + "cos", cos), tap(at + "sin", sin)
-    for i, kind in enumerate(config.layer_types):
-        x = layer(params, config, i, x, tables[kind], attend, ops, tap)
-    return tap("final_norm", norm(params, "final_norm", x, config, ops))
+    for i in which:
+        table = tables[config.layer_types[i]]
+        x = layer(params, config, i, x, table, attend, ops, tap)
+    return x
 
 
 def embed(

@@ -42,10 +42,11 @@ class Suspect:
     """A known mistake that would explain the port.
 
     id: a key of ZOO or FAULTY; title: what it is, with the fitted value if there is one;
-    explained: share of the squared error at the culprit (1: all of it; negative: it makes it
-    worse); citations: public threads on it; tied_with: ids of the same class, which give the same
-    numbers in every case; together_with: the id of a second mistake that is there as well;
-    residual: the distance that is left at the culprit, relative.
+    explained: share of the squared error that goes with it, over `steps`, those at which it makes a
+    difference, as (case, step); of a rounding, the share of the steps at which the error has its
+    size; citations: public threads on it; tied_with: ids that would do as well in its place, in
+    every case that was given; together_with: the other mistakes that are there as well; together:
+    what all of them explain; residual: the distance that is left at its steps, relative.
     """
 
     id: str
@@ -53,5 +54,7 @@ class Suspect:
     explained: float
     citations: tuple[str, ...] = ()
     tied_with: tuple[str, ...] = ()
-    together_with: str | None = None
+    together_with: tuple[str, ...] = ()
+    together: float | None = None
     residual: float | None = None
+    steps: tuple[tuple[str, str], ...] = ()

@@ -91,7 +91,8 @@ def test_rank_finds_two_mistakes() -> None:
     both = combined([ZOO["F1"].apply, ZOO["R8b"].apply])
     ranked = rank_cases([gave("eight-tokens", both)])
     assert {s.id for s in ranked[:2]} == {"F1", "R8b"}
-    assert [s.together_with for s in ranked[:2]] == [s.id for s in ranked[1::-1]]
+    assert [s.together_with for s in ranked] == [(s.id,) for s in ranked[1::-1]]
+    assert all(s.together is not None and s.together > 0.999 for s in ranked)
 
 
 def test_rank_sees_through_bfloat16() -> None:

@@ -1,8 +1,8 @@
 """The walk in the kit's README, walked: its port is run, judged, mended and judged again.
 
 Every block is taken from the page: `python` is the port, `sh` the commands, `text` what they print
-(its lines must be printed in this order; measured numbers may differ in their digits). Only the
-export is cut to a few cases, so that the walk is quick.
+(its lines must be printed in this order; measured numbers may differ in their digits, and counts of
+steps and cases). Only the export is cut to a few cases, so that the walk is quick.
 """
 
 import re
@@ -22,7 +22,9 @@ PAGE = (ROOT / "refimpl" / "verify" / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FEW = ("one-token", "eight-tokens", "packed", "spans")
 PROGRAMS = {"modernbert": [sys.executable, "-m", "refimpl"], "python": [sys.executable]}
-MEASURED = re.compile(r"\d+\.\d+(e[+-]\d+)?|\d+ of \d+ cases, [\d,]+ of [\d,]+ steps")
+MEASURED = re.compile(
+    r"\d+\.\d+(e[+-]\d+)?|\d+ of \d+ cases, [\d,]+ of [\d,]+ steps|\d+(?= steps in | cases )"
+)
 
 
 def run(line, folder):

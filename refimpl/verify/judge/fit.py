@@ -4,7 +4,7 @@
 
 A family is a mistake with one parameter: values to try, and for a real number a golden-section
 search around the best of them. Only families that can show at the culprit are tried. A fit is one
-more suspect, not a verdict: rank.py holds it against the others. Long because the families stand
+more suspect, not a verdict: search.py holds it against the others. Long because the families stand
 here, a few lines each.
 """
 
@@ -34,22 +34,13 @@ from ..zoo.mistake import (
     with_window,
 )
 from ..zoo.mlp import with_activation
-from .evidence import Change, Evidence, combined, score
+from .candidates import Candidate, Mistakes, fitted, may_meet, with_one_more
+from .evidence import Change, Evidence, Segment
 
-GOLDEN_STEPS = 24
+GOLDEN_STEPS = 48
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 THETAS = (*np.geomspace(1.0, 1e8, 33), 20000.0, 50000.0, 80000.0, 160000.0, 500000.0)
 LENGTHS = (*range(1, 34), 48, 63, 64, 65, 96, 127, 128, 129, 192, 256, 384, 512, 1024, 2048, 4096)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A family's best member: change, what it says, and its cost on the evidence."""
-
-    id: str
-    title: str
-    change: Change
-    cost: float
 
 
 @dataclass(frozen=True)
@@ -64,30 +55,41 @@ class Family:
     values: Callable[[Evidence], Iterable[Any]]
     smooth: bool = False
 
+    def may_show(self, segment: Segment) -> bool:
+        """Whether it can show in the segment: not where its own steps were given and are right."""
+        given = [name for name in segment.steps if any(fnmatchcase(name, t) for t in self.taps)]
+        own, floor = segment.of.own, segment.of.floor
+        if given and all(own[name] <= floor[name] for name in given):
+            return False
+        return any(may_meet(tap, stage) for tap in self.taps for stage in segment.stages)
 
-def fitted(evidence: Evidence, given: Sequence[Change] = ()) -> Iterator[Fit]:
-    """The best member of each family that can show at a step that `given` changes leave wrong."""
-    now = evidence.against(combined(given) if given else None)
-    wrong = [name for name, (cost, _) in now.items() if cost > 0.0]
+
+def fits(
+    segment: Segment,
+    found: Mistakes,
+    cost: Callable[[Segment, Mistakes], float],
+    passes: Sequence[Pass],
+) -> Iterator[Candidate]:
+    """The best member of each family that can show in the segment and lowers its cost, on top of
+    what was found."""
+    before = cost(segment, found)
     for family in FAMILIES:
-        somewhere = any(fnmatchcase(name, t) for name in wrong for t in family.taps)
-        if len(evidence.port) > 1 and not somewhere:
+        if not family.may_show(segment):
             continue
 
-        cost = _cost_on(evidence, given, family)
-        values = list(family.values(evidence))
-        costs = [cost(value) for value in values]
-        if not values or not min(costs) < sum(before for before, _ in now.values()):
+        def candidate(value: Any, family: Family = family) -> Candidate:
+            id, say = family.id(segment.of.p, value), family.say(value)
+            return fitted(id, say, family.change(value), passes)
+
+        def of(value: Any, candidate: Callable[[Any], Candidate] = candidate) -> float:
+            return min(cost(segment, some) for some in with_one_more(found, candidate(value)))
+
+        values = list(family.values(segment.of))
+        costs = [of(value) for value in values]
+        if not values or not min(costs) < before:
             continue
         best = int(np.argmin(costs))
-        value = _between(cost, values, best) if family.smooth else values[best]
-        change = family.change(value)
-        yield Fit(family.id(evidence.p, value), family.say(value), change, cost(value))
-
-
-def _cost_on(evidence: Evidence, given: Sequence[Change], family: Family) -> Callable[[Any], float]:
-    """value -> cost of the family's member with it, on top of the given changes."""
-    return lambda value: score([evidence], combined([*given, family.change(value)])).cost
+        yield candidate(_between(of, values, best) if family.smooth else values[best])
 
 
 def _between(cost: Callable[[float], float], values: Sequence[float], best: int) -> float:

@@ -23,7 +23,7 @@ from ..zoo import FAULTY, ZOO
 from . import exact
 from .coverage import covered
 from .evidence import Evidence
-from .rank import rank_cases
+from .rank import ranking
 from .rope_gate import rope_gate
 from .runtime import REFUSED_CALL, base_case, runtime_findings
 from .runtime_suspects import ranked as runtime_suspects
@@ -75,7 +75,7 @@ def verify(
         if comparison is not None:
             deviation = held_to[case.name] = deviation_of(p, taps, result.dtype, comparison)
             findings += compared(case, p, taps, comparison, deviation)
-            evidence.append(Evidence(p, taps, culprit, result.dtype))
+            evidence.append(Evidence(p, taps, culprit, result.dtype, case.name))
         shown = tuple(slices(p, taps, culprit)) if culprit else ()
         reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
     asked = False
@@ -91,7 +91,10 @@ def verify(
         findings.append(Finding("port", "fail", "no case could be compared"))
     # Numbers kept in fewer bits than declared are wrong at every step: no mistake explains that.
     too_short = any("bits" in finding.data for finding in findings)
-    ranked = named(evidence, findings, cases) if suspects and not too_short else ()
+    ranked: tuple[Suspect, ...] = ()
+    if suspects and not too_short:
+        ranked, measured = named(evidence, findings, cases)
+        findings += measured
     given = {r.name: [row.tap for row in r.comparison.rows] for r in reports if r.comparison}
     coverage = covered(given, asked, "inputs" in port.abilities, without, shown_tokens)
     return Report(port.name, told, tuple(reports), tuple(findings), ranked, coverage=coverage)
@@ -199,14 +202,20 @@ def deviation_of(
 
 def named(
     evidence: Sequence[Evidence], findings: Sequence[Finding], cases: Sequence[Case]
-) -> tuple[Suspect, ...]:
-    """The ranked suspects of all cases together; those of the runtime when only that is wrong."""
-    ranked = rank_cases(evidence)
-    if ranked:
-        return tuple(ranked)
-    if not any(f.gate == "runtime" and f.level == "fail" for f in findings):
-        return ()
-    return tuple(
+) -> tuple[tuple[Suspect, ...], list[Finding]]:
+    """The suspects of all cases together, those of the runtime when only that is wrong; and, where
+    no known mistake fits, what was measured."""
+    found = ranking(evidence)
+    measured = [
+        Finding("operations", "note", f"no known mistake fits all of it: {fact.text}", fact.case,
+                fact.tap, {"share": fact.share})
+        for fact in found.facts
+    ]  # fmt: skip
+    wrong_calls = any(f.gate == "runtime" and f.level == "fail" for f in findings)
+    if found.suspects or found.facts or not wrong_calls:
+        return found.suspects, measured
+    ranked = (
         Suspect(id, FAULTY[id].title, share, FAULTY[id].citations)
         for id, share in runtime_suspects(findings, cases)
     )
+    return tuple(ranked), []

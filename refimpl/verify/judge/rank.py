@@ -1,192 +1,143 @@
-"""Which mistake it is: the zoo replayed at the culprit, ranked by what each explains.
+"""Which mistakes they are: the set that explains the port, each with the share that is its own.
 
-    explained = 1 - |port - broken|^2 / |port - right|^2     at the first wrong step
+    explained = 1 - sum |port - with it|^2 / sum |port - without it|^2
 
-The order is that of evidence.py's cost, which also looks at every other step that the port gave: a
-suspect that explains the culprit and breaks a step that the port has right comes later. Cheap
-evidence first: all suspects on a few short cases, the best of them on more. If no single suspect
-explains the port down to rounding, parameters are fitted (fit.py: "window is 5 per side") and
-pairs are tried.
+over the steps where it makes a difference, all other mistakes of the set being there both times. A
+set is found by search.py on short cases first, of every model; longer ones are looked at when the
+set leaves something wrong there, or when nothing short is wrong. Whoever explains as much in a
+mistake's place is told as tied with it. What is left is measured (measured.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..findings import Suspect
 from ..truth.passes import Pass, Taps
 from ..zoo import CLASSES, ZOO
-from .evidence import Change, Evidence, Score, combined, score
-from .fit import fitted
+from .candidates import Candidate, change_of, without
+from .evidence import Evidence
+from .measured import Fact, measured
+from .search import Search
 
-# How much evidence the first two rounds take, and the last one: cases, tokens.
-FIRST_CASES, FIRST_TOKENS = 3, 140
-MORE_TOKENS = 400
-# How many suspects see the second and the third round, begin a pair, and are told.
-SECOND_ROUND, THIRD_ROUND, FIRSTS, TOLD = 24, 8, 6, 8
-# A suspect that leaves less than this share of the cost has explained the port.
-LEFT_OVER = 0.1
+# Tokens, padding included, of the cases that are looked at first, second and third.
+SHORT, LONGER = 66, 140
+# A suspect with a smaller share is none.
+SHARE = 0.2
+FACTS = 3
+"""Measurements that are told at most."""
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    id: str
-    title: str
-    change: Change
-    noise: bool = False
-    fitted: bool = False
-    score: Score = Score(0.0, 0.0)
+class Ranking:
+    """suspects: the set that was found, the one that shows at most steps first; facts: what was
+    measured where no set explains the port."""
+
+    suspects: tuple[Suspect, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 def rank(p: Pass, port: Taps, culprit: str | None, dtype: str) -> list[Suspect]:
-    """Suspects of one case, best first; empty when nothing is wrong. See rank_cases."""
+    """Suspects of one case, best first; empty when nothing is wrong. See ranking."""
     return rank_cases([Evidence(p, port, culprit, dtype)])
 
 
 def rank_cases(evidence: Sequence[Evidence]) -> list[Suspect]:
-    """Suspects of several cases of one port, best first: at most TOLD.
+    """The suspects of `ranking`."""
+    return list(ranking(evidence).suspects)
 
-    Cases without a culprit count as well: a suspect that would show there is less likely.
+
+def ranking(evidence: Sequence[Evidence]) -> Ranking:
+    """Suspects of several cases of one port, and what was measured where they do not do.
+
+    Cases without a culprit count as well: a mistake that would show there is less likely.
     """
-    wrong = [one for one in evidence if one.culprit is not None]
-    if not wrong:
-        return []
-    first = first_round(wrong)
-    more = second_round(evidence, first)
-    everybody = [
-        _Candidate(m.id, m.title, m.apply, m.noise) for m in (ZOO[klass] for klass in CLASSES)
+    if not any(one.culprit is not None for one in evidence):
+        return Ranking()
+    search = Search(evidence, groups(evidence))
+    search.run()
+    return Ranking(tuple(suspects(search)), tuple(facts(search)))
+
+
+def groups(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
+    """Short cases, right and wrong; longer ones; the rest of those that are wrong."""
+    by_size = sorted((one for one in evidence if one.port), key=lambda one: one.tokens)
+    short = [one for one in by_size if one.tokens <= SHORT]
+    longer = [one for one in by_size if SHORT < one.tokens <= LONGER and one.culprit]
+    long = [one for one in by_size if one.tokens > LONGER and one.culprit]
+    return [group for group in (short, longer, long) if group]
+
+
+def suspects(search: Search) -> list[Suspect]:
+    """Those found that have a share, then the rounding."""
+    told = sorted((_suspect(search, c) for c in search.found), key=lambda s: -len(s.steps))
+    if search.rounding is not None:
+        told.append(_rounding(search, search.rounding))
+    told = [s for s in told if s.explained >= SHARE]
+    ids, all_of_it = [s.id for s in told], explained_together(search)
+    if len(told) < 2:
+        return told
+    return [
+        replace(s, together_with=tuple(i for i in ids if i != s.id), together=all_of_it)
+        for s in told
     ]
-    best = ordered(first[:1], everybody)[:SECOND_ROUND]
-    best = ordered(first, best)[:THIRD_ROUND]
-    best = ordered(more, best)
-    nobody = score(more, None)
-    pair: tuple[_Candidate, ...] = ()
-    if not explains(best[0], nobody):
-        best = ordered(more, best + parameters(first))
-    if not explains(best[0], nobody):
-        best, pair = with_pair(first, more, best, everybody, nobody)
-    best = [one for one in best if one.score.cost < nobody.cost or one in pair][:TOLD]
-    return [_suspect(one, nobody, pair) for one in best]
 
 
-def first_round(wrong: Sequence[Evidence]) -> list[Evidence]:
-    """A few short wrong cases, of different models where there are such, none too short to tell."""
-    told = [one for one in wrong if one.real.sum() >= FIRST_CASES] or list(wrong)
-    told = sorted(told, key=lambda one: one.tokens)
-    chosen: list[Evidence] = []
-    for fresh in (True, False):
-        for one in told:
-            old = any(one.p.config == other.p.config for other in chosen)
-            full = len(chosen) >= FIRST_CASES
-            large = chosen and sum(c.tokens for c in chosen) + one.tokens > FIRST_TOKENS
-            if (
-                not any(one is other for other in chosen)
-                and old != fresh
-                and not full
-                and not large
-            ):
-                chosen.append(one)
-    return chosen
+def explained_together(search: Search) -> float:
+    """Share of the squared error of all wrong steps that is gone with the mistakes found."""
+    before, after = 0.0, 0.0
+    for segment in search.panel:
+        own, floor = segment.of.own, segment.of.floor
+        now = search.distances(segment, search.found)
+        for name in segment.steps:
+            if own[name] > floor[name]:
+                before, after = before + own[name] ** 2, after + min(now[name], own[name]) ** 2
+    return 1.0 - after / before if before else 0.0
 
 
-def second_round(evidence: Sequence[Evidence], first: list[Evidence]) -> list[Evidence]:
-    """As many of the other cases, short ones first, as MORE_TOKENS allow."""
-    chosen, tokens = list(first), sum(one.tokens for one in first)
-    for one in sorted(evidence, key=lambda one: one.tokens):
-        if not any(one is other for other in chosen) and tokens + one.tokens <= MORE_TOKENS:
-            chosen.append(one)
-            tokens += one.tokens
-    return chosen
+def _suspect(search: Search, c: Candidate) -> Suspect:
+    rest = without(search.found, c)
+    with_it, without_it, steps = 0.0, 0.0, []
+    for segment in search.panel:
+        if not search.shows(segment, c):
+            continue
+        before, after = search.distances(segment, rest), search.distances(segment, search.found)
+        for name in segment.steps:
+            if before[name] != after[name]:
+                with_it, without_it = with_it + after[name] ** 2, without_it + before[name] ** 2
+                steps.append((segment.of.name, name))
+    tied = [] if c.fitted else [i for i in CLASSES[c.klass] if i != c.id]
+    for other in search.tied(c):
+        tied += [i for i in CLASSES[other.klass] if i not in tied]
+    share = 1.0 - with_it / without_it if without_it else 0.0
+    residual = math.sqrt(with_it / max(len(steps), 1))
+    cited = ZOO[c.id].citations
+    return Suspect(c.id, c.title, share, cited, tuple(tied), residual=residual, steps=tuple(steps))
 
 
-def ordered(evidence: Sequence[Evidence], some: Sequence[_Candidate]) -> list[_Candidate]:
-    """The candidates with their scores, the cheapest first; at equal cost the zoo's own first."""
-    scored = [replace(one, score=score(evidence, one.change, one.noise)) for one in some]
-    return sorted(scored, key=lambda one: (one.score.cost, one.fitted))
+def _rounding(search: Search, c: Candidate) -> Suspect:
+    """Its share is that of the steps it is alike at, among those that the others leave wrong."""
+    alike, steps = search.alike(search.panel, search.found, c)
+    klass = tuple(i for i in CLASSES[c.klass] if i != c.id)
+    share = sum(alike) / max(len(alike), 1)
+    return Suspect(c.id, c.title, share, ZOO[c.id].citations, klass, steps=tuple(steps))
 
 
-def explains(one: _Candidate, nobody: Score) -> bool:
-    """Whether nothing is left to look for."""
-    return one.score.cost <= LEFT_OVER * nobody.cost
-
-
-# -- fits and pairs -------------------------------------------------------------------------------
-
-
-def parameters(first: Sequence[Evidence], given: tuple[_Candidate, ...] = ()) -> list[_Candidate]:
-    """The families' best members on the longest of the short cases, up to one that explains it."""
-    one = max(first, key=lambda one: one.tokens)
-    nobody = score([one], None)
-    out = []
-    for fit in fitted(one, [c.change for c in given]):
-        out.append(_Candidate(fit.id, fit.title, fit.change, fitted=True))
-        if fit.cost <= LEFT_OVER * nobody.cost:
+def facts(search: Search) -> Iterator[Fact]:
+    """Of each step in a segment that stays wrong, the first wrong one of the shortest cases."""
+    told: set[str] = set()
+    for segment in search.left:
+        one = segment.of
+        made = segment.replay(change_of(search.relevant(segment, search.found)[0]))
+        for name, d in search.distances(segment, search.found).items():
+            if d <= one.floor[name] or name not in made:
+                continue
+            if len(told) < FACTS and name.split(".")[-1] not in told:
+                port = one.port[name]
+                fact = measured(name, made[name], port, one.real, one.p.params, one.p.config)
+                if fact is not None:
+                    told.add(name.split(".")[-1])
+                    yield Fact(one.name, name, *fact)
             break
-    return out
-
-
-def with_pair(
-    first: Sequence[Evidence],
-    more: Sequence[Evidence],
-    best: list[_Candidate],
-    everybody: list[_Candidate],
-    nobody: Score,
-) -> tuple[list[_Candidate], tuple[_Candidate, ...]]:
-    """Two mistakes at once: each of the best with each other one, and with fitted ones.
-
-    The pair comes first when it explains clearly more than its better half does.
-    """
-    short = [telling(more, best[0])]
-    # Step by step, each mistake is seen by itself, and the best one is one of the two.
-    firsts = FIRSTS if min(len(one.port) for one in first) == 1 else 2
-    pairs = []
-    for a in best[:firsts]:
-        seconds = [b for b in (*everybody, *best) if b.id != a.id]
-        pairs += [(both_cost(short, a, b), a, b) for b in seconds]
-    pairs.sort(key=lambda pair: pair[0])
-    again = [(both_cost(more, a, b), a, b) for _, a, b in pairs[:THIRD_ROUND]]
-    again.sort(key=lambda pair: pair[0])
-    cost, a, b = again[0]
-    if cost > LEFT_OVER * nobody.cost:
-        a = best[0]
-        for c in parameters([telling(more, a)], (a,)):
-            other = both_cost(more, a, c)
-            if other < cost:
-                cost, b = other, c
-    if cost > best[0].score.cost - LEFT_OVER * nobody.cost:
-        return best, ()
-    pair = tuple(ordered(more, [a, b]))
-    rest = [one for one in best if one.id not in (a.id, b.id)]
-    return [*pair, *rest], pair
-
-
-def telling(evidence: Sequence[Evidence], known: _Candidate) -> Evidence:
-    """The shortest case among those that say much about what `known` leaves unexplained."""
-    left = [score([one], known.change, known.noise).cost for one in evidence]
-    much = [one for one, cost in zip(evidence, left, strict=True) if cost >= max(left) / 2.0]
-    return min(much, key=lambda one: one.tokens)
-
-
-def both_cost(evidence: Sequence[Evidence], a: _Candidate, b: _Candidate) -> float:
-    """Of the two together. A mistake that replaces a whole equation would undo one that alters it,
-    so both orders are looked at where both may be about the same step."""
-    taps = ZOO[a.id].taps, ZOO[b.id].taps
-    orders = ((a, b), (b, a)) if set(taps[0]) & set(taps[1]) else ((a, b),)
-    return min(
-        score(evidence, combined([x.change, y.change]), a.noise or b.noise).cost for x, y in orders
-    )
-
-
-def _suspect(one: _Candidate, nobody: Score, pair: tuple[_Candidate, ...]) -> Suspect:
-    other = [c.id for c in pair if c is not one] if one in pair else []
-    klass = CLASSES[ZOO[one.id].klass]
-    return Suspect(
-        one.id,
-        one.title,
-        1.0 - (one.score.distance / nobody.distance) ** 2 if nobody.distance else 0.0,
-        ZOO[one.id].citations,
-        () if one.fitted else tuple(i for i in klass if i != one.id),
-        other[0] if other else None,
-        one.score.distance,
-    )

@@ -41,7 +41,7 @@ T = TypeVar("T")
 CAUGHT = 10.0
 """A mistake is caught where it misses its budget by at least this factor."""
 RANKED_CASES = 4
-"""How many cases that catch a mistake its suspects are ranked on."""
+"""On so many cases that catch a mistake its suspects are ranked, and on so many that are right."""
 FALSE_ALARM_SEEDS = 20
 LONG_TOKENS, LONG_SEEDS = 200, 4
 """So many sets of weights must raise no alarm on each case; fewer on long ones, for time."""
@@ -146,18 +146,22 @@ def judged(job: tuple[str, tuple[str, ...]]) -> Verdict:
     mistake = ZOO[id]
     ratios = {name: ratio(name, "float32", id) for name in names}
     catching = [name for name in names if ratios[name] >= CAUGHT]
-    chosen = sorted(catching, key=lambda name: BY_NAME[name].real.size)[:RANKED_CASES]
+    by_size = sorted(names, key=lambda name: BY_NAME[name].real.size)
+    chosen = [name for name in by_size if name in catching][:RANKED_CASES]
+    chosen += [name for name in by_size if ratios[name] <= 1.0][:RANKED_CASES]
     given = []
     for name in chosen:
         p, dump = BY_NAME[name].model(), broken(name, "float32", id)
-        given.append(Evidence(p, dump, compare(p, dump, "float32").culprit, "float32"))
+        given.append(Evidence(p, dump, compare(p, dump, "float32").culprit, "float32", name))
     suspects = rank_cases(given)
     leader = suspects[0].id if suspects else "nobody"
-    wrong = {one.culprit for one in given if not (one.culprit and mistake.shows_at(one.culprit))}
+    culprits = {one.culprit for one in given if one.name in catching}
+    wrong = {at for at in culprits if not (at and mistake.shows_at(at))}
     lower = [name for name in names if BY_NAME[name].real.size <= SHORT_TOKENS]
     hidden = [d for d in LOWER if all(ratio(name, d, id) <= 1.0 for name in lower)]
     first = bool(suspects) and ZOO[leader].klass == mistake.klass
-    final = next(filter(None, map(final_alone, reversed(given))), None)
+    most = [one for one in reversed(given) if one.name in catching]
+    final = next(filter(None, map(final_alone, most)), None)
     return Verdict(id, ratios, first, leader, tuple(map(str, wrong)), tuple(hidden), final)
 
 

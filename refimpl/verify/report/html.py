@@ -18,6 +18,7 @@ from ..judge.verdict import EXIT_CODES
 from .html_cases import case_section, overview
 from .markup import Safe, element, link
 from .plot import figure, number, short
+from .report import where
 
 Json = Mapping[str, Any]
 STYLE = Path(__file__).with_name("page.css")
@@ -112,14 +113,14 @@ def _suspect(s: Json) -> Safe:
         viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true",
     )  # fmt: skip
     tied, both = s["tied_with"], s["together_with"]
+    said = f"explains {100 * share:.4g} %{where(s['steps'])}" if share else "explains none of it"
     threads = [[" " if i else "", link(c)] for i, c in enumerate(s["citations"])]
     return element(
         "li",
         element("strong", s["id"]), " ", s["title"],
-        element("div", bar, f"explains {100 * share:.4g} %" if share else "explains none of it",
-                class_="share"),
+        element("div", bar, said, class_="share"),
         element("div", "the same here: ", ", ".join(tied), class_="soft") if tied else None,
-        element("div", "together with ", both, class_="soft") if both else None,
+        element("div", "together with ", ", ".join(both), class_="soft") if both else None,
         element("div", "others made it: ", threads, class_="soft") if threads else None,
     )  # fmt: skip
 

@@ -110,7 +110,9 @@ def render(report: Report, *, colour: bool = False, full: bool = False) -> str:
         case, tap = report.culprit
         lines.append(f"first wrong step: {tap}   (case {case})")
     if report.suspects:
-        lines += ["", "suspects", *_suspects(report.suspects)]
+        together = report.suspects[0].together
+        all_of_it = f": together they explain {_percent(together)}" if together is not None else ""
+        lines += ["", f"suspects{all_of_it}", *_suspects(report.suspects)]
     lines += ["", *_findings(report.findings, full)]
     shown = [c for c in report.cases if full or (report.culprit or ("",))[0] == c.name]
     for case_report in shown:
@@ -151,11 +153,21 @@ def _suspects(suspects: Sequence[Suspect]) -> list[str]:
     lines = []
     for place, s in enumerate(suspects[:MAX_SUSPECTS], start=1):
         tied = f" (the same here: {', '.join(s.tied_with)})" if s.tied_with else ""
-        tied += f" (together with {s.together_with})" if s.together_with else ""
-        lines.append(f"{place}. {s.id}  {s.title}: explains {_percent(s.explained)}{tied}")
+        share = f"explains {_percent(s.explained)}{where(s.steps)}"
+        lines.append(f"{place}. {s.id}  {s.title}: {share}{tied}")
         if s.citations:
             lines.append(f"      others made it: {', '.join(s.citations)}")
     return lines
+
+
+def where(steps: Sequence[Sequence[str]]) -> str:
+    """Of what a suspect explains its share: " of 12 steps in 5 cases", of one case by its name."""
+    cases = list(dict.fromkeys(case for case, _ in steps))
+    if not cases:
+        return ""
+    name = f"case {cases[0]}" if cases[0] else "the case"
+    what = steps[0][1] if len(steps) == 1 else f"{len(steps)} steps"
+    return f" of {what} in {name}" if len(cases) == 1 else f" of {what} in {len(cases)} cases"
 
 
 def _findings(findings: Iterable[Finding], full: bool) -> list[str]:
