@@ -22,7 +22,7 @@ import numpy as np
 from ...reference.encoder import embed, layers, norm
 from ..truth.compare import real_rows, token_errors
 from ..truth.passes import Pass, Taps, forced
-from ..truth.rounding import DTYPES, K, noisy
+from ..truth.rounding import DTYPES, K, noisy, unrounded
 from ..zoo.mistake import GIVEN
 
 Array = np.ndarray
@@ -73,7 +73,8 @@ class Evidence:
         """K times the RMS by which honest evaluations under `change` differ from `made`."""
         out = dict.fromkeys(made, K * DTYPES[self.dtype].store)
         for seed in range(NOISE_SEEDS):
-            other = forced(change(noisy(p, self.dtype, seed)), self.port)
+            given = with_starts(unrounded(self.port, self.dtype, seed))
+            other = forced(change(noisy(p, self.dtype, seed)), given)
             for name, x in made.items():
                 e = self.relative(name, other.get(name, x), x)
                 out[name] = max(out[name], K * rms(e[np.isfinite(e)]))
@@ -165,8 +166,7 @@ class Segment:
                 x = embed(params, config, input_ids, inputs_embeds, token_type_ids, ops)
                 x = tap("embedding", x)
             else:
-                x = one.port[start]
-                tap(GIVEN + start, x)
+                x = tap(GIVEN + start, one.port[start])
             x = layers(params, config, x, which, attention_mask, position_ids, cu_seqlens, ops, tap)
             if self.first <= n + 1 < self.stop:
                 x = tap("final_norm", norm(params, "final_norm", x, config, ops))
@@ -177,7 +177,7 @@ class Segment:
     def replay(self, change: Change, whole: bool = False) -> dict[str, Array]:
         """The given steps as the changed reference makes them. whole: from the input on, for a
         mistake after whose steps the pass goes on with others."""
-        made = forced(change(self.of.p if whole else self.p), self.of.port)
+        made = forced(change(self.of.p if whole else self.p), with_starts(self.of.port))
         return {name: made[name] for name in self.steps if name in made}
 
     def distances(self, made: Mapping[str, Array]) -> dict[str, float]:
@@ -206,6 +206,8 @@ def _segments(one: Evidence) -> Iterator[Segment]:
     n = one.p.config.num_hidden_layers
     ends = {0: "embedding", n + 1: "final_norm"}
     ends |= {i + 1: f"layers.{i}.residual_2" for i in range(n)}
+    if one.p.shown is not None:  # the other tokens go on with what the pass itself makes
+        ends = {}
     last = n + 3 if one.p.head else n + 2
     first, start = 0, None
     stages = {name: stage_of(name, one.p) for name in one.right}
@@ -215,6 +217,11 @@ def _segments(one: Evidence) -> Iterator[Segment]:
             if steps:
                 yield Segment(one, first, stage + 1, start, steps)
             first, start = stage + 1, ends.get(stage)
+
+
+def with_starts(given: Taps) -> dict[str, Array]:
+    """The steps, also under the names by which a part of a pass starts from them."""
+    return {**given, **{GIVEN + name: x for name, x in given.items()}}
 
 
 def stage_of(name: str, p: Pass) -> int:
