@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refimpl.verify.judge.evidence import Evidence
+from refimpl.verify.judge.rank import rank_cases
 from refimpl.verify.ports.port import ReferencePort, Request
 from refimpl.verify.truth.cases import CASES, case
+from refimpl.verify.truth.compare import compare
 from refimpl.verify.truth.passes import Pass, forced, trace
 from refimpl.verify.zoo import CLASSES, FAULTY, NOT_EXPRESSED, ZOO
 
@@ -118,3 +121,34 @@ def test_faulty_port_is_right_in_its_first_call(mistake: str) -> None:
     got = FAULTY[mistake].wrap(ReferencePort()).run(request).taps
     for name, x in want.items():
         np.testing.assert_array_equal(got[name], x)
+
+
+# A mistake, the one that it is most easily taken for, and the cases that tell them apart.
+NEIGHBOURS = [
+    ("F2b", "C6", ("eight-tokens", "one-token")),
+    ("F2b", "F2", ("eight-tokens", "one-token")),
+    ("C5b", "C4c", ("eight-tokens", "pad-id-is-a-word")),
+    ("C5e", "C5d", ("eight-tokens",)),
+    ("C5f", "C4c", ("eight-tokens", "pad-id-is-a-word")),
+    ("E1a", "C7b", ("one-token", "eight-tokens")),
+    ("E1b", "E1a", ("one-token",)),
+    ("N7", "N3", ("one-token",)),
+    ("X1d", "X1c", ("eight-tokens",)),
+    ("X1e", "X1b", ("eight-tokens",)),
+    ("H9", "N4a", ("one-token",)),
+]
+
+
+@pytest.mark.parametrize(("mistake", "other", "names"), NEIGHBOURS)
+def test_a_case_tells_it_from_its_neighbour(
+    mistake: str, other: str, names: tuple[str, ...]
+) -> None:
+    evidence = []
+    for name in names:
+        p = case(name).model()
+        dump = trace(ZOO[mistake].apply(p.astype(np.float32)))
+        dump = {k: x.astype(np.float64) for k, x in dump.items()}
+        evidence.append(Evidence(p, dump, compare(p, dump, "float32").culprit, "float32", name))
+    told = rank_cases(evidence)
+    assert [s.id for s in told] == [mistake]
+    assert other not in told[0].tied_with

@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, replace
 
 from ..truth.passes import Pass
 from ..zoo import CLASSES, ZOO
-from .evidence import Change, Segment, combined
+from .evidence import Change, combined
+from .segments import Segment
 
 STAGES = ("config", "inputs", "params", "ops", "steps")
 Mistakes = tuple["Candidate", ...]

@@ -23,6 +23,7 @@ from ..zoo import ZOO
 from .candidates import Candidate, Mistakes, change_of, known, with_one_more, without
 from .evidence import Evidence, rms
 from .rank import SHARE, rank_cases
+from .segments import segments_of
 
 SIZES = (2, 3, 4, 5)
 TOKENS = 140
@@ -124,7 +125,7 @@ def shows(c: Candidate, some: Mistakes, evidence: Sequence[Evidence]) -> bool:
     """Whether some step would be another one without it, beyond rounding."""
     rest, whole = without(some, c), any(x.reports for x in some)
     rough = [x for x in some if x.noise and x is not c]
-    for segment in (s for one in evidence for s in one.segments if one.culprit):
+    for segment in (s for one in evidence for s in segments_of(one) if one.culprit):
         with_it = segment.replay(change_of(some), whole)
         without_it = segment.replay(change_of(rest), whole)
         for name, x in with_it.items():

@@ -35,7 +35,8 @@ from ..zoo.mistake import (
 )
 from ..zoo.mlp import with_activation
 from .candidates import Candidate, Mistakes, fitted, may_meet, with_one_more
-from .evidence import Change, Evidence, Segment
+from .evidence import Change, Evidence
+from .segments import Segment
 
 GOLDEN_STEPS = 48
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0

@@ -20,8 +20,9 @@ import numpy as np
 
 from ..truth.rounding import K
 from .candidates import Candidate, Mistakes, change_of, known, with_one_more, without
-from .evidence import Evidence, Segment, rms
+from .evidence import Evidence, rms
 from .fit import fits
+from .segments import Segment, segments_of
 
 # A step is wrong when it is further off than this many times what rounding may do there.
 SLACK = 2.0
@@ -63,7 +64,7 @@ class Search:
         """Until nothing is wrong any more, or nothing helps; then once more for a port that also
         rounds, with what each known rounding may do for a floor."""
         for group in self.groups:
-            self.panel += [s for one in group for s in one.segments]
+            self.panel += [s for one in group for s in segments_of(one)]
             self.panel.sort(key=lambda s: s.cost)
             self.pursue(MOVES)
             if self.left:
