@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .models.task_model import ModernBERTForTask, load
     from .nlp import NLPTaskConfig, NLPTaskType, create_multi_task_nlp_head, create_nlp_head
     from .reference.config import VARIANTS, ModernBertConfig
+    from .reference.taps import record
     from .tasks import Reranker, SentenceEncoder, pipeline
     from .text.tokenizer import Tokenizer
 
