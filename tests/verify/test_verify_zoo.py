@@ -18,7 +18,19 @@ from refimpl.verify.ports.port import ReferencePort, Request
 from refimpl.verify.truth.cases import CASES, case
 from refimpl.verify.truth.compare import compare
 from refimpl.verify.truth.passes import Pass, forced, trace
-from refimpl.verify.zoo import CLASSES, FAULTY, NOT_EXPRESSED, ZOO
+from refimpl.verify.zoo import (
+    CLASSES,
+    FAULTY,
+    NOT_EXPRESSED,
+    ZOO,
+    attention,
+    heads,
+    masks,
+    mlp,
+    plan,
+    rotary,
+    runtime,
+)
 
 IDS = Path(__file__).with_name("port_bug_ids.txt").read_text().split()
 # Few enough tokens for all mistakes on all of them.
@@ -44,6 +56,8 @@ def test_zoo_ids_cover_the_list() -> None:
 
 
 def test_zoo_ids_are_unique_and_described() -> None:
+    sections = (attention, heads, masks, mlp, plan, rotary, runtime)
+    assert len(ZOO) == sum(len(section.MISTAKES) for section in sections)
     assert not set(ZOO) & set(FAULTY)
     for m in (*ZOO.values(), *FAULTY.values()):
         assert m.title and m.text.endswith(".")
