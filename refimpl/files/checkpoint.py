@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ModelFormatError
 from ..nlp import CONFIG_KEY, MultiTaskHead, NLPHead
-from ..reference.config import ModernBertConfig
+from ..reference.config import ModernBertConfig, lost_in_float32
 from ..reference.heads import HEADS, Head
 from ..reference.params import encoder_shapes
 from ..reference.sentence import SentenceHead
@@ -74,6 +75,8 @@ def read_checkpoint(
         raise ValueError(f"kind {kind!r} is unknown; known: auto, None, {', '.join(HEADS)}")
     source = ModelFolder(folder)  # what is there
     config = config_of(source)  # what it means
+    if np.dtype(dtype) == np.float32 and (lost := lost_in_float32(config)):
+        raise ModelFormatError(lost, file=source.root / CONFIG, key="norm_eps")
     named = head_of(source, config)
     head = named if kind == "auto" else None if kind is None else HEADS[kind]
     config, params = take_tensors(source, config, head, named, dtype)  # the tensors

@@ -80,7 +80,8 @@ def resolve(
 
 
 def cache_folder() -> Path:
-    """The hub cache of this user, whether it exists or not."""
+    """The hub cache of this user, whether it exists or not; `~` as it stands where the user has no
+    home, as huggingface_hub takes it."""
     for variable, below in (
         ("HF_HUB_CACHE", ""),
         ("HUGGINGFACE_HUB_CACHE", ""),
@@ -88,8 +89,8 @@ def cache_folder() -> Path:
         ("XDG_CACHE_HOME", "huggingface/hub"),
     ):
         if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser() / below
-    return Path.home() / ".cache" / "huggingface" / "hub"
+            return Path(os.path.expanduser(os.environ[variable])) / below
+    return Path(os.path.expanduser("~")) / ".cache" / "huggingface" / "hub"
 
 
 def _snapshot(repository: Path, revision: str) -> Path | None:

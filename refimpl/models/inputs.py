@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import LongInputWarning
 from ..reference.config import ModernBertConfig
+from ..reference.numerics import as_array
 from ..text.tokenizer import Encoded
 
 Array = np.ndarray
@@ -134,17 +135,6 @@ def warn_if_long(seq: int, config: ModernBertConfig) -> None:
         )
 
 
-def _rectangular(name: str, value: Any, wanted: str) -> Array:
-    """value as an array. ValueError, naming the shape that is wanted, when its rows are ragged."""
-    try:
-        x = np.asarray(value)
-    except ValueError:
-        x = np.empty(0, object)
-    if x.dtype == object:
-        raise ValueError(f"{name} is not rectangular or not numeric; pad it to {wanted}")
-    return x
-
-
 def refuse_text(name: str, value: Any) -> None:
     """ValueError that names the way of texts, and of encodings, where a value holds any."""
     first = value
@@ -165,7 +155,7 @@ def refuse_text(name: str, value: Any) -> None:
 
 def _array(name: str, value: Any, axes: tuple[str, ...]) -> Array:
     """value as an array of len(axes) dimensions, none of them empty."""
-    x = _rectangular(name, value, f"[{', '.join(axes)}]")
+    x = as_array(name, value, f"[{', '.join(axes)}]")
     if x.ndim != len(axes):
         raise ValueError(f"{name} has shape {list(x.shape)}; it must be [{', '.join(axes)}]")
     if 0 in x.shape:
@@ -201,7 +191,7 @@ def _embeddings(value: Any, axes: tuple[str, ...], hidden: int, dtype: np.dtype)
 
 
 def _mask(value: Any, shape: tuple[int, ...]) -> Array:
-    x = _rectangular("attention_mask", value, str(list(shape)))
+    x = as_array("attention_mask", value, str(list(shape)))
     if x.shape != shape:
         raise ValueError(f"attention_mask has shape {list(x.shape)}; it must be {list(shape)}")
     if x.dtype.kind not in "biuf":
@@ -214,7 +204,7 @@ def _mask(value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _token_types(value: Any, shape: tuple[int, ...], config: ModernBertConfig) -> Array:
-    x = _rectangular("token_type_ids", value, str(list(shape)))
+    x = as_array("token_type_ids", value, str(list(shape)))
     if x.shape != shape:
         raise ValueError(f"token_type_ids has shape {list(x.shape)}; it must be {list(shape)}")
     x = _integers("token_type_ids", x, tuple(map(str, shape)))
@@ -223,7 +213,7 @@ def _token_types(value: Any, shape: tuple[int, ...], config: ModernBertConfig) -
 
 
 def _positions(value: Any, shape: tuple[int, ...]) -> Array:
-    x = _rectangular("position_ids", value, str(list(shape)))
+    x = as_array("position_ids", value, str(list(shape)))
     if x.ndim == 0 or x.ndim > len(shape) or shape[-1] != x.shape[-1]:
         raise ValueError(f"position_ids has shape {list(x.shape)}; it must be {list(shape)}")
     try:

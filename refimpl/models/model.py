@@ -20,14 +20,22 @@ import numpy as np
 
 from ..backends import backend as backends
 from ..backends.engine import Engine, LazyEngine
+from ..errors import HubError
 from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import ModelFolder
 from ..files.hub import resolve
 from ..files.stored import StoredParams, stored
 from ..nlp.keras_names import KerasNames, check_training
 from ..reference import ops as equations
-from ..reference.config import KERAS_NAMES, VARIANTS, ModernBertConfig, canonical_names
+from ..reference.config import (
+    KERAS_NAMES,
+    VARIANTS,
+    ModernBertConfig,
+    canonical_names,
+    lost_in_float32,
+)
 from ..reference.encoder import Tap, encode
+from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, count, encoder_shapes, initialise
 from ..reference.replacing import replaced
 from ..reference.taps import Recorder, attention_maps
@@ -94,6 +102,8 @@ class ModernBERT(KerasNames):
                 f"dtype is {self.compute_dtype!r}, which takes params in {self.dtype}; these are "
                 f"in {held.dtype}"
             )
+        if self.dtype == np.float32 and (lost := lost_in_float32(config)):
+            raise ValueError(lost)
         native = self.backend == "native"
         unkept = {*encoder_shapes(config), "decoder.weight"} if native else ()
         self.params = StoredParams(held.stored, self.dtype, unkept)
@@ -177,6 +187,7 @@ class ModernBERT(KerasNames):
 
     # -- use --------------------------------------------------------------------------------------
 
+    @underflow_is_zero
     def __call__(
         self,
         inputs: Mapping[str, Any] | Any,
@@ -232,6 +243,7 @@ class ModernBERT(KerasNames):
     def _outputs(self, hidden: Array, checked: Inputs, ops: Any, tap: Tap) -> dict[str, Any]:
         return {"last_hidden_state": hidden, "attention_mask": checked.attention_mask}
 
+    @underflow_is_zero
     def encode_packed(self, input_ids: Any, cu_seqlens: Any) -> Array:
         """Sequences of different lengths laid end to end, without padding.
 
@@ -339,6 +351,9 @@ def check_params(params: Mapping[str, Array], shapes: Shapes) -> StoredParams:
     if missing or extra:
         raise ValueError(f"params lack {missing[:3] or 'nothing'}, and have {extra[:3]} too many")
     for name, shape in shapes.items():
+        if not isinstance(arrays[name], np.ndarray):
+            kind = type(arrays[name]).__name__
+            raise ValueError(f"params[{name!r}] is a {kind}; it must be a numpy array")
         if arrays[name].shape != shape:
             raise ValueError(f"params[{name!r}] has shape {arrays[name].shape}, not {shape}")
     if isinstance(params, StoredParams):
@@ -371,4 +386,16 @@ def pretrained_folder(variant: str, pretrained: bool | Folder, cache_dir: Folder
         return resolve(pretrained, cache_dir=cache_dir)
     if variant in OFFICIAL_CHECKPOINTS:
         return resolve(OFFICIAL_CHECKPOINTS[variant], cache_dir=cache_dir, download=True)
+    return bundled()
+
+
+def bundled() -> Path:
+    """The folder of the small model that comes along. HubError where it is in no folder."""
+    if not BUNDLED.is_dir():
+        package = BUNDLED.parents[1]
+        where = next((p for p in package.parents if p.is_file()), package)
+        raise HubError(
+            f"the bundled model cannot be read: the package lies in {where}, a zip or the like; "
+            "name a model folder, or unpack the package"
+        )
     return BUNDLED

@@ -25,6 +25,7 @@ from ..reference import ops as equations
 from ..reference.config import ModernBertConfig
 from ..reference.encoder import Tap
 from ..reference.heads import HEADS, Head
+from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, encoder_shapes
 from ..reference.replacing import replaced
 from ..reference.sentence import SentenceHead
@@ -111,6 +112,7 @@ class ModernBERTForTask(ModernBERT):
         """True when the input may hold a second text, in keys that end in `_2`."""
         return isinstance(self.head, (NLPHead, MultiTaskHead)) and self.head.takes_pairs
 
+    @underflow_is_zero
     def __call__(
         self,
         inputs: Mapping[str, Any] | Any,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..reference.config import ModernBertConfig
+from ..reference.numerics import as_array, underflow_is_zero
 from ..reference.params import count, initialise
 from .families import Outputs
 from .head import NLPHead, nlp_head
@@ -41,6 +42,7 @@ class HeadLayer(KerasNames):
         width, n = heads[0].input_dim, count(self.head.shapes())
         return f"HeadLayer({tasks}, hidden {width:,}, {n:,} parameters, {self.dtype})"
 
+    @underflow_is_zero
     def __call__(
         self,
         hidden_states: Any,
@@ -75,7 +77,8 @@ class HeadLayer(KerasNames):
         return self.head.compare(self.params, first, second)
 
     def _one(self, suffix: str, hidden_states: Any, attention_mask: Any) -> Outputs:
-        hidden = np.asarray(hidden_states, self.dtype)
+        wanted = "[batch, seq, hidden]"
+        hidden = as_array("hidden_states" + suffix, hidden_states, wanted, self.dtype)
         choices = ("choices",) if self.head.kind == "multiple_choice" else ()
         axes = ("batch", *choices, "seq")
         heads = self.head.heads if isinstance(self.head, MultiTaskHead) else (self.head,)
@@ -85,7 +88,9 @@ class HeadLayer(KerasNames):
                 f"hidden_states{suffix} has shape {list(hidden.shape)}; it must be "
                 f"[{', '.join(axes)}, {width}], none of them 0"
             )
-        mask = None if attention_mask is None else np.asarray(attention_mask)
+        mask = None
+        if attention_mask is not None:
+            mask = as_array("attention_mask" + suffix, attention_mask, wanted)
         if mask is not None and mask.shape != hidden.shape[:-1]:
             raise ValueError(
                 f"attention_mask{suffix} has shape {list(mask.shape)}; it must be "

@@ -18,6 +18,8 @@ from dataclasses import replace as dataclass_replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from .config_keys import refuse_unsupported, unknown
 from .ops import ACTIVATIONS
 from .pooling import named
@@ -383,6 +385,17 @@ def _head_dim(v: Mapping[str, Any]) -> int | None:
     hidden = v.get("hidden_size", ModernBertConfig.hidden_size)
     heads = v.get("num_attention_heads", ModernBertConfig.num_attention_heads)
     return hidden // heads if _is_int(hidden) and _is_int(heads) and heads > 0 else None
+
+
+def lost_in_float32(c: ModernBertConfig) -> str | None:
+    """Why norms cannot be computed in float32, or None: their eps would be 0, or infinite."""
+    limits = np.finfo(np.float32)
+    if float(limits.tiny) <= c.norm_eps <= float(limits.max):
+        return None
+    return (
+        f"norm_eps is {c.norm_eps}; norms are computed in float32, whose normal numbers go from "
+        "1.18e-38 to 3.4e+38"
+    )
 
 
 def _check(c: ModernBertConfig) -> None:

@@ -179,6 +179,20 @@ def attention_probs(q: Array, k: Array, mask: Array) -> Array:
     return softmax(q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5, mask)
 
 
+def weighted(probs: Array, v: Array, mask: Array) -> Array:
+    """probs @ v over the visible keys alone: NaN or infinity in a hidden one adds nothing, though
+    0 times it is NaN. probs [1, heads, n, m], v [1, heads, m, head_dim], mask [1, 1, n, m]."""
+    finite = np.isfinite(v)
+    if finite.all():
+        return probs @ v
+    out: Array = probs @ np.where(finite, v, v.dtype.type(0))
+    for j in np.flatnonzero(~finite.all(axis=(0, 1, 3))):
+        some, x = mask[0, 0, :, j], np.where(finite, v.dtype.type(0), v)[:, :, j]
+        with np.errstate(invalid="ignore"):
+            out[:, :, some] += probs[:, :, some, j, None] * x[:, :, None]
+    return out
+
+
 def attention(q: Array, k: Array, v: Array, key_mask: Array, window: int | None) -> Array:
     """Softmax attention over the keys that window AND padding mask leave visible.
 
@@ -197,7 +211,7 @@ def attention(q: Array, k: Array, v: Array, key_mask: Array, window: int | None)
             mask = visible(np.arange(start, stop), np.arange(first, last), window)
             mask = (mask & key_mask[row, keys])[None, None]
             probs = attention_probs(q[one, :, start:stop], k[one, :, keys], mask)
-            out[row, start:stop] = (probs @ v[one, :, keys])[0].swapaxes(0, 1)
+            out[row, start:stop] = weighted(probs, v[one, :, keys], mask)[0].swapaxes(0, 1)
     return out.reshape(batch, seq, heads * head_dim)
 
 

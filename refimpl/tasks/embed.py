@@ -25,6 +25,7 @@ from ..models.model import ModernBERT
 from ..models.summary import described_head, described_modules
 from ..models.task_model import ModernBERTForTask
 from ..nlp import NLPHead
+from ..reference.numerics import as_array, underflow_is_zero
 from ..reference.sentence import Pooling, SentenceHead, Settings, normalize
 from ..text.tokenizer import Encoded, Tokenizer
 from .batches import in_length_order
@@ -105,6 +106,7 @@ class SentenceEncoder:
         """Width of the vectors that `encode` gives by default."""
         return min(self._full_dimension, self.truncate_dim or self._full_dimension)
 
+    @underflow_is_zero
     def encode(
         self,
         texts: str | Sequence[str],
@@ -164,12 +166,16 @@ class SentenceEncoder:
         own = {"prompt_name": "document", "max_length": self._document_length}
         return self.encode(texts, **(own | options))
 
+    @underflow_is_zero
     def similarity(self, a: Array, b: Array) -> Array:
         """Similarity of every row of a with every row of b, [rows of a, rows of b].
 
         a, b: [rows, dimension] or [dimension]. Higher is closer; see `similarity_fn_name`.
         """
-        a, b = np.atleast_2d(a), np.atleast_2d(b)
+        a, b = (
+            np.atleast_2d(as_array(name, x, "[rows, dimension]"))
+            for name, x in (("a", a), ("b", b))
+        )
         if a.shape[1] != b.shape[1]:
             raise ValueError(f"a is {a.shape[1]} wide and b {b.shape[1]}; they must agree")
         return SIMILARITIES[self.similarity_fn_name](a, b)

@@ -17,6 +17,7 @@ from ..errors import ModelFormatError
 from ..models.model import ModernBERT
 from ..models.summary import described_head
 from ..models.task_model import ModernBERTForTask
+from ..reference.numerics import underflow_is_zero
 from ..reference.ops import ACTIVATIONS
 from ..reference.sentence import Dense, SentenceHead, activation_of
 from ..text.tokenizer import Encoded, Tokenizer
@@ -74,6 +75,7 @@ class Reranker:
         scores = "1 score" if self.num_labels == 1 else f"{self.num_labels} scores"
         return f"Reranker({scores} a pair, {self.model!r})"
 
+    @underflow_is_zero
     def predict(
         self,
         pairs: Sequence[tuple[str, str]] | tuple[str, str] | Array,

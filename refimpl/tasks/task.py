@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..files.hub import resolve
-from ..models.model import BUNDLED, ModernBERT
+from ..models.model import ModernBERT, bundled
 from ..models.summary import described_head
 from ..models.task_model import ModernBERTForTask, load
 from ..nlp import NLPHead
 from ..reference.heads import HEADS
+from ..reference.numerics import underflow_is_zero
 from ..text.tokenizer import Encoded, Text, Tokenizer
 
 Model = str | os.PathLike[str] | ModernBERT | None
@@ -55,6 +56,7 @@ class TextTask:
         self.tokenizer = tokenizer_of(loaded) if tokenizer is None else tokenizer
         self.options = options
 
+    @underflow_is_zero
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """`run` with the options given at construction, those given here winning."""
         return self.run(*inputs, **{**self.options, **options})
@@ -119,7 +121,7 @@ def open_model(model: Model, **options: Any) -> ModernBERT:
     """The model itself, or loaded from where it says (None: the bundled one); options as `load`."""
     if isinstance(model, ModernBERT):
         return model
-    return load(BUNDLED if model is None else model, **options)
+    return load(bundled() if model is None else model, **options)
 
 
 def tokenizer_of(model: ModernBERT, *, lowercase: bool = False) -> Tokenizer:
@@ -131,7 +133,7 @@ def tokenizer_of(model: ModernBERT, *, lowercase: bool = False) -> Tokenizer:
 
 def open_tokenizer(model: str | os.PathLike[str] | None = None) -> Tokenizer:
     """The tokenizer of a folder or cached hub id, without its model; None: the bundled one."""
-    return Tokenizer.from_folder(BUNDLED if model is None else resolve(model))
+    return Tokenizer.from_folder(bundled() if model is None else resolve(model))
 
 
 def as_list(inputs: Any, what: str = "inputs") -> tuple[list[Any], bool]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..files.hub import resolve
-from ..models.model import BUNDLED, Folder, ModernBERT
+from ..models.model import Folder, ModernBERT, bundled
 from ..models.task_model import ModernBERTForTask, load
 from ..nlp.multi_task import CONFIG_KEY
 from ..reference.heads import HEADS
@@ -55,7 +55,7 @@ def finetune(
     problem, names = problem_of(rows, problem)
     held_out = [row for path in evaluation for row in read_rows(path)]
     settings = settings or Settings()
-    base = load(BUNDLED if model is None else resolve(model), backend="numpy")
+    base = load(bundled() if model is None else resolve(model), backend="numpy")
     assert base.source is not None
     tokenizer = Tokenizer.from_folder(base.source)
     train = encoded(rows, problem, names, tokenizer, max_length)

@@ -235,6 +235,28 @@ def test_attention_over_several_blocks_of_keys(tier, length):
 
 
 @every_tier
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("window", [0, 1, 7, 16, 64])
+def test_what_a_key_outside_the_window_holds_reaches_no_row(tier, window, bad):
+    for dtype in native.dtypes(tier):
+        for length, at in ((2, 0), (33, 20), (65, 64), (200, 100), (515, 301)):
+            q, k, v = (draw(name, length, 2, 8) for name in "qkv")
+            clean = native.attention(tier, q, k, v, window, dtype=dtype)
+            v[at, 1, 5] = bad
+            near = np.abs(np.arange(length) - at) <= window
+            for k_too in (False, True):
+                if k_too:
+                    k[at, 1, 2] = bad
+                got = native.attention(tier, q, k, v, window, dtype=dtype)
+                if dtype == "bfloat16" and tier == "amx":  # sums what it has to sum anew otherwise
+                    np.testing.assert_allclose(got[~near], clean[~near], rtol=0.02, atol=0.02)
+                else:
+                    np.testing.assert_array_equal(got[~near], clean[~near])
+                np.testing.assert_array_equal(got[:, 0], clean[:, 0])
+                assert not np.isfinite(got[near, 1, 5]).any(), "those that see it are not spared"
+
+
+@every_tier
 def test_attention_without_a_visible_key_is_zero(tier):
     q, k, v = (draw(name, 70, 2, 8) for name in "qkv")
     assert not native.attention(tier, q, k, v, None, np.zeros(70, bool)).any()

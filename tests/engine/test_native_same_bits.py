@@ -74,3 +74,16 @@ def test_same_bits_where_products_are_split_over_rows_and_over_columns(tier: str
     for engine.num_threads in range(1, 9):
         for y, e in zip(packed(engine, sequences), expected, strict=True):
             np.testing.assert_array_equal(y, e)
+
+
+@every_dtype
+def test_same_bits_where_blocks_of_queries_are_taken_in_parts(tier: str, dtype: str):
+    """Few sequences and many threads; windows over one block of keys, and over several."""
+    for window in (5, 64, 300):
+        case = Case("parts", "v5", "fs", 72, 3, 50, 61, window, 1e4, 1e3)
+        sequences = sequences_of(case, [1, 128, 700])
+        engine = engine_of(case, tier, dtype=dtype)
+        expected = [alone(engine, s) for s in sequences]
+        for engine.num_threads in (2, 5, 12, 16, 24, 33, 48, 64, 200):
+            for s, e in zip(sequences, expected, strict=True):
+                np.testing.assert_array_equal(alone(engine, s), e)

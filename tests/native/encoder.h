@@ -11,6 +11,7 @@
 #include "cases.h"
 #include "base/pool.h"
 #include "engine/engine.h"
+#include "engine/tasks.h"
 
 namespace driver {
 
@@ -262,6 +263,11 @@ inline void forward_case(const Subject& s, Random& random, Op& op) {
   double legitimate = 0;
   for (std::size_t order = 0; order < kOrders; ++order) legitimate = std::max(legitimate, off(Naive<float>(s, m, order).encode(b), truth));
   op.within(off(rows_of(got), truth), {0, kFactor * legitimate}, total, hidden, "mean error of a token");
+
+  // One sequence of 128 tokens has work for 64 threads.
+  const std::size_t blocks = ceil_div(std::size_t{128}, s.k.query_block), parts = attention_parts(s.k, blocks, 12, 64);
+  op.must(blocks * parts * 12 >= (s.bf16_operands ? 48 : 64), "too few tasks of attention");
+  op.must(attention_parts(s.k, blocks, 12, 1) == 1 && attention_parts(s.k, 100, 12, 64) == 1, "needless parts");
 
   // The first sequence alone.
   Batch one = b;

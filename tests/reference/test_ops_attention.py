@@ -64,6 +64,20 @@ def test_attention_does_not_depend_on_its_blocks(
     assert_within(ops.attention(q, k, v, key_mask, window), exact, bound)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("window", [0, 1, 8, 64])
+def test_what_a_key_outside_the_window_holds_reaches_no_row(window: int, bad: float) -> None:
+    q, k, v = draws(1, 131, 2, 8, 1, np.float64)
+    everything = np.ones((1, 131), bool)
+    clean = ops.attention(q, k, v, everything, window).reshape(131, 2, 8)
+    v[0, 70, 1, 5] = bad
+    got = ops.attention(q, k, v, everything, window).reshape(131, 2, 8)
+    near = np.abs(np.arange(131) - 70) <= window
+    np.testing.assert_allclose(got[~near], clean[~near], rtol=1e-14, atol=1e-14)
+    assert not np.isfinite(got[near, 1, 5]).any()
+    np.testing.assert_allclose(got[near, 0], clean[near, 0], rtol=1e-14, atol=1e-14)
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 @given(seq=st.integers(1, 3000), heads=st.integers(1, 16), scores=st.integers(1, 2**14))
 def test_query_blocks_cover_every_query_once_and_every_visible_key(
