@@ -10,7 +10,7 @@ namespace refimpl {
 namespace {
 
 // The clock that stamps files goes in steps of up to 10 ms: what is written within one step leaves one time.
-// A file is looked at when that step is over, and with it what one call may still be writing.
+// A file is looked at when that step is over.
 constexpr std::int64_t kSettled = 20'000'000;  // nanoseconds
 
 std::int64_t nanoseconds(const timespec& time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }

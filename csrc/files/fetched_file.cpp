@@ -27,6 +27,9 @@ FetchedFile::FetchedFile(const std::string& path) : path_(path), file_(std::make
   if (const int error = file_->take(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), facts)) refuse(path, error);
   if (!S_ISREG(facts.st_mode)) refuse(path, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
   if (facts.st_size == 0) return;
+#ifdef SEEK_HOLE  // waits, where the file system locks files, for a write that is under way
+  lseek(file_->descriptor(), 0, SEEK_HOLE);
+#endif
   const std::size_t size = static_cast<std::size_t>(facts.st_size);
   void* map = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (map == MAP_FAILED) throw std::bad_alloc();

@@ -79,7 +79,10 @@ class FileMap(mmap.mmap):
 
     @classmethod
     def of(cls, stream: BinaryIO, path: Path_, facts: tuple[int, ...]) -> FileMap:
-        self = cls(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            self = cls(stream.fileno(), facts[2], access=mmap.ACCESS_READ)
+        except ValueError:  # it is shorter by now
+            raise OSError(errno.ESTALE, "was changed while it was opened", path) from None
         self.path, self._facts = os.path.abspath(os.fspath(path)), facts
         self._handle = os.dup(stream.fileno())
         weakref.finalize(self, _close, self._handle, facts[:2])
@@ -160,12 +163,18 @@ def _settled(handle: int) -> tuple[int, ...]:
     """What tells a file from what it may become: device, number, size and time of change.
 
     The clock that stamps files goes in steps of up to 10 ms, within which two states of a file have
-    one time: it is asked when that is over, and with it what one call may still be writing.
+    one time: it is asked when that is over. A write stamps the file when it begins; one that is
+    under way is waited for, where the file system locks files, by asking for a hole.
     """
     age = time.time_ns() - os.fstat(handle).st_mtime_ns
     if 0 <= age < SETTLED:
         time.sleep((SETTLED - age) / 1e9)
-    return _facts(handle)
+    facts = _facts(handle)
+    if hasattr(os, "SEEK_HOLE"):
+        with suppress(OSError):  # advice; the answer does not matter
+            os.lseek(handle, 0, os.SEEK_HOLE)
+        os.lseek(handle, 0, os.SEEK_SET)
+    return facts
 
 
 def _facts(handle: int) -> tuple[int, ...]:

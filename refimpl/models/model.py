@@ -210,8 +210,8 @@ class ModernBERT(KerasNames):
         `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
         `tap(name, array) -> array` is called at every step of MODEL.md; what it returns stands in
         the step's place. `ops`: name -> function, equations of reference/ops.py to be replaced (or
-        an object that has all of them). Raises ValueError, and on backend native OSError when the
-        file's token embedding cannot be read any more. `training` is that of Keras, and False.
+        an object that has all of them). Raises ValueError, and OSError when a file that is still
+        read was changed or cut since the model was loaded. `training` is that of Keras, and False.
 
         On backend native the engine computes unless hidden states, attentions, a tap or other
         equations are asked for: those are the reference's, and numpy then computes everything, from
