@@ -9,21 +9,21 @@ because what is read from a file while it is used is watched here.
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from ..files.bfloat16 import BFLOAT16
-from ..files.safetensors import FileMap, in_file, in_memory
+from ..files.safetensors import in_file, in_memory
 from ..files.stored import stored
 from ..reference.config import ModernBertConfig
 from ..reference.params import encoder_shapes
 from .backend import MOST_THREADS, chosen_tier, default_threads, native
+from .source import Source
 
 Array = np.ndarray
 EMBEDDING = "embeddings.tok_embeddings.weight"
@@ -155,41 +155,6 @@ class Engine:
 def lengths_to_last(real: Array) -> Array:
     """Tokens up to the last real one of each row, 0 without any. bool [batch, seq] -> [batch]."""
     return np.where(real.any(axis=1), real.shape[1] - real[:, ::-1].argmax(axis=1), 0)
-
-
-class Source:
-    """Tensors for the engine, those of files in memory only while their layer is packed.
-
-    arrays: name -> array; one of a file is a place to read it to, empty until `read` fills it.
-    """
-
-    def __init__(self, given: Mapping[str, Array]) -> None:
-        self.arrays: dict[str, Array] = {}
-        self._places: dict[str, tuple[FileMap, int, mmap.mmap]] = {}
-        for name, x in given.items():
-            if (place := in_file(x)) is None or not x.nbytes:
-                self.arrays[name] = x
-                continue
-            memory = mmap.mmap(-1, x.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            self.arrays[name] = np.frombuffer(memory, x.dtype).reshape(x.shape)
-            self._places[name] = (*place, memory)
-        self._fill("")
-
-    def read(self, layer: int) -> None:
-        """Read the tensors of a layer. OSError."""
-        self._fill(f"layers.{layer}.")
-
-    def _fill(self, prefix: str) -> None:
-        for name, (file, offset, _) in self._places.items():
-            if name.startswith(prefix or ("embeddings.", "final_norm.")):
-                file.read_into(self.arrays[name], offset)
-
-    def let_go(self, layer: int) -> None:
-        """Give the memory of a layer back, which was packed."""
-        for name, (_, _, memory) in self._places.items():
-            if name.startswith(f"layers.{layer}.") and hasattr(mmap, "MADV_DONTNEED"):
-                with suppress(OSError):
-                    memory.madvise(mmap.MADV_DONTNEED)
 
 
 class LazyEngine:

@@ -259,7 +259,8 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
         with open(file, "rb") as stream:
             facts = _settled(stream.fileno())
             size = facts[2]
-            start, header = _read_header(stream, size, file)
+            text, header = _read_header(stream, size, file)
+            start = LENGTH_BYTES + len(text)
             buffer = FileMap.of(stream, file, facts)
             buffer.check()
     except OSError as error:
@@ -267,8 +268,8 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
 
     def refuse(message: str, key: str) -> ModelFormatError:
         spelled = json.dumps(key, ensure_ascii=False).encode()
-        at = buffer.find(spelled, LENGTH_BYTES, start)
-        return ModelFormatError(message, file=file, key=key, offset=max(at, LENGTH_BYTES))
+        at = max(text.find(spelled), 0)
+        return ModelFormatError(message, file=file, key=key, offset=LENGTH_BYTES + at)
 
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(x, str) for x in metadata.values()):
@@ -307,8 +308,8 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
     return SafetensorsFile(tensors, metadata)
 
 
-def _read_header(stream: BinaryIO, size: int, file: str) -> tuple[int, dict[str, Any]]:
-    """Where the data begin, and the parsed header."""
+def _read_header(stream: BinaryIO, size: int, file: str) -> tuple[bytes, dict[str, Any]]:
+    """The header's text, and what it says."""
     prefix = stream.read(LENGTH_BYTES)
     length = int.from_bytes(prefix, "little")
     if len(prefix) < LENGTH_BYTES or length > size - LENGTH_BYTES or length > MAX_JSON_BYTES:
@@ -323,7 +324,7 @@ def _read_header(stream: BinaryIO, size: int, file: str) -> tuple[int, dict[str,
         raise ModelFormatError(
             f"the header begins with {text[:1]!r}, not with b'{{'", file=file, offset=LENGTH_BYTES
         )
-    return LENGTH_BYTES + length, parse_json(text, file=file, offset=LENGTH_BYTES)
+    return text, parse_json(text, file=file, offset=LENGTH_BYTES)
 
 
 def _checked(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
