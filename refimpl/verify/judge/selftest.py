@@ -8,7 +8,8 @@ evaluations that are not in the budget's own family, must pass everywhere.
     NN mistakes, NN caught, NN ranked first, NN false alarms
 
 is the last line. The matrix holds a mistake's dump against budgets taken at the reference's own
-steps; those cases that are ranked go through `compare` itself.
+steps; those cases that are ranked go through `compare` itself. So do the honest ports of the zoo,
+each of which must pass on every short case.
 
 Long because each part of the score and its line stand together.
 """
@@ -26,10 +27,11 @@ import numpy as np
 
 from ..ports.port import ReferencePort
 from ..truth.cases import BY_NAME, CASES
-from ..truth.compare import STATISTICS, compare, error, real_rows
+from ..truth.compare import STATISTICS, Comparison, compare, error, real_rows
 from ..truth.passes import Pass, forced, trace
 from ..truth.rounding import DTYPES, SEEDS, K, noisy, unrounded
 from ..zoo import FAULTY, NOT_EXPRESSED, ZOO
+from ..zoo.honest import HONEST
 from .evidence import Evidence
 from .rank import rank_cases
 from .runtime import runtime_findings
@@ -46,6 +48,7 @@ FALSE_ALARM_SEEDS = 20
 LONG_TOKENS, LONG_SEEDS = 200, 4
 """So many sets of weights must raise no alarm on each case; fewer on long ones, for time."""
 SHORT_SEEDS, SHORT_TOKENS = 3, 66
+"""In CI: so many sets of weights (one for honest variants), on cases of at most so many tokens."""
 # The seed of an evaluation that is no member of a budget's family.
 OUTSIDE = 1000
 LOWER = tuple(dtype for dtype in DTYPES if dtype not in ("float64", "float32"))
@@ -89,6 +92,14 @@ def main(
         runtime = list(run(judged_runtime, [id for id in ids if id in FAULTY]))
         jobs = [(name, seed) for name in names for seed in range(seeds_of(name, seeds))]
         alarms = [alarm for alarm in run(false_alarm, jobs) if alarm]
+        variants = [
+            (name, seed, id)
+            for name in names
+            if BY_NAME[name].real.size <= SHORT_TOKENS
+            for seed in range(1 if short else seeds)
+            for id in HONEST
+        ]
+        alarms += [alarm for alarm in run(honest_alarm, variants) if alarm]
     unseen = [v.id for v in verdicts if max(v.ratios.values()) == 0.0]
     verdicts = [v for v in verdicts if v.id not in unseen]
     for line in table(verdicts, names):
@@ -114,6 +125,7 @@ def main(
         f"from the final hidden state of one case alone: {len(told)} of {len(verdicts)} have a "
         f"verdict and suspects, {led} the right one first"
     )
+    say(f"{len(HONEST)} honest variants, {len(variants)} runs")
     for alarm in alarms:
         say(f"false alarm: {alarm}")
     every = [*verdicts, *runtime]
@@ -213,7 +225,8 @@ def _right(name: str, dtype: str) -> tuple[Pass, dict[str, Array], dict[str, dic
     truth, real = trace(p), real_rows(p)
     u = DTYPES[dtype].store
     family = [
-        forced(noisy(p, dtype, seed), unrounded(truth, dtype, seed, u)) for seed in range(SEEDS)
+        forced(noisy(p, dtype, seed, fed=True), unrounded(truth, dtype, seed, u))
+        for seed in range(SEEDS)
     ]
     budgets = {
         tap: {s: K * max(error(tap, m[tap], x, real)[s] for m in family) for s in STATISTICS}
@@ -240,16 +253,32 @@ def false_alarm(job: tuple[str, int]) -> str | None:
     """What `compare` says against the reference in float32, with the weights of a seed (0: those
     of the case); None when it passes."""
     name, seed = job
+    p = reweighted(name, seed)
+    dump = {k: x.astype(np.float64) for k, x in trace(p.astype(np.float32)).items()}
+    return _alarm(f"{name}, seed {seed}", compare(p, dump, "float32"))
+
+
+def honest_alarm(job: tuple[str, int, str]) -> str | None:
+    """The same of a variant of HONEST: (case, seed, id)."""
+    name, seed, id = job
+    p, variant = reweighted(name, seed), HONEST[id]
+    found = compare(p, variant.dump(p), variant.dtype)
+    return _alarm(f"{name}, seed {seed}, {id}", found)
+
+
+def reweighted(name: str, seed: int) -> Pass:
+    """A case's pass with the weights of a seed."""
     case = BY_NAME[name]
     p = case.model()
     if seed:
         p = replace(p, params=replace(case.fixture, name=f"{case.fixture.name}:{seed}").params())
-    dump = {k: x.astype(np.float64) for k, x in trace(p.astype(np.float32)).items()}
-    found = compare(p, dump, "float32")
+    return p
+
+
+def _alarm(what: str, found: Comparison) -> str | None:
     if found.ratio <= 1.0:
         return None
-    where = found.culprit or "cumulative"
-    return f"{name}, seed {seed}: {found.ratio:.3g} times the budget at {where}"
+    return f"{what}: {found.ratio:.3g} times the budget at {found.culprit or 'cumulative'}"
 
 
 # -- work on several cores ------------------------------------------------------------------------

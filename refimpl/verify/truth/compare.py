@@ -82,7 +82,7 @@ def compare(p: Pass, port: Taps, dtype: str, seeds: Iterable[int] = range(SEEDS)
     trace_family: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     fed_family: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     for seed in seeds:
-        other, other_fed = noisy(p, dtype, seed), noisy(p, dtype, seed)
+        other, other_fed = noisy(p, dtype, seed), noisy(p, dtype, seed, fed=True)
         other_trace = trace(other)
         other_forced = forced(other_fed, unrounded(port, dtype, seed))
         for name in names:

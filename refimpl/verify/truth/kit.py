@@ -124,9 +124,9 @@ def step_budgets(
         for name in truth
     }
     for seed in range(SEEDS):
-        other = noisy(p, dtype, seed)
-        fed = unrounded(truth, dtype, seed, DTYPES[dtype].store)
-        for column, values in (("cumulative", trace(other)), ("alone", forced(other, fed))):
+        given = unrounded(truth, dtype, seed, DTYPES[dtype].store)
+        alone = forced(noisy(p, dtype, seed, fed=True), given)
+        for column, values in (("cumulative", trace(noisy(p, dtype, seed))), ("alone", alone)):
             for name, x in values.items():
                 mine = worst[name][column]
                 for statistic, e in error(name, x, truth[name], chosen).items():

@@ -17,7 +17,9 @@ dumps, or adds a residual before it rounds, then has f(x) where the reference ha
 is no error of its step: for residual sums it is as large as the step's own rounding. `unrounded`
 gives x^ (1 - d) for a random d, and the family's forced members start from that. v is what the
 values themselves say (float32 numbers use 24 bits, in whatever file they lie), and never more than
-the roundoff of the declared dtype, so that a coarser dump buys no room.
+the roundoff of the declared dtype, so that a coarser dump buys no room. A port that adds a residual
+in its product's epilogue never had the product that it dumps: its sum has the error of the
+product's terms, u |W| |a|, once more (`fed`).
 
 Long because each operation's M is derived where it is used.
 """
@@ -61,14 +63,15 @@ DTYPES: dict[str, Precision] = {
 ANGLE_ROUNDOFF = {"float64": 2.0**-53}
 
 
-def noisy(p: Pass, dtype: str, seed: int) -> Pass:
+def noisy(p: Pass, dtype: str, seed: int, fed: bool = False) -> Pass:
     """A legitimate evaluation of `p` in `dtype`; equal arguments give equal numbers.
 
+    fed: its steps will be replaced by a dump's, those too that a fused port has on the side only.
     Raises ValueError for a dtype that is not in DTYPES.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} has no budget; known: {', '.join(DTYPES)}")
-    noise = _Noise(p.ops, DTYPES[dtype], ANGLE_ROUNDOFF.get(dtype, 2.0**-24), seed)
+    noise = _Noise(p.ops, DTYPES[dtype], ANGLE_ROUNDOFF.get(dtype, 2.0**-24), seed, fed)
     stored = replace(p, params={name: noise.stored(x) for name, x in p.params.items()})
     mask = p.inputs.get("attention_mask")
     return stored.with_ops(
@@ -125,8 +128,9 @@ def sum_growth(n: int) -> float:
 class _Noise:
     """The operations of `ops` with errors. One random stream per pass."""
 
-    def __init__(self, ops: Any, u: Precision, u_angle: float, seed: int) -> None:
-        self.ops, self.u, self.u_angle = ops, u, u_angle
+    def __init__(self, ops: Any, u: Precision, u_angle: float, seed: int, fed: bool) -> None:
+        self.ops, self.u, self.u_angle, self.fed = ops, u, u_angle, fed
+        self.product_size: Array | float = 0.0
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.mean_magnitude: Array | None = None
 
@@ -141,6 +145,7 @@ class _Noise:
         """M = |x| |W|^T (+ |b|): sums of mixed sign in any order."""
         y = self.ops.linear(x, weight, bias)
         size = exact.linear(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias))
+        self.product_size = size
         return self.stored(y + self.u.compute * size * self.xi(y.shape))
 
     def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
@@ -217,9 +222,11 @@ class _Noise:
         return out
 
     def between(self, name: str, x: Array, mask: Array | None) -> Array:
-        """Steps that are no operation of `ops`: residual sums are stored; pooling is a mean."""
+        """Steps that are no operation of `ops`: residual sums are stored (fed: M = |W| |a| of the
+        product before); pooling is a mean."""
         if ".residual_" in name:
-            return self.stored(x)
+            fused = self.u.compute * self.product_size * self.xi(x.shape) if self.fed else 0.0
+            return self.stored(x + fused)
         if name == "final_norm" and x.ndim == 3:
             weights = np.ones(x.shape[:2]) if mask is None else (mask != 0).astype(np.float64)
             total = np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
