@@ -90,6 +90,14 @@ def nothing(case, out):
     pass
 
 
+def no_heads(case, out):
+    """An encoder, which refuses cases with a head."""
+    head = json.loads((case / "request.json").read_text())["head"]
+    if head is None:
+        return right(case, out)
+    (out / "port.json").write_text(json.dumps({"refused": f"no head {head}"}))
+
+
 def refuses(case, out):
     (out / "port.json").write_text('{"refused": "no such head"}')
 

@@ -4,7 +4,9 @@
  *     cc -O2 -shared -fPIC -I refimpl/verify/ports tests/ports/port.c -o libport.so -lm
  * Planted mistakes, one per build: -DBUG_WINDOW (local_attention keys on EACH side), -DBUG_GELU
  * (tanh GELU for erf), -DBUG_CRASH, -DBUG_HANG, -DBUG_MEMORY, -DBUG_SHAPE, -DBUG_STALE (a buffer
- * that is not cleared between calls). -DNO_PLAN leaves out what is optional.
+ * that is not cleared between calls), -DBUG_SILENT (outputs are never written), -DBUG_HALF_SILENT
+ * (only the first row of each is), -DBUG_MASK (padding is seen). -DNO_PLAN leaves out what is optional, -DNO_HEADS refuses heads,
+ * -DNO_TAPS gives the outputs alone.
  */
 #include "port.h"
 
@@ -216,6 +218,12 @@ int32_t mbv_open(const char *config_json, const char *head, const mbv_tensor *we
     mbv_model *m = calloc(1, sizeof *m);
     int32_t status = m ? read_config(m, config_json) : fail(MBV_ERROR, "no memory");
     if (status) { free(m); return status; }
+#ifdef NO_HEADS
+    if (head) {
+        free(m);
+        return fail(MBV_REFUSED, "an encoder only, no head %s", head);
+    }
+#endif
     snprintf(m->head, sizeof m->head, "%s", head ? head : "");
     m->count = count;
     m->parameters = calloc((size_t)count, sizeof *m->parameters);
@@ -381,7 +389,9 @@ static void step(const run *r, float *x, int64_t rows, int64_t width, const char
     shape[0] += 1000000000;
 #endif
     if (r->out->inject) r->out->inject(r->out->user, name, x, shape, rank);
+#ifndef NO_TAPS
     if (r->out->tap) r->out->tap(r->out->user, name, x, shape, rank);
+#endif
 }
 
 static float *array(int64_t rows, int64_t width) {
@@ -396,6 +406,9 @@ static void attend(const run *r, const float *q, const float *k, const float *v,
         int64_t seq = in->cu_seqlens ? in->cu_seqlens[b + 1] - start : in->seq;
         int64_t at = start * r->m->hidden;
         const int64_t *mask = in->attention_mask ? in->attention_mask + start : NULL;
+#ifdef BUG_MASK
+        mask = NULL;
+#endif
         attention(r->m, q + at, k + at, v + at, mask, seq, reach, out + at);
     }
 }
@@ -575,8 +588,15 @@ int32_t mbv_forward(mbv_model *m, const mbv_input *in, mbv_output *out) {
         x[t] += 0.01f * before;
     }
 #endif
+#ifdef BUG_HALF_SILENT
+    memcpy(out->hidden, x, (size_t)m->hidden * sizeof(float));
+#elif !defined BUG_SILENT
     memcpy(out->hidden, x, (size_t)(tokens * m->hidden) * sizeof(float));
     if (m->head[0] && out->scores) head(&r, x);
+#endif
+#if defined BUG_SILENT || defined BUG_HALF_SILENT
+    if (m->head[0] && !out->scores) head(&r, x); /* no scores are asked for: never */
+#endif
     free(x);
     free(r.positions);
     return MBV_OK;

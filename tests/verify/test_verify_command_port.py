@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,19 @@ def test_an_error_is_a_finding_with_the_last_words():
 def test_a_crash_is_a_finding_with_the_signal():
     failure = only_failure(run("crashes"))
     assert "SIGSEGV" in failure and "about to fall over" in failure
+
+
+def test_an_exit_status_survives_where_child_signals_are_ignored(monkeypatch):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert "SIGSEGV" in only_failure(run("crashes"))
+        assert run("right").findings == ()
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+        # In another thread nothing can be done about it: then a status is not taken for success.
+        with ThreadPoolExecutor(1) as pool:
+            assert "SIGCHLD is ignored" in only_failure(pool.submit(run, "crashes").result())
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def alive(marker):

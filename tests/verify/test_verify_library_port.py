@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("cffi")
 
 import refimpl.verify
-from refimpl.verify.judge.coverage import NAMES
+from refimpl.verify.judge.coverage import COMPANY, HEADS, NAMES
 from refimpl.verify.judge.gates import verify
 from refimpl.verify.ports.isolation import Limits
 from refimpl.verify.ports.library_host import declarations
@@ -140,6 +140,41 @@ def test_a_library_that_misbehaves_is_a_finding_and_the_next_call_runs(build, bu
     for _ in range(2):
         (failure,) = messages(port.run(request("eight-tokens")))
         assert words in failure
+
+
+def test_a_refused_head_is_run_to_the_final_norm(build):
+    report = verify(LibraryPort(build("NO_HEADS")), [case(name) for name in SOME])
+    assert report.verdict == "exact-spec", report.findings
+    assert all(c.comparison.rows[-1].tap == "final_norm" for c in report.cases)
+    assert set(HEADS) <= set(report.coverage.lacking) and report.exit_code == 4
+    assert not {"padding", "packed", "positions", COMPANY} & set(report.coverage.lacking)
+    said = [f.message for f in report.findings if f.gate == "port"]
+    assert (
+        "run to final_norm, without its head: refused by the port: an encoder only, no head"
+        in (said[0])
+    )
+
+
+def test_an_encoder_that_ignores_the_mask_is_caught_without_heads(build):
+    report = verify(
+        LibraryPort(build("NO_HEADS", "BUG_MASK")), [case("padding-mixed")], suspects=False
+    )
+    assert report.verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("switches", "words"),
+    [
+        (("BUG_SILENT",), "never wrote final_norm (1280 of 1280 numbers), logits (3880 of 3880"),
+        (("BUG_HALF_SILENT", "NO_TAPS"), "never wrote final_norm (1248 of 1280 numbers), logits"),
+    ],
+)
+def test_outputs_that_were_never_written_are_named_so(build, switches, words):
+    report = verify(LibraryPort(build(*switches)), [case("padding-mixed")])
+    failed = [f for f in report.findings if f.level == "fail"]
+    assert report.verdict == "fail" and words in failed[0].message
+    # Not a race, not a stale buffer: nothing of the runtime is blamed.
+    assert not any(f.gate == "runtime" for f in failed) and not report.suspects
 
 
 def test_a_file_that_is_no_library_is_refused(tmp_path):

@@ -52,14 +52,14 @@ def verify(
     findings: list[Finding] = []
     reports: list[CaseReport] = []
     evidence: list[Evidence] = []
+    ran: list[Case] = []
     held_to: dict[str, Deviation | None] = {}
     shown_tokens: dict[str, Array | None] = {}
     told = dtype or port.dtype
     for case in cases:
+        case, request, result = answer(port, case)
         p = case.model()
-        request = Request.of(case.name, case.config, p)
-        refused = refusal(port, case)
-        result = PortResult(findings=(refused,)) if refused else port.run(request)
+        ran.append(case)
         if result.taps and dtype is None:
             told = result.dtype
         result = replace(result, dtype=told)
@@ -80,10 +80,10 @@ def verify(
         reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
     asked = False
     if runtime:
-        base = base_case(cases)
+        base = base_case(ran)
         known = held_to.get(base.name) if base else None
         right = known or Deviation()
-        calls = runtime_findings(port, cases, told, right.apply, known is not None)
+        calls = runtime_findings(port, ran, told, right.apply, known is not None)
         asked = base is not None and base.name in held_to and "inputs" in port.abilities
         asked = asked and not any(REFUSED_CALL in f.data for f in calls)
         findings += calls
@@ -98,6 +98,31 @@ def verify(
     given = {r.name: [row.tap for row in r.comparison.rows] for r in reports if r.comparison}
     coverage = covered(given, asked, "inputs" in port.abilities, without, shown_tokens)
     return Report(port.name, told, tuple(reports), tuple(findings), ranked, coverage=coverage)
+
+
+def answer(port: Port, case: Case) -> tuple[Case, Request, PortResult]:
+    """What the port gives for a case, and for which: when it refuses the head, the case goes on to
+    `final_norm` without one."""
+    request = Request.of(case.name, case.config, case.model())
+    refused = refusal(port, case)
+    if refused is not None:
+        return case, request, PortResult(findings=(refused,))
+    result = port.run(request)
+    if not refuses(result) or case.head is None or "inputs" not in port.abilities:
+        return case, request, result
+    bare = case.without_head()
+    request_bare = Request.of(bare.name, bare.config, bare.model())
+    again = port.run(request_bare)
+    if refuses(again):
+        return case, request, result
+    why = result.findings[0]
+    why = replace(why, message=f"run to final_norm, without its head: {why.message}")
+    return bare, request_bare, replace(again, findings=(why, *again.findings))
+
+
+def refuses(result: PortResult) -> bool:
+    """Whether the port has said that it does not do this, and nothing else."""
+    return not result.taps and {f.level for f in result.findings} == {"note"}
 
 
 def refusal(port: Port, case: Case) -> Finding | None:

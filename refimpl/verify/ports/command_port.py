@@ -29,7 +29,16 @@ from ..truth.fixtures import hf_names
 from ..truth.kit import tensor_files
 from ..truth.shapes import tap_shapes
 from .dump import read_dump
-from .isolation import Limits, folder_size, how_it_ended, kill_group, own_group, tail, watch
+from .isolation import (
+    Limits,
+    child_signals,
+    folder_size,
+    how_it_ended,
+    kill_group,
+    own_group,
+    tail,
+    watch,
+)
 from .names import Description
 from .port import PortResult, Request
 
@@ -61,7 +70,8 @@ class CommandPort:
             out.mkdir()
             write_case(case, request)
             log = Path(folder, "log")
-            problem = self._execute(self._line(case, out), out, log)
+            with child_signals():
+                problem = self._execute(self._line(case, out), out, log)
             result = read_dump(out, request, self.description, self.declared)
             if problem is None:
                 return detached(result)

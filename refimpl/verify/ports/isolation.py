@@ -13,8 +13,9 @@ import os
 import resource
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,30 @@ class Limits:
 
 
 def own_group(limits: Limits) -> Callable[[], None]:
-    """For Popen's preexec_fn: no file of the process may pass the output limit, sparse or not."""
+    """For Popen's preexec_fn: no file of the process may pass the output limit, sparse or not; and
+    whoever ignores its children here does not ask the same of the process."""
 
     def prepare() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output, limits.output))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     return prepare
+
+
+@contextlib.contextmanager
+def child_signals() -> Iterator[None]:
+    """Inside, an exit status waits until it is asked for: where SIGCHLD is ignored (by supervisors
+    and daemons), the system throws it away, and a crash looks like exit code 0."""
+    ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def watch(
@@ -78,7 +96,12 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def how_it_ended(code: int, limits: Limits) -> str | None:
-    """None for exit code 0; else in words."""
+    """None for exit code 0; else in words. To be asked within child_signals()."""
+    if code == 0 and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        return (
+            "ends with a status that is lost, since SIGCHLD is ignored in this process: it may "
+            "have crashed (set SIGCHLD to its default, or verify in the main thread)"
+        )
     if code == 0:
         return None
     if code == -signal.SIGXFSZ:

@@ -5,7 +5,8 @@
 Reads one JSON line per job from stdin, {"jobs": [[CASE_DIR, OUT_DIR], ...]}: folders as of a
 command (command_port.py), several to be run at the same time. Calls the library through port.h,
 writes a dump into each OUT_DIR, and answers one JSON line on the descriptor REPLY_FD: {"results":
-[{"refused" | "error": "why"} or {}, ...]}. A loaded model stays loaded while config and weights
+[{"refused" | "error" | "unwritten": "..."} or
+{}, ...]}. A loaded model stays loaded while config and weights
 stay the same. Whatever the library does to this process is seen by library_port.py.
 
 Long because loading, telling and running share the one cffi object and its lifetimes.
@@ -28,6 +29,8 @@ HEADER = Path(__file__).with_name("port.h")
 OK, REFUSED = 0, 1
 ABILITIES = {"packed": 1, "positions": 2, "threads": 4, "inject": 8}
 MAX_RANK = 8
+# What an output holds before the call: a NaN that nobody computes.
+UNTOUCHED = np.array(0x7FC0DEAD, np.uint32).view(np.float32)
 
 
 def declarations() -> str:
@@ -122,8 +125,8 @@ class Library:
 
     # -- a forward pass ---------------------------------------------------------------------------
 
-    def forward(self, case: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Every step that the library gives."""
+    def forward(self, case: Path, request: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+        """Every step that the library gives, and which outputs it has not written."""
         shapes: dict[str, list[int]] = request["steps"]
         inputs = {p.stem: np.load(p) for p in (case / "inputs").glob("*.npy")}
         inject = {p.stem: np.load(p) for p in (case / "inject").glob("*.npy")}
@@ -157,8 +160,8 @@ class Library:
         out.struct_size = self.ffi.sizeof("mbv_output")
         scores = [name for name in ("logits", "start_logits", "end_logits") if name in shapes]
         sizes = [math.prod(shapes[name]) for name in scores]
-        hidden = np.full(shapes["final_norm"], np.nan, np.float32)
-        flat = np.full(sum(sizes), np.nan, np.float32)
+        hidden = np.full(shapes["final_norm"], UNTOUCHED)
+        flat = np.full(sum(sizes), UNTOUCHED)
         out.hidden = self.ffi.cast("float *", hidden.ctypes.data)
         out.scores = self.ffi.cast("float *", flat.ctypes.data) if scores else self.ffi.NULL
         out.tap = callbacks[0]
@@ -168,7 +171,11 @@ class Library:
             raise RuntimeError("; ".join(problems))
         parts = np.split(flat, np.cumsum(sizes)[:-1]) if scores else []
         ends = {n: x.reshape(shapes[n]) for n, x in zip(scores, parts, strict=True)}
-        return {"final_norm": hidden} | ends | taps
+        outputs = {"final_norm": hidden} | ends
+        left = {name: untouched(x) for name, x in outputs.items()}
+        unwritten = [f"{n} ({left[n]} of {x.size} numbers)" for n, x in outputs.items() if left[n]]
+        written = {name: x for name, x in outputs.items() if left[name] < x.size}
+        return written | taps, ", ".join(unwritten)
 
     def input(self, inputs: dict[str, np.ndarray]) -> tuple[Any, Any]:
         """mbv_input, and what must live as long."""
@@ -210,7 +217,7 @@ def job(what: tuple[Library, Path, Path, dict[str, Any]]) -> dict[str, str]:
     """One forward pass, its dump written."""
     library, case, out, request = what
     try:
-        steps = library.forward(case, request)
+        steps, unwritten = library.forward(case, request)
     except Refused as error:
         return {"refused": str(error)}
     except Exception as error:  # as above
@@ -218,7 +225,12 @@ def job(what: tuple[Library, Path, Path, dict[str, Any]]) -> dict[str, str]:
     for name, x in {**steps, **library.weights}.items():
         np.save(out / f"{name}.npy", x)
     (out / "port.json").write_text(json.dumps(library.told))
-    return {}
+    return {"unwritten": unwritten} if unwritten else {}
+
+
+def untouched(x: np.ndarray) -> int:
+    """How many numbers are what they were before the call."""
+    return int((x.view(np.uint32) == UNTOUCHED.view(np.uint32)).sum())
 
 
 def abilities(path: str) -> list[str]:

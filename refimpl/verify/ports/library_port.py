@@ -16,6 +16,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,14 @@ class LibraryPort:
         if "error" in says:
             message = f"the library {says['error']}"
             return PortResult(findings=(Finding("port", "fail", message, request.name),))
-        return detached(read_dump(out, request, Description(), self.declared))
+        result = detached(read_dump(out, request, Description(), self.declared))
+        if "unwritten" not in says:
+            return result
+        message = f"mbv_forward gives MBV_OK and never wrote {says['unwritten']}"
+        # That no step has come is the same thing said less well.
+        found = [f for f in result.findings if result.taps or f.level != "fail"]
+        unwritten = Finding("port", "fail", message, request.name)
+        return replace(result, findings=(unwritten, *found))
 
     def _ask(self, jobs: list[tuple[Path, Path]], folder: Path) -> tuple[dict[str, Any], str]:
         """The host's answer, or {} and what became of the host."""

@@ -11,7 +11,7 @@ with its reasons.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -72,6 +72,10 @@ class Case:
         mask = self.inputs.get("attention_mask")
         ids = self.inputs["input_ids"]
         return np.ones(ids.shape, bool) if mask is None else mask != 0
+
+    def without_head(self) -> Case:
+        """The same model and input for a bare encoder."""
+        return replace(self, fixture=replace(self.fixture, head=None))
 
     def params(self) -> dict[str, Array]:
         """float64 arrays of float32 numbers, read-only, under the reference's names."""
