@@ -1,4 +1,4 @@
-"""The gates before any computing: plan, weights, inputs, and effective precision.
+"""The gates before any computing: plan, weights and inputs.
 
 Each gate is a function from the request and what the port gave to findings; what the port does not
 tell is not judged. No tolerances: the plan, the inputs and the weights are exact (weights rounded
@@ -19,11 +19,8 @@ from ..findings import Finding
 from ..ports.port import PortResult, Request
 from ..truth.compare import real_rows
 from ..truth.plan import differences, plan_of
-from ..truth.rounding import significant_bits
 
 Array = np.ndarray
-# Bits of a float's significand, the leading one included.
-SIGNIFICANT_BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 
 
 def plan_gate(request: Request, result: PortResult) -> list[Finding]:
@@ -83,22 +80,6 @@ def inputs_gate(request: Request, result: PortResult) -> list[Finding]:
             continue
         findings.append(finding("inputs", "fail", message, request, name))
     return findings
-
-
-def precision_gate(request: Request, result: PortResult) -> list[Finding]:
-    """Whether the numbers can be of the dtype that is declared: how many bits they really use."""
-    declared = SIGNIFICANT_BITS[result.dtype]
-    used = {name: significant_bits(x) for name, x in result.taps.items() if x.size > 1}
-    short = {name: bits for name, bits in used.items() if bits < declared}
-    if not used or len(short) < len(used):
-        return []
-    bits = max(used.values())
-    held = next((name for name, n in SIGNIFICANT_BITS.items() if n == bits), f"{bits} bits")
-    message = (
-        f"{result.dtype} is declared, but no value of any step uses more than {bits} significant "
-        f"bits: they were kept in {held}"
-    )
-    return [finding("runtime", "fail", message, request, data={"bits": bits})]
 
 
 # -- what was asked for ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ..zoo import FAULTY, ZOO
 from . import exact
 from .coverage import covered
 from .evidence import Evidence
+from .precision import lower_dtype, precision_gate, wider_gate
 from .rank import ranking
 from .rope_gate import rope_gate
 from .runtime import REFUSED_CALL, base_case, runtime_findings
@@ -52,6 +54,7 @@ def verify(
     findings: list[Finding] = []
     reports: list[CaseReport] = []
     evidence: list[Evidence] = []
+    failing: list[Evidence] = []
     ran: list[Case] = []
     held_to: dict[str, Deviation | None] = {}
     shown_tokens: dict[str, Array | None] = {}
@@ -70,12 +73,15 @@ def verify(
         findings += result.findings
         for gate in (exact.plan_gate, exact.weights_gate, exact.inputs_gate, rope_gate):
             findings += gate(request, result)
-        findings += exact.precision_gate(request, result)
+        findings += precision_gate(request, result)
         culprit = comparison.culprit if comparison else None
         if comparison is not None:
+            if comparison.ratio <= 1.0:
+                findings += wider_gate(request, result, partial(compare, p, taps))
             deviation = held_to[case.name] = deviation_of(p, taps, result.dtype, comparison)
             findings += compared(case, p, taps, comparison, deviation)
             evidence.append(Evidence(p, taps, culprit, result.dtype, case.name))
+            failing += [] if deviation else evidence[-1:]
         shown = tuple(slices(p, taps, culprit)) if culprit else ()
         reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
     asked = False
@@ -91,6 +97,7 @@ def verify(
         findings.append(Finding("port", "fail", "no case could be compared"))
     # Numbers kept in fewer bits than declared are wrong at every step: no mistake explains that.
     too_short = any("bits" in finding.data for finding in findings)
+    findings += [] if too_short else lower_dtype(failing)
     ranked: tuple[Suspect, ...] = ()
     if suspects and not too_short:
         ranked, measured = named(evidence, findings, cases)
