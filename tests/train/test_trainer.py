@@ -136,24 +136,41 @@ def child(folder: Path) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def test_a_run_that_was_killed_goes_on_with_the_same_bits(tmp_path):
-    """SIGKILL some milliseconds after a random step, again and again until a run ends."""
-    trained(tmp_path / "whole")
-    rng, kills = random.Random(5), 0
-    for _ in range(60):
-        process, after = child(tmp_path / "killed"), rng.randint(1, 7)
+def killed(folder: Path, seed: int, most: int) -> int:
+    """A run that is killed some milliseconds after a random step, and resumed, until it ends.
+
+    Returns how often it was killed."""
+    rng, kills = random.Random(seed), 0
+    for _ in range(10 * most):
+        process, after = child(folder), rng.randint(1, 7)
         for seen, _line in enumerate(process.stdout, start=1):
-            if seen >= after and kills < 6:
+            if seen >= after and kills < most:
                 time.sleep(rng.random() * 0.02)
                 process.kill()
         code = process.wait()
         process.stdout.close()
         if code == 0:
-            break
+            return kills
         assert code == -signal.SIGKILL
         kills += 1
-    assert code == 0 and kills >= 3
+    raise AssertionError("the run did not end")
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_bits(tmp_path):
+    trained(tmp_path / "whole")
+    assert killed(tmp_path / "killed", 5, 6) >= 3
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+@pytest.mark.soak
+def test_a_hundred_kills_leave_the_same_bits(tmp_path):
+    trained(tmp_path / "whole")
+    kills, run = 0, 0
+    while kills < 100:
+        kills += killed(tmp_path / str(run), run, 10)
+        assert bits(tmp_path / str(run)) == bits(tmp_path / "whole"), f"run {run}"
+        run += 1
+    print(f"{kills} kills in {run} runs")
 
 
 def test_ctrl_c_saves_after_the_step_and_the_run_goes_on(tmp_path):
