@@ -118,6 +118,22 @@ def test_a_run_that_broke_off_goes_on_with_the_same_bits(tmp_path, stop):
     assert broken == whole
 
 
+def test_a_resumed_run_remembers_which_model_was_the_best(tmp_path):
+    """At this learning rate the loss rises: the best model is one from before the stop."""
+    settings = Settings(epochs=6, batch_size=4, learning_rate=0.3)
+    whole, _ = trained(tmp_path / "whole", settings)
+
+    def tell(line):
+        if line.startswith("step 27/"):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "broken", settings, tell=tell)
+    assert whole.progress.since_best > 0
+    trained(tmp_path / "broken", settings, resume=True)
+    assert bits(tmp_path / "broken") == bits(tmp_path / "whole")
+
+
 CHILD = """
 import sys
 sys.path[:0] = {paths!r}
