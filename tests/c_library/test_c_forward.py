@@ -554,3 +554,20 @@ OPS: dict[str, tuple[Callable[[], int], str]] = {
 def test_bad_argument_of_an_operation_is_refused(what: str) -> None:
     call, words = OPS[what]
     assert call() == INVALID and words in last_error()
+
+
+def test_negative_positions_are_refused() -> None:
+    model = Model.create(*config_and_params(CASES[0]))
+    for positions, words in (([0, 1, -1], r"positions\[2\] is -1"), ([-(2**62), 1, 2], r"\[0\]")):
+        input = input_of([0, 3], ids=IDS[:3], positions=np.array(positions))
+        with pytest.raises(Failed, match=f"{words}.*must not be negative") as failed:
+            model.forward(input, 3)
+        assert failed.value.status == INVALID
+
+
+@pytest.mark.parametrize("eps", [1e-50, 1e-40, 1e39])
+def test_norm_eps_that_float32_cannot_hold_is_refused(eps: float) -> None:
+    config, params = config_and_params(CASES[0])
+    with pytest.raises(Failed, match="config->norm_eps is .*; norms are computed in float32") as f:
+        Model.create(config.replace(norm_eps=eps), params)
+    assert f.value.status == INVALID
