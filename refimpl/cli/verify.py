@@ -188,7 +188,7 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
 
         if args.case is None or len({c.fixture for c in cases}) > 1:
             raise ValueError("--onnx needs --case, of cases of the one model that the file holds")
-        return OnnxPort(args.onnx, args.dtype or "float32", description)
+        return OnnxPort(args.onnx, args.dtype, description)
     return broken_port(args.broken)
 
 

@@ -126,7 +126,7 @@ class Library:
     # -- a forward pass ---------------------------------------------------------------------------
 
     def forward(self, case: Path, request: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
-        """Every step that the library gives, and which outputs it has not written."""
+        """Every step that the library gives, and which outputs it has not written, or not whole."""
         shapes: dict[str, list[int]] = request["steps"]
         inputs = {p.stem: np.load(p) for p in (case / "inputs").glob("*.npy")}
         inject = {p.stem: np.load(p) for p in (case / "inject").glob("*.npy")}
@@ -174,7 +174,7 @@ class Library:
         outputs = {"final_norm": hidden} | ends
         left = {name: untouched(x) for name, x in outputs.items()}
         unwritten = [f"{n} ({left[n]} of {x.size} numbers)" for n, x in outputs.items() if left[n]]
-        written = {name: x for name, x in outputs.items() if left[name] < x.size}
+        written = {name: x for name, x in outputs.items() if not left[name]}
         return written | taps, ", ".join(unwritten)
 
     def input(self, inputs: dict[str, np.ndarray]) -> tuple[Any, Any]:

@@ -2,7 +2,8 @@
 
 The file holds the weights of one model: that of the cases on which it is run (the exported kit has
 it as a Hugging Face folder). Its inputs are known by name: input_ids, attention_mask, position_ids;
-its outputs are read as a dump's tensors are, so a file may give any step as a further output. An
+its outputs are read as a dump's tensors are, so a file may give any step as a further output. The
+dtype that it is held to is that of most of its weights (onnx_types.py). An
 input that the file does not take, or a fixed axis that does not fit, is a refusal, not a failure.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ import numpy as np
 
 from ...errors import MissingExtraError
 from ..findings import Finding
+from ..truth.rounding import DTYPES
 from ..truth.shapes import axes_of
 from .collect import from_arrays
 from .names import Description
+from .onnx_types import compute_dtype, weight_types
 from .port import PortResult, Request
 
 Array = np.ndarray
@@ -29,7 +33,8 @@ INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)"
 
 
 class OnnxPort:
-    """path: the file; dtype: what it computes in; description: the user's map of output names.
+    """path: the file; dtype: what it computes in, None for the type of its weights; description:
+    the user's map of output names.
 
     Raises MissingExtraError without onnxruntime, ValueError for a file that it does not load.
     """
@@ -37,14 +42,14 @@ class OnnxPort:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        dtype: str = "float32",
+        dtype: str | None = None,
         description: Description | None = None,
     ) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise MissingExtraError("onnxruntime", "onnx", "running an ONNX file") from None
-        self.path, self.dtype = Path(path), dtype
+        self.path = Path(path)
         self.description = description or Description()
         try:
             self.session: Any = onnxruntime.InferenceSession(
@@ -52,6 +57,9 @@ class OnnxPort:
             )
         except Exception as error:  # ONNX Runtime has its own kinds, derived from Exception
             raise ValueError(f"{self.path.name} does not load: {error}") from None
+        self.types = weight_types(self.path)
+        known = compute_dtype(self.types)
+        self.dtype = dtype or (known if known in DTYPES else "float32")
         self.takes = {x.name: x for x in self.session.get_inputs()}
         self.gives = [x.name for x in self.session.get_outputs()]
         positions = {"positions"} if "position_ids" in self.takes else set()
@@ -72,7 +80,18 @@ class OnnxPort:
             message = f"ONNX Runtime raises {type(error).__name__}: {error}"
             return PortResult(findings=(Finding("port", "fail", message, request.name),))
         arrays = {n: x for n, x in zip(self.gives, outputs, strict=True) if hasattr(x, "dtype")}
-        return from_arrays(request, arrays, self.description, self.dtype)
+        result = from_arrays(request, arrays, self.description, self.dtype)
+        return replace(result, findings=(*result.findings, *self.stored_in(request)))
+
+    def stored_in(self, request: Request) -> list[Finding]:
+        """A note when weights are kept in another type than the one that the file is held to."""
+        floats = ("float64", "float32", "float16", "bfloat16", "int8", "uint8")
+        other = {t: n for t, n in self.types.items() if t in floats and t != self.dtype and n > 1}
+        if not other:
+            return []
+        listed = ", ".join(f"{n:,} in {t}" for t, n in sorted(other.items()))
+        message = f"judged as {self.dtype}; of the file's weights, {listed}"
+        return [Finding("port", "note", message, request.name)]
 
     def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
         with ThreadPoolExecutor(len(requests)) as pool:
