@@ -6,6 +6,7 @@ The mistakes of this room must be caught; these must not. Each does what ports d
 accident of their libraries - computes wider than it keeps, adds a residual before it rounds, sums
 in another order, folds a norm's weights into the next product, drops padding - in float32, but for
 the one whose dtype says otherwise. A step that the variant does not have is not in its dump.
+Long because each variant is written out, none as a case of another.
 """
 
 from __future__ import annotations
