@@ -48,6 +48,11 @@ class Candidate:
             return True
         return any(may_meet(tap, stage) for tap in self.taps for stage in segment.stages)
 
+    @property
+    def parts_steps(self) -> bool:
+        """Whether layers go on with other values than they hand out: no segment stands alone."""
+        return self.reports and any(tap.startswith("layers.") for tap in self.taps)
+
     def alters_what(self, other: Candidate) -> bool:
         """Whether the order of the two may matter."""
         both = self.about & other.about

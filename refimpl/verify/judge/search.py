@@ -39,6 +39,8 @@ CHAOS = 0.1
 # What may be lost by leaving a mistake out, or gained by another, and mean nothing.
 NOTHING = 1.0
 ROUNDS = 8
+# Tokens times stages that may be replayed before sets of several are given up: some 10 s.
+LIMIT = 2_000_000
 # What is tried, in this order, until something is found.
 MOVES = ("single", "round_off", "fit", "several")
 MOVES_ROUNDED = ("single",)
@@ -59,6 +61,7 @@ class Search:
         self.slack = SLACK
         self.panel: list[Segment] = []
         self.groups = list(groups)
+        self.replayed = 0
 
     def run(self) -> None:
         """Until nothing is wrong any more, or nothing helps; then once more for a port that also
@@ -85,6 +88,8 @@ class Search:
         """The set under the rounding that is most like what it leaves, if it leaves no more."""
         plain, best = (math.inf, self.found, None), (math.inf, self.found, None)
         for rounding in self.roundings:
+            if self.replayed > 2 * LIMIT:
+                break
             self.found, self.rounding = (), rounding
             self.pursue(MOVES_ROUNDED)
             if not self.left and self.found:
@@ -107,7 +112,7 @@ class Search:
 
     def relevant(self, segment: Segment, some: Mistakes) -> tuple[Mistakes, bool]:
         """Those that can show there; and whether it must be replayed from the input on."""
-        if any(c.reports for c in some):
+        if any(c.parts_steps or c.reports and segment.start == "final_norm" for c in some):
             return some, True
         return tuple(c for c in some if self.reaches(segment, c)), False
 
@@ -122,6 +127,7 @@ class Search:
         key = "distances", some
         if key not in segment.known:
             made = segment.replay(change_of(some), whole) if some else {}
+            self.replayed += segment.cost
             segment.known[key] = segment.distances(made)
         return segment.known[key]
 
@@ -148,6 +154,7 @@ class Search:
         key = "size", some, rounding.id
         if key not in segment.known:
             made = segment.replay(change_of(some), whole)
+            self.replayed += 2 * segment.cost
             least = dict.fromkeys(segment.steps, math.inf)
             for order in with_one_more(some, rounding):  # in one of them it may undo another
                 rounded = segment.replay(change_of(order), whole)
@@ -204,9 +211,10 @@ class Search:
     # -- the moves --------------------------------------------------------------------------------
 
     def others(self) -> list[Candidate]:
-        """Those that may be added. What is handed out only is known by its digits, not by size."""
+        """Those that may be added. Where steps are parted, sizes say nothing of a rounding."""
         rough = self.rounding is not None
-        return [c for c in self.candidates if c not in self.found and not (rough and c.reports)]
+        every = (c for c in self.candidates if c not in self.found)
+        return [c for c in every if not (rough and c.parts_steps)]
 
     def single(self, left: list[Segment]) -> bool:
         """The mistakes that solve a segment by themselves, the best of them first."""
@@ -262,6 +270,8 @@ class Search:
             new = {c: None for order in orders for c in order if c not in self.found}
             kept = self.cheapest(segment, orders)
             for _ in range(TOGETHER - 1):
+                if self.replayed > LIMIT:
+                    return False
                 wider = {
                     order: None
                     for some in kept
