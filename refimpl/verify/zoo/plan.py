@@ -71,11 +71,11 @@ def unread(p: Pass, keys: tuple[str, ...]) -> Pass:
     """Thetas and schedule as they are to someone who does not know these keys of config.json."""
     if not p.written:
         return p
-    c = ModernBertConfig.from_dict({k: x for k, x in p.written.items() if k not in keys})
-    return with_config(
-        p, layer_types=c.layer_types, global_rope_theta=c.global_rope_theta,
-        local_rope_theta=c.local_rope_theta,
-    )  # fmt: skip
+    whole = ModernBertConfig.from_dict(p.written)
+    part = ModernBertConfig.from_dict({k: x for k, x in p.written.items() if k not in keys})
+    read = ("layer_types", "global_rope_theta", "local_rope_theta")
+    other = {name: getattr(part, name) for name in read}
+    return with_config(p, **{k: x for k, x in other.items() if x != getattr(whole, k)})
 
 
 def tanh_for_others(p: Pass) -> Pass:
