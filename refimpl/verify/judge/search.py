@@ -4,8 +4,8 @@
 
 First each single mistake on the cheapest wrong segments: one that solves any is put to all of them
 and to all that the port has right. Then on with what is left, on top of what is found. Where no
-single one solves anything: a family's value (fit.py), two or more at once on the segment that the
-fewest can reach, rounding (by its size), in this order. Whoever solves the most wins; a mistake
+single one solves anything: a family's value (fit.py), a rounding of that size, two or more at once
+on the segment that the fewest can reach, in this order. Whoever solves the most wins; a mistake
 that breaks what is right pays as much as it gains.
 
 Long because the moves of the search share what they have replayed.
@@ -42,7 +42,7 @@ ROUNDS = 8
 # Tokens times stages that may be replayed before sets of several are given up: some 10 s.
 LIMIT = 2_000_000
 # What is tried, in this order, until something is found.
-MOVES = ("single", "round_off", "fit", "several")
+MOVES = ("single", "fit", "round_off", "several")
 MOVES_ROUNDED = ("single",)
 
 
