@@ -293,6 +293,25 @@ struct Close {
   void operator()(modernbert_model* model) const { modernbert_close(model); }
 };
 
+// modernbert_module of a dict with its fields, and the texts that it points to.
+class NamedModule {
+ public:
+  explicit NamedModule(const py::dict& given)
+      : modes_(given["modes"].cast<std::string>()), activation_(given["activation"].cast<std::string>()),
+        kind_(given["kind"].cast<int>()), prompt_left_out_(given["prompt_left_out"].cast<bool>()),
+        width_(given["width"].cast<std::int64_t>()) {}
+
+  modernbert_module plain() const {
+    return {kind_, modes_.c_str(), prompt_left_out_, width_, activation_.c_str()};
+  }
+
+ private:
+  std::string modes_, activation_;
+  int kind_;
+  bool prompt_left_out_;
+  std::int64_t width_;
+};
+
 class PyEngine {
  public:
   PyEngine(const py::dict& given, const py::dict& params, const std::string& tier, const std::string& dtype,
@@ -309,13 +328,18 @@ class PyEngine {
       windows.push_back(window.value_or(-1));
     }
     const std::string activation = given["activation"].cast<std::string>();
+    std::vector<NamedModule> named_modules;
+    for (const auto& module : given["modules"]) named_modules.emplace_back(py::cast<py::dict>(module));
+    std::vector<modernbert_module> modules;
+    for (const NamedModule& module : named_modules) modules.push_back(module.plain());
     const modernbert_config config{sizeof config,   size("vocab"), size("hidden"),
                                    size("inter"),   size("heads"), static_cast<std::int64_t>(windows.size()),
                                    size("types"),   windows.data(), thetas.data(),
-                                   given["norm_eps"].cast<double>(), activation.c_str()};
+                                   given["norm_eps"].cast<double>(), activation.c_str(),
+                                   modules.data(),  modules.size()};
     std::vector<std::string> names;
     std::vector<Stored> stored;
-    find_tensors(params, place.has_value(), names, stored);
+    find_tensors(params, !modules.empty(), place.has_value(), names, stored);
     const modernbert_file file = place ? modernbert_file{place->first, place->second} : modernbert_file{};
     std::vector<modernbert_tensor> tensors;
     std::vector<std::vector<std::int64_t>> shapes;
@@ -351,11 +375,25 @@ class PyEngine {
                 const std::optional<Long>& token_types, const std::optional<Long>& positions,
                 const std::optional<Byte>& visible, py::ssize_t threads) const {
     const modernbert_input input = input_of(ids, embeds, cu_seqlens, token_types, positions, visible);
-    const modernbert_run run{sizeof run, threads_of(threads), in_main_thread() ? interrupted : nullptr, nullptr};
+    const modernbert_run run = run_of(threads);
     Float out = output_of(input);
     float* y = out.mutable_data();
     const std::size_t count = static_cast<std::size_t>(out.size());
     check_released([&] { return modernbert_forward(model_.get(), &input, &run, y, count); });
+    return out;
+  }
+
+  Float embed(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
+              const std::optional<Long>& token_types, const std::optional<Long>& positions,
+              const std::optional<Byte>& visible, py::ssize_t threads, std::int64_t width, bool normalize,
+              std::int64_t prompt_tokens) const {
+    const modernbert_input input = input_of(ids, embeds, cu_seqlens, token_types, positions, visible);
+    const modernbert_run run = run_of(threads);
+    const modernbert_embedding wanted{sizeof wanted, width, normalize, prompt_tokens};
+    Float out({std::max<std::int64_t>(input.sequences, 0), width > 0 ? width : facts_.width});
+    float* y = out.mutable_data();
+    const std::size_t count = static_cast<std::size_t>(out.size());
+    check_released([&] { return modernbert_embed(model_.get(), &input, &wanted, &run, y, count); });
     return out;
   }
 
@@ -392,13 +430,19 @@ class PyEngine {
   }
 
  private:
-  // The encoder's tensors of `params`; the embedding's memory does not matter when it is `in_file`.
-  void find_tensors(const py::dict& params, bool in_file, std::vector<std::string>& names,
+  static modernbert_run run_of(py::ssize_t threads) {
+    return {sizeof(modernbert_run), threads_of(threads), in_main_thread() ? interrupted : nullptr, nullptr};
+  }
+
+  // The encoder's tensors of `params`, and its modules' ("2_Dense.linear.weight") where it `has_modules`;
+  // the embedding's memory does not matter when it is `in_file`.
+  void find_tensors(const py::dict& params, bool has_modules, bool in_file, std::vector<std::string>& names,
                     std::vector<Stored>& stored) {
     for (const auto& [key, value] : params) {
       const std::string name = py::cast<std::string>(key);
       const auto starts = [&](const char* prefix) { return name.rfind(prefix, 0) == 0; };
-      if (!(starts("embeddings.") || starts("layers.") || starts("final_norm."))) continue;
+      const bool of_a_module = has_modules && !name.empty() && name[0] >= '0' && name[0] <= '9';
+      if (!(starts("embeddings.") || starts("layers.") || starts("final_norm.") || of_a_module)) continue;
       if (!py::isinstance<py::array>(value)) throw std::invalid_argument("params['" + name + "'] must be an array");
       names.push_back(name);
       const bool embedding = name == kEmbedding;
@@ -507,6 +551,10 @@ PYBIND11_MODULE(_native, m) {
            "The same, with tap(step, layer or None, first_row, rows [rows, columns]) called at every step.")
       .def("forward", &PyEngine::forward, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("token_types") = none,
            arg("positions") = none, arg("visible") = none, arg("threads") = 1, "Last hidden state [total, hidden] of packed sequences.")
+      .def("embed", &PyEngine::embed, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("token_types") = none,
+           arg("positions") = none, arg("visible") = none, arg("threads") = 1, py::kw_only(), arg("width") = 0,
+           arg("normalize") = false, arg("prompt_tokens") = 0,
+           "One vector a sequence, [sequences, width]: the plan's modules after a forward pass.")
       .def("packed_bytes", &PyEngine::packed_bytes, "Bytes of the packed matrices.")
       .def("workspace_bytes", &PyEngine::workspace_bytes, arg("total"), arg("batch"), arg("threads") = 1,
            "Bytes that a forward pass allocates and frees, but for index arrays and rotary tables.")

@@ -3,6 +3,9 @@
  *     modernbert_model *model;
  *     if (modernbert_open("folder", NULL, &model)) puts(modernbert_last_error());
  *
+ * Token ids go in, made by a tokenizer that is not here; hidden states come out (modernbert_forward), or
+ * one vector a sequence (modernbert_embed), as sentence-transformers makes it.
+ *
  * Every function that can fail returns a modernbert_status; modernbert_last_error tells why, per
  * thread. Arguments are checked before anything is done, and nothing is thrown; callbacks must not
  * throw either. Structs start with their size, which the caller sets to sizeof (modernbert_tensor,
@@ -86,13 +89,33 @@ typedef struct {
 } modernbert_options;
 
 /* The encoder of a folder in the Hugging Face or sentence-transformers layout: config.json and
- * model.safetensors (or its shards). Files are read, not mapped, and one that changes during this call is
- * MODERNBERT_BAD_FILE. The one with the token embedding stays open, and rows are read from it as they are
+ * model.safetensors (or its shards), and the modules behind it that modules.json names. Files are read, not
+ * mapped, and one that changes during this call is MODERNBERT_BAD_FILE. The one with the token embedding stays open, and rows are read from it as they are
  * needed: it may be replaced or deleted while the model is open. Where it was written to or cut instead,
  * which its size and its time of change tell, a forward pass with ids is MODERNBERT_BAD_FILE from then on,
  * and no mixture of two models. options may be NULL. On MODERNBERT_OK *model is to be closed. */
 MODERNBERT_API int modernbert_open(const char *folder, const modernbert_options *options,
                                    modernbert_model **model);
+
+typedef enum {
+    MODERNBERT_POOLING = 0,
+    MODERNBERT_DENSE = 1,
+    MODERNBERT_LAYER_NORM = 2,
+    MODERNBERT_NORMALIZE = 3
+} modernbert_module_kind;
+
+/* A module behind an encoder, as sentence-transformers has it; what concerns other kinds is not looked at.
+ * Its tensors are named by its place, from 1 on: "2_Dense.linear.weight", "2_Dense.linear.bias",
+ * "3_LayerNorm.norm.weight", "3_LayerNorm.norm.bias". */
+typedef struct {
+    int kind; /* a modernbert_module_kind */
+    /* Pooling: "cls" (the first visible token), "max", "mean", "mean_sqrt_len_tokens", "weightedmean",
+     * "lasttoken", or several with a space between, whose vectors are joined. */
+    const char *modes;
+    int prompt_left_out;    /* Pooling: not 0: over the tokens behind modernbert_embedding.prompt_tokens */
+    int64_t width;          /* Dense: of what it gives */
+    const char *activation; /* Dense: as hidden_activation, or "linear" */
+} modernbert_module;
 
 typedef struct {
     size_t struct_size;
@@ -102,6 +125,9 @@ typedef struct {
     const double *thetas;   /* [layers] of RoPE */
     double norm_eps; /* that a normal float32 can hold, as norms are computed in it */
     const char *activation; /* as hidden_activation; NULL: "gelu" */
+    /* Behind the encoder, for modernbert_embed: the first is the only Pooling. None: the mean. */
+    const modernbert_module *modules;
+    size_t module_count;
 } modernbert_config;
 
 /* Numbers in an open file, from byte `offset` on, in the machine's byte order. */
@@ -137,6 +163,9 @@ typedef struct {
     const char *tier, *dtype;
     int threads;
     uint64_t packed_bytes; /* of the matrices, which the model holds beside the embedding */
+    int64_t modules;       /* behind the encoder */
+    int64_t width;         /* of a vector of modernbert_embed that is asked for no other; 0: it gives none */
+    int scores;            /* not 0: its vectors are a reranker's scores, before their activation */
 } modernbert_facts;
 
 /* Fills in *facts, whose struct_size is set; texts live as long as the model. */
@@ -172,6 +201,26 @@ typedef struct {
 /* out [total, hidden], its number of floats in out_count: the last hidden state. run may be NULL. */
 MODERNBERT_API int modernbert_forward(const modernbert_model *model, const modernbert_input *input,
                                       const modernbert_run *run, float *out, size_t out_count);
+
+/* -- one vector a sequence -- */
+
+typedef struct {
+    size_t struct_size;
+    int64_t width; /* values kept of each vector; 0: facts.width, which is the folder's truncate_dim where
+                      it has one, else all that the modules give */
+    int normalize; /* not 0: then to length 1, by dividing by max(|x|, 1e-12) */
+    int64_t prompt_tokens; /* so many tokens of each sequence, from its first visible one on, are a prompt's:
+                              a Pooling that says so leaves them out */
+} modernbert_embedding;
+
+/* out [sequences, width], its number of floats in out_count: the modules behind the encoder, after a forward
+ * pass whose hidden states take 4 total * hidden bytes on top of modernbert_workspace_bytes. A model without
+ * modules gives the mean over visible tokens. Hidden tokens are not pooled; a sequence without a visible one
+ * is pooled to zeros. Modules compute in float32 whatever the model's dtype. A sequence's vector has the
+ * same bits whatever stands beside it. embedding and run may be NULL. */
+MODERNBERT_API int modernbert_embed(const modernbert_model *model, const modernbert_input *input,
+                                    const modernbert_embedding *embedding, const modernbert_run *run,
+                                    float *out, size_t out_count);
 
 /* Rows [first_row, first_row + rows) of a step of MODEL.md section 2, [rows, columns]. */
 typedef struct {

@@ -25,9 +25,9 @@ void check_range(const char* name, const std::int64_t* values, std::size_t count
              "; it must be in 0 .. " + std::to_string(end - 1));
 }
 
-// What is asked for, checked.
-Batch batch_of(const modernbert_model& model, const modernbert_input& in, const float* out, std::size_t out_count) {
-  const std::size_t hidden = model.engine->plan.hidden;
+}  // namespace
+
+std::size_t total_of(const modernbert_model& model, const modernbert_input& in) {
   if (in.sequences < 0) refuse("input->sequences is " + std::to_string(in.sequences) + "; it must be at least 0");
   check_total(*model.engine, 0, in.sequences);
   const std::int64_t* cu = &not_null(in.cu_seqlens, "input->cu_seqlens");
@@ -37,12 +37,12 @@ Batch batch_of(const modernbert_model& model, const modernbert_input& in, const 
       refuse("input->cu_seqlens falls from " + std::to_string(cu[s]) + " to " + std::to_string(cu[s + 1]) + " at " +
              std::to_string(s + 1));
   check_total(*model.engine, cu[in.sequences], in.sequences);
-  const std::size_t total = static_cast<std::size_t>(cu[in.sequences]);
-  if (out_count != total * hidden)
-    refuse("out_count is " + std::to_string(out_count) + "; " + std::to_string(total) + " tokens of " +
-           std::to_string(hidden) + " need " + std::to_string(total * hidden));
-  if (total) not_null(out, "out");
+  return static_cast<std::size_t>(cu[in.sequences]);
+}
 
+Batch batch_of(const modernbert_model& model, const modernbert_input& in) {
+  const std::size_t total = total_of(model, in);
+  const std::int64_t* cu = in.cu_seqlens;
   if (!in.ids == !in.embeddings) refuse("exactly one of input->ids and input->embeddings is needed");
   if (in.ids) check_range("ids", in.ids, total, model.engine->plan.vocab);
   const std::size_t types = model.engine->plan.types;
@@ -58,7 +58,26 @@ Batch batch_of(const modernbert_model& model, const modernbert_input& in, const 
   return {in.ids, in.embeddings, in.token_types, in.positions, in.visible, {cu, cu + in.sequences + 1}};
 }
 
-}  // namespace
+void check_out(const float* out, std::size_t out_count, const char* rows_name, std::size_t rows, std::size_t columns) {
+  if (out_count != rows * columns)
+    refuse("out_count is " + std::to_string(out_count) + "; " + std::to_string(rows) + " " + rows_name + " of " +
+           std::to_string(columns) + " need " + std::to_string(rows * columns));
+  if (rows) not_null(out, "out");
+}
+
+modernbert_run run_of(const modernbert_model& model, const modernbert_run* run) {
+  modernbert_run how{};
+  if (run) how = sized(run, "run");
+  how.threads = threads_of(how.threads, model.threads);
+  return how;
+}
+
+void forward(const modernbert_model& model, const Batch& batch, const modernbert_run& how, float* out) {
+  std::function<bool()> stop;
+  if (how.interrupt) stop = [&] { return how.interrupt(how.user) != 0; };
+  if (!model.engine->forward(batch, out, how.threads, stop)) throw Interrupted{};
+}
+
 }  // namespace refimpl
 
 using namespace refimpl;
@@ -68,13 +87,10 @@ extern "C" {
 int modernbert_forward(const modernbert_model* model, const modernbert_input* input, const modernbert_run* run,
                        float* out, size_t out_count) {
   return guarded([&] {
-    modernbert_run how{};
-    if (run) how = sized(run, "run");
-    const int threads = threads_of(how.threads, not_null(model, "model").threads);
-    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count);
-    std::function<bool()> stop;
-    if (how.interrupt) stop = [&] { return how.interrupt(how.user) != 0; };
-    if (!model->engine->forward(batch, out, threads, stop)) throw Interrupted{};
+    const modernbert_run how = run_of(not_null(model, "model"), run);
+    check_out(out, out_count, "tokens", total_of(*model, sized(input, "input")), model->engine->plan.hidden);
+    const Batch batch = batch_of(*model, *input);
+    forward(*model, batch, how, out);
   });
 }
 
@@ -82,7 +98,8 @@ int modernbert_trace(const modernbert_model* model, const modernbert_input* inpu
                      modernbert_tap tap, void* user, float* out, size_t out_count) {
   return guarded([&] {
     const int wanted = threads_of(threads, not_null(model, "model").threads);
-    const Batch batch = batch_of(*model, sized(input, "input"), out, out_count);
+    check_out(out, out_count, "tokens", total_of(*model, sized(input, "input")), model->engine->plan.hidden);
+    const Batch batch = batch_of(*model, *input);
     if (!tap) refuse("tap is NULL");
     model->engine->trace(batch, out, wanted, fused != 0, [&](const Tapped& t) {
       const std::string step = t.layer < 0 ? t.step : "layers." + std::to_string(t.layer) + "." + t.step;

@@ -169,17 +169,16 @@ RowSource rows_in(const modernbert_file& given, const std::string& shown, const 
   return {std::move(file), static_cast<std::uint64_t>(given.offset), storage, shape[1]};
 }
 
-// The caller's tensors by name: each of the encoder's, of its shape, once; the embedding apart.
-Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::size_t count, RowSource& embedding) {
-  const auto needed = encoder_shapes(config);
-  const std::map<std::string, Shape> shapes(needed.begin(), needed.end());
+// The caller's tensors by name: each of the model's, of its shape, once; the embedding apart.
+Tensors tensors_of(const Config& config, const std::map<std::string, Shape>& shapes, const modernbert_tensor* given,
+                   std::size_t count, RowSource& embedding) {
   Tensors out;
   if (count) not_null(given, "tensors");
   for (std::size_t i = 0; i < count; ++i) {
     const modernbert_tensor& t = given[i];
     const std::string name = &not_null(t.name, "a tensor's name"), shown = "tensor '" + FormatError::shown(name) + "'";
     const auto shape = shapes.find(name);
-    if (shape == shapes.end()) refuse(shown + " belongs to no part of the encoder");
+    if (shape == shapes.end()) refuse(shown + " belongs to no part of the model");
     if (t.rank < 0 || static_cast<std::size_t>(t.rank) != shape->second.size() || !t.shape ||
         !std::equal(shape->second.begin(), shape->second.end(), t.shape,
                     [](std::uint64_t n, std::int64_t m) { return m >= 0 && n == static_cast<std::uint64_t>(m); }))
@@ -198,7 +197,7 @@ Tensors tensors_of(const Config& config, const modernbert_tensor* given, std::si
     if (name == kEmbedding)
       embedding = t.file ? rows_in(*t.file, shown, shape->second, storage) : RowSource({t.data, storage}, config.hidden);
   }
-  for (const auto& [name, shape] : needed)
+  for (const auto& [name, shape] : shapes)
     if (name.compare(name.size() - 5, 5, ".bias") != 0 && !out.count(name)) refuse("tensor '" + name + "' is missing");
   return out;
 }
@@ -217,7 +216,9 @@ int modernbert_open(const char* folder, const modernbert_options* options, moder
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
+    SentenceFolder sentence = read_sentence(path);
     ModelFolder found = read_folder(path);
+    read_module_weights(sentence, found.config.hidden);
     Tensors tensors;
     for (const auto& [name, param] : found.params)
       tensors[name] = {param.data(), param.copy.empty() ? storage_of(param.tensor.dtype) : Storage::float32};
@@ -247,6 +248,9 @@ int modernbert_open(const char* folder, const modernbert_options* options, moder
     pack(*made, found.config, embedding, tensors, o, [&](std::size_t layer) { each_of(layer, fetch); },
          [&](std::size_t layer) { each_of(layer, release); });
     for (const auto& file : found.files) file->check_unchanged();
+    if (!sentence.own_head)
+      attach(*made, modules_in(sentence), sentence.truncate_dim,
+             !sentence.modules.empty() && sentence.modules.back().scores);
     *model = made.release();
   });
 }
@@ -256,13 +260,18 @@ int modernbert_create(const modernbert_config* config, const modernbert_tensor* 
   return guarded([&] {
     not_null(model, "model");
     const Config c = config_given(sized(config, "config"));
+    const auto encoder = encoder_shapes(c);
+    std::map<std::string, Shape> shapes(encoder.begin(), encoder.end());
+    Modules modules = modules_given(*config, shapes);
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
     RowSource embedding;
-    const Tensors named = tensors_of(c, tensors, count, embedding);
+    const Tensors named = tensors_of(c, shapes, tensors, count, embedding);
     const auto nothing = [](std::size_t) {};  // the caller's memory stays as it is
     pack(*made, c, embedding, named, o, nothing, nothing);
+    find_tensors(modules, named);
+    attach(*made, modules, 0, false);
     *model = made.release();
   });
 }
@@ -279,6 +288,7 @@ int modernbert_model_facts(const modernbert_model* model, modernbert_facts* fact
     f.types = size(engine.plan.types);
     f.tier = model->choice.tier, f.dtype = model->choice.dtype, f.threads = model->threads;
     f.packed_bytes = engine.packed_bytes();
+    f.modules = size(model->modules), f.width = size(model->width), f.scores = model->scores;
   });
 }
 

@@ -19,6 +19,18 @@ Floats make_floats(std::size_t n, const Tensor& x) {
   return floats;
 }
 
+const Plan& checked(const Plan& plan, const Weights& weights) {
+  if (plan.hidden == 0 || plan.heads == 0 || plan.hidden % plan.heads || plan.hidden / plan.heads % 2)
+    throw std::invalid_argument("hidden must be a multiple of heads, with an even head size");
+  if (plan.inter == 0) throw std::invalid_argument("inter must be at least 1");
+  for (const LayerPlan& layer : plan.layers)
+    if (!(layer.theta > 0.0)) throw std::invalid_argument("theta must be positive");
+  if (weights.layers.size() != plan.layers.size()) throw std::invalid_argument("weights and plan differ in layers");
+  return plan;
+}
+
+}  // namespace
+
 Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, const Tensor& w, const Tensor& bias) {
   Linear l{packing, Memory(kernels.packed_bytes(packing)), make_floats(packing.n, bias)};
   const std::size_t panels = panels_of(packing, kernels.lanes);
@@ -32,18 +44,6 @@ Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, 
 Norm make_norm(std::size_t n, const Tensor& weight, const Tensor& bias) {
   return {make_floats(n, weight), make_floats(n, bias)};
 }
-
-const Plan& checked(const Plan& plan, const Weights& weights) {
-  if (plan.hidden == 0 || plan.heads == 0 || plan.hidden % plan.heads || plan.hidden / plan.heads % 2)
-    throw std::invalid_argument("hidden must be a multiple of heads, with an even head size");
-  if (plan.inter == 0) throw std::invalid_argument("inter must be at least 1");
-  for (const LayerPlan& layer : plan.layers)
-    if (!(layer.theta > 0.0)) throw std::invalid_argument("theta must be positive");
-  if (weights.layers.size() != plan.layers.size()) throw std::invalid_argument("weights and plan differ in layers");
-  return plan;
-}
-
-}  // namespace
 
 Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads,
                const std::function<void(std::size_t layer)>& reading,

@@ -80,6 +80,10 @@ struct Norm {
   Floats weight, bias;
 };
 
+// Packed for the tier of `kernels`, on `threads` threads. Throw std::bad_alloc.
+Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, const Tensor& w, const Tensor& bias);
+Norm make_norm(std::size_t n, const Tensor& weight, const Tensor& bias);
+
 struct Layer {
   Norm attn_norm, mlp_norm;
   Linear wqkv, wo, wi, mlp_wo;

@@ -93,6 +93,20 @@ class Engine:
         *,
         tap: Callable[[str, int | None, int, Array], Any],
     ) -> Array: ...
+    def embed(
+        self,
+        ids: Array | None,
+        embeds: Array | None,
+        cu_seqlens: Array,
+        token_types: Array | None = None,
+        positions: Array | None = None,
+        visible: Array | None = None,
+        threads: int = 1,
+        *,
+        width: int = 0,
+        normalize: bool = False,
+        prompt_tokens: int = 0,
+    ) -> Array: ...
     def packed_bytes(self) -> int: ...
     def workspace_bytes(self, total: int, batch: int, threads: int = 1) -> int: ...
     @property

@@ -3,8 +3,9 @@
 Trailing padding is dropped, never computed, and comes back as zeros; so does a row without a real
 token. Padding before or between real tokens keeps its place, as windows and default positions count
 from the start of the row. What goes in and comes out is float32, whatever the products are computed
-in. Steps, hidden states and attention maps are the reference's: model.py asks it for those. Long
-because what is read from a file while it is used is watched here.
+in. Steps, hidden states and attention maps are the reference's: model.py asks it for those. The
+vectors of a sentence-transformers head are computed here too. Long because padded arrays are packed
+here, and what is read from a file while it is used is watched.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..files.safetensors import in_file, in_memory
 from ..files.stored import stored
 from ..reference.config import ModernBertConfig
 from ..reference.params import encoder_shapes
+from ..reference.sentence import Dense, LayerNorm, Module, Normalize, Pooling, SentenceHead
 from .backend import MOST_THREADS, chosen_tier, default_threads, native
 from .source import Source
 
@@ -38,7 +40,8 @@ class Engine:
     memory.
     num_threads: None for the default (backend.py), taken now and kept; of more than MOST_THREADS
     those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
-    in, one that the tier has. Raises ValueError, OSError.
+    in, one that the tier has. head: what `embed` puts behind the encoder, its tensors in params;
+    None: the mean. Raises ValueError, OSError.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Engine:
         num_threads: int | None = None,
         tier: str | None = None,
         dtype: str = "float32",
+        head: SentenceHead | None = None,
     ) -> None:
         layers = range(config.num_hidden_layers)
         plan = {
@@ -60,16 +64,20 @@ class Engine:
             "activation": config.hidden_activation,
             "windows": [config.window(i) for i in layers],
             "thetas": [config.rope_theta(i) for i in layers],
+            "modules": [_plain(module) for module in head.modules] if head else [],
         }
         own = encoder_shapes(config)
         arrays = {n: x for n, x in stored(params).items() if n in own}
+        of_head = {n: in_memory(stored(params)[n]) for n in (head.shapes(config) if head else ())}
         with ExitStack() as stack:
             place, embedding = None, arrays.pop(EMBEDDING)
             if (found := in_file(embedding)) is not None:
                 handle = stack.enter_context(found[0].opened())
                 place = None if handle is None else (handle, found[1])
             source = Source(arrays)
-            given = source.arrays | {EMBEDDING: embedding if place else in_memory(embedding)}
+            given = (
+                source.arrays | of_head | {EMBEDDING: embedding if place else in_memory(embedding)}
+            )
             self._native = native().Engine(
                 plan,
                 {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in given.items()},
@@ -81,6 +89,7 @@ class Engine:
             )
             if found is not None:
                 found[0].check()
+        self.head = head
         self._typed = config.type_vocab_size > 0
         self._hidden = config.hidden_size
         self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
@@ -128,28 +137,83 @@ class Engine:
         position_ids: Array | None,
     ) -> Array:
         """Last hidden state [batch, seq, hidden]; arguments as `encoder.encode` takes them."""
-        if attention_mask is None:
-            some = inputs_embeds if input_ids is None else input_ids
-            assert some is not None
-            attention_mask = np.ones(some.shape[:2], bool)
-        real = attention_mask != 0
-        lengths = lengths_to_last(real)
-        kept = np.arange(real.shape[1]) < lengths[:, None]
-
-        def pack(x: Array | None) -> Array | None:
-            return None if x is None else x[kept]
-
-        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
-        out = np.zeros((*real.shape, self._hidden), np.float32)
-        out[kept] = self.packed(
-            pack(input_ids),
-            cu_seqlens,
-            inputs_embeds=pack(inputs_embeds),
-            token_type_ids=pack(token_type_ids),
-            position_ids=pack(position_ids),
-            key_mask=None if real[kept].all() else real[kept],
+        kept, packed = _packed(
+            input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids
         )
+        out = np.zeros((*kept.shape, self._hidden), np.float32)
+        out[kept] = self.packed(**packed)
         return out
+
+    def embed(
+        self,
+        rows: Mapping[str, Array | None],
+        *,
+        width: int = 0,
+        normalize: bool = False,
+        prompt_length: int = 0,
+    ) -> Array:
+        """The head's vectors [batch, width]; rows: the arguments of `padded`, by name.
+
+        width: values kept of each, 0 for all; normalize: then to length 1. prompt_length: tokens
+        of the prompt and before it, for a Pooling that leaves them out. Raises ValueError, OSError.
+        """
+        _, packed = _packed(**rows)
+        return self._native.embed(
+            packed["input_ids"],
+            packed["inputs_embeds"],
+            packed["cu_seqlens"],
+            packed["token_type_ids"] if self._typed else None,
+            packed["position_ids"],
+            packed["key_mask"],
+            self.num_threads,
+            width=width,
+            normalize=normalize,
+            prompt_tokens=prompt_length,
+        )
+
+
+def _plain(module: Module) -> dict[str, Any]:
+    """modernbert_module of modernbert.h."""
+    kind = (Pooling, Dense, LayerNorm, Normalize).index(type(module))
+    out: dict[str, Any] = {"kind": kind, "modes": "", "prompt_left_out": False}
+    out |= {"width": 0, "activation": "linear"}
+    if isinstance(module, Pooling):
+        out |= {"modes": " ".join(module.modes), "prompt_left_out": not module.include_prompt}
+    if isinstance(module, Dense):
+        out |= {"width": module.out_features, "activation": module.activation}
+    return out
+
+
+def _packed(
+    input_ids: Array | None,
+    inputs_embeds: Array | None,
+    attention_mask: Array | None,
+    token_type_ids: Array | None,
+    position_ids: Array | None,
+) -> tuple[Array, dict[str, Any]]:
+    """Padded arrays without the padding behind the last real token of each row.
+
+    Which tokens stay, bool [batch, seq], and the arguments of `Engine.packed`.
+    """
+    if attention_mask is None:
+        some = inputs_embeds if input_ids is None else input_ids
+        assert some is not None
+        attention_mask = np.ones(some.shape[:2], bool)
+    real = attention_mask != 0
+    lengths = lengths_to_last(real)
+    kept = np.arange(real.shape[1]) < lengths[:, None]
+
+    def pack(x: Array | None) -> Array | None:
+        return None if x is None else x[kept]
+
+    return kept, {
+        "input_ids": pack(input_ids),
+        "cu_seqlens": np.concatenate([[0], np.cumsum(lengths)]),
+        "inputs_embeds": pack(inputs_embeds),
+        "token_type_ids": pack(token_type_ids),
+        "position_ids": pack(position_ids),
+        "key_mask": None if real[kept].all() else real[kept],
+    }
 
 
 def lengths_to_last(real: Array) -> Array:
@@ -169,8 +233,9 @@ class LazyEngine:
         params: Mapping[str, Array],
         num_threads: int | None,
         dtype: str,
+        head: SentenceHead | None = None,
     ) -> None:
-        self._arguments = config, params, num_threads, None, dtype
+        self._arguments = config, params, num_threads, None, dtype, head
         self._engine: Engine | None = None
 
     def get(self) -> Engine:

@@ -34,10 +34,11 @@ from ..reference.config import (
     canonical_names,
     lost_in_float32,
 )
-from ..reference.encoder import Tap, encode
+from ..reference.encoder import Tap, encode, no_tap
 from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, count, encoder_shapes, initialise
 from ..reference.replacing import replaced
+from ..reference.sentence import SentenceHead
 from ..reference.taps import Recorder, attention_maps
 from .inputs import Inputs, check_inputs, check_packed
 from .summary import model_in_words, parameter_table
@@ -74,6 +75,7 @@ class ModernBERT(KerasNames):
 
     MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     axes: tuple[str, ...] = ("batch", "seq")
+    sentence_head: SentenceHead | None = None  # what the engine's `embed` puts behind the encoder
 
     if not TYPE_CHECKING:  # the signature is __init__'s
 
@@ -108,7 +110,9 @@ class ModernBERT(KerasNames):
         unkept = {*encoder_shapes(config), "decoder.weight"} if native else ()
         self.params = StoredParams(held.stored, self.dtype, unkept)
         self._engine = (
-            LazyEngine(config, self.params.stored, num_threads, self.compute_dtype)
+            LazyEngine(
+                config, self.params.stored, num_threads, self.compute_dtype, self.sentence_head
+            )
             if native
             else None
         )
@@ -227,10 +231,9 @@ class ModernBERT(KerasNames):
             hidden_states=output_hidden_states, attentions=output_attentions, then=tap
         )
         looked_at = output_hidden_states or output_attentions or tap is not None or ops is not None
-        if self._engine is None or looked_at:
-            hidden = encode(self.params, self.config, **checked.rows(), ops=used, tap=wanted)
-        else:
-            hidden = self._engine.get().padded(**checked.rows())
+        if self._engine is not None and not looked_at:
+            return self._by_engine(self._engine.get(), checked)
+        hidden = encode(self.params, self.config, **checked.rows(), ops=used, tap=wanted)
         out: dict[str, Any] = self._outputs(hidden, checked, used, wanted)
         if output_hidden_states:
             out["hidden_states"] = wanted.hidden_states
@@ -239,6 +242,9 @@ class ModernBERT(KerasNames):
                 self.config, wanted.rotated, checked.rows()["attention_mask"], used
             )
         return out
+
+    def _by_engine(self, engine: Engine, checked: Inputs) -> dict[str, Any]:
+        return self._outputs(engine.padded(**checked.rows()), checked, equations, no_tap)
 
     def _outputs(self, hidden: Array, checked: Inputs, ops: Any, tap: Tap) -> dict[str, Any]:
         return {"last_hidden_state": hidden, "attention_mask": checked.attention_mask}

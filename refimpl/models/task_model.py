@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..backends import backend as backends
+from ..backends.engine import Engine
 from ..errors import ModelFormatError
 from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import CONFIG, ModelFolder
@@ -52,6 +53,8 @@ class ModernBERTForTask(ModernBERT):
         source: ModelFolder | None = None,
     ) -> None:
         self.head = head
+        if isinstance(head, SentenceHead):
+            self.sentence_head = head
         if head.kind == "multiple_choice":
             self.axes = ("batch", "choices", "seq")
         where: dict[str, Any] = dict(backend=backend, dtype=dtype, num_threads=num_threads)
@@ -153,6 +156,12 @@ class ModernBERTForTask(ModernBERT):
                 other = super()._arrays(second)
             out |= {name + SUFFIX: x for name, x in other.items()}
         return out
+
+    def _by_engine(self, engine: Engine, checked: Inputs) -> dict[str, Any]:
+        if self.sentence_head is None:
+            return super()._by_engine(engine, checked)
+        key = "logits" if self.sentence_head.makes_scores else "embeddings"
+        return {key: engine.embed(checked.rows())}
 
     def _outputs(self, hidden: Array, checked: Inputs, ops: Any, tap: Tap) -> dict[str, Any]:
         hidden = hidden.reshape(*checked.axes, -1)

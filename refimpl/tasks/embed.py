@@ -21,6 +21,7 @@ from ..files.sentence_files import (
     TRANSFORMER_FILE,
     settings_of_folder,
 )
+from ..models.inputs import check_inputs
 from ..models.model import ModernBERT
 from ..models.summary import described_head, described_modules
 from ..models.task_model import ModernBERTForTask
@@ -81,7 +82,8 @@ class SentenceEncoder:
         _check_width(truncate_dim)
         self.truncate_dim = settings.truncate_dim if truncate_dim is None else truncate_dim
         self.similarity_fn_name = settings.similarity_fn_name or "cosine"
-        self._head = _head_of(self.model)
+        self._mean = SentenceHead((Pooling(self.model.config.hidden_size),))
+        self._head = _head_of(self.model) or self._mean
         self._full_dimension = _dimension(self._head)
 
     def __repr__(self) -> str:
@@ -142,8 +144,7 @@ class SentenceEncoder:
 
         def run(batch: list[Encoded]) -> Array:
             inputs = self.tokenizer.pad(batch, token_type_ids=types)
-            vectors = self._embed(inputs, prompt_length)[:, :width]
-            return normalize(vectors) if normalize_embeddings else vectors
+            return self._embed(inputs, prompt_length, width, normalize_embeddings)
 
         empty = np.empty(
             (0, min(self._full_dimension, width or self._full_dimension)), self.model.dtype
@@ -219,19 +220,30 @@ class SentenceEncoder:
         ]
         return found[0] if single else found
 
-    def _embed(self, inputs: Mapping[str, Array], prompt_length: int) -> Array:
-        """Model inputs, and how many tokens belong to the prompt -> vectors [batch, width]."""
+    def _embed(
+        self, inputs: Mapping[str, Array], prompt_length: int, width: int | None, unit: bool
+    ) -> Array:
+        """Model inputs, and how many tokens belong to the prompt -> vectors [batch, width], of
+        length 1 where `unit` says so. On backend native all of it is the engine's."""
+        engine = self.model.engine
+        if engine is not None and (engine.head or self._mean) == self._head:
+            checked = check_inputs(self.model.config, inputs, dtype=self.model.dtype)
+            kept = min(width or self._full_dimension, self._full_dimension)
+            return engine.embed(
+                checked.rows(), width=kept, normalize=unit, prompt_length=prompt_length
+            )
         if isinstance(self._head, NLPHead):
-            return self.model(inputs)["embeddings"]
-        model = self.model.encoder if isinstance(self.model, ModernBERTForTask) else self.model
-        out = self._head.forward(
-            self.model.params,
-            self.model.config,
-            model(inputs)["last_hidden_state"],
-            inputs["attention_mask"],
-            prompt_length=prompt_length,
-        )
-        return out["embeddings"]
+            vectors = self.model(inputs)["embeddings"]
+        else:
+            model = self.model.encoder if isinstance(self.model, ModernBERTForTask) else self.model
+            vectors = self._head.forward(
+                self.model.params,
+                self.model.config,
+                model(inputs)["last_hidden_state"],
+                inputs["attention_mask"],
+                prompt_length=prompt_length,
+            )["embeddings"]
+        return normalize(vectors[:, :width]) if unit else vectors[:, :width]
 
     def _prompt_length(self, prompt: str, limit: int | None) -> int:
         """Tokens at the start of a text that belong to its prompt, [CLS] included; of a prompt
@@ -247,8 +259,8 @@ def settings_of(model: ModernBERT) -> Settings:
     return Settings() if model.source is None else settings_of_folder(model.source)
 
 
-def _head_of(model: ModernBERT) -> SentenceHead | NLPHead:
-    """What makes vectors: the model's own head, or mean pooling, with a warning, for others."""
+def _head_of(model: ModernBERT) -> SentenceHead | NLPHead | None:
+    """What makes vectors: the model's own head, or None, with a warning, for others."""
     head = model.head if isinstance(model, ModernBERTForTask) else None
     if isinstance(head, NLPHead) and head.kind == "text_similarity":
         return head
@@ -259,7 +271,7 @@ def _head_of(model: ModernBERT) -> SentenceHead | NLPHead:
     warnings.warn(
         f"{_lack(model.source)} ({described_head(model)}): mean pooling is used", stacklevel=3
     )
-    return SentenceHead((Pooling(model.config.hidden_size),))
+    return None
 
 
 def _lack(source: ModelFolder | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.broken_sentence import BROKEN, HEAD, LISTS, NEW, OLD, RERANKER
 from support.folders import (
     change_json,
     change_tensors,
@@ -23,8 +24,6 @@ from refimpl.files.checkpoint import read_checkpoint, write_checkpoint
 from refimpl.files.folder import ModelFolder
 from refimpl.reference.heads import HEADS
 from refimpl.reference.sentence import (
-    Dense,
-    LayerNorm,
     Normalize,
     Pooling,
     SentenceHead,
@@ -32,19 +31,6 @@ from refimpl.reference.sentence import (
     normalize,
     pooled,
 )
-
-OLD = "sentence_transformers.models."
-NEW = "sentence_transformers.sentence_transformer.modules."
-HEAD = SentenceHead(
-    (Pooling(8, ("cls", "mean")), Dense(16, 5), LayerNorm(5), Dense(5, 4, False, "linear"),
-     Normalize()),
-    Settings({"query": "q: "}, "query", "dot", 77, True),
-)  # fmt: skip
-RERANKER = SentenceHead(
-    (Pooling(8, ("mean",)), Dense(8, 8, activation="gelu"), LayerNorm(8),
-     Dense(8, 1, activation="linear", scores=True)),
-    Settings(activation_fn="torch.nn.modules.linear.Identity"),
-)  # fmt: skip
 
 
 def refusal(folder: Path, file: str, key: str | None = None) -> str:
@@ -165,38 +151,6 @@ def test_sentence_dense_without_activation_is_tanh(tmp_path: Path) -> None:
 
 # -- refusals -------------------------------------------------------------------------------------
 
-BROKEN: list[tuple[str, str, dict, str, str]] = [
-    ("unknown pooling", "1_Pooling/config.json", {"pooling_mode": "median"}, "pooling_mode",
-     "supported: cls"),
-    ("no pooling", "1_Pooling/config.json", {"pooling_mode": []}, "pooling_mode", "supported"),
-    ("flag is no boolean", "1_Pooling/config.json", {"pooling_mode_max_tokens": 1},
-     "pooling_mode_max_tokens", "bool"),
-    ("unknown pooling key", "1_Pooling/config.json", {"pooling_mode_median_tokens": True},
-     "pooling_mode_median_tokens", "unknown key"),
-    ("pooling without width", "1_Pooling/config.json", {"word_embedding_dimension": ...},
-     "embedding_dimension", "missing"),
-    ("unknown activation", "2_Dense/config.json", {"activation_function": "torch.nn.Mish"},
-     "activation_function", "torch.nn.modules.linear.Identity"),
-    ("dense on tokens", "2_Dense/config.json", {"module_input_name": "token_embeddings"},
-     "module_input_name", "sentence_embedding"),
-    ("dense elsewhere", "2_Dense/config.json", {"module_output_name": "x"},
-     "module_output_name", "scores"),
-    ("residual dense", "2_Dense/config.json", {"use_residual": True}, "use_residual", "residual"),
-    ("size as text", "2_Dense/config.json", {"in_features": "16"}, "in_features", "int"),
-    ("size as boolean", "3_LayerNorm/config.json", {"dimension": True}, "dimension", "int"),
-    ("unknown key of a norm", "3_LayerNorm/config.json", {"eps": 1}, "eps", "unknown key"),
-    ("norm of tokens", "5_Normalize/config.json", {"module_input_name": "token_embeddings"},
-     "module_input_name", "sentence_embedding"),
-    ("prompt of a number", "config_sentence_transformers.json", {"prompts": {"query": 3}},
-     "prompts", "texts"),
-    ("unknown default prompt", "config_sentence_transformers.json",
-     {"default_prompt_name": "x"}, "default_prompt_name", "query"),
-    ("unknown similarity", "config_sentence_transformers.json", {"similarity_fn_name": "x"},
-     "similarity_fn_name", "cosine"),
-    ("length zero", "sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length",
-     "at least 1"),
-]  # fmt: skip
-
 
 @pytest.mark.parametrize(
     ("file", "changes", "key", "words"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN]
@@ -207,28 +161,6 @@ def test_sentence_file_is_refused(
     make_folder(tmp_path, HEAD)
     change_json(tmp_path / file, **changes)
     assert words in refusal(tmp_path, file, key)
-
-
-def module(name: str, path: str = "1_Pooling", **more: Any) -> dict:
-    return {"idx": 1, "name": "1", "path": path, "type": OLD + name, **more}
-
-
-TRANSFORMER = module("Transformer", "")
-LISTS: list[tuple[str, Any, str | None, str]] = [
-    ("unknown class", [TRANSFORMER, module("Router")], "type",
-     "Transformer first, then Pooling, Dense, LayerNorm, Normalize"),
-    ("no transformer", [module("Pooling")], "type", "Transformer first"),
-    ("two transformers", [TRANSFORMER, TRANSFORMER], "type", "Transformer first"),
-    ("outside", [TRANSFORMER, module("Pooling", "../1_Pooling")], "path", "inside"),
-    ("absolute", [TRANSFORMER, module("Pooling", "/1_Pooling")], "path", "inside"),
-    ("no class", [{"path": ""}], "type", "missing"),
-    ("arguments", [TRANSFORMER, module("Pooling", kwargs=["task"])], "kwargs", "not supported"),
-    ("nothing", [], None, "no module"),
-    ("no objects", ["Transformer"], None, "no object"),
-    ("an object", {}, None, "must hold a list"),
-    ("no pooling", [TRANSFORMER, module("Normalize", "5_Normalize")], None, "Pooling"),
-    ("two poolings", [TRANSFORMER, module("Pooling"), module("Pooling")], None, "only Pooling"),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,13 @@ modernbert_model* make(Bytes& bytes) {
   static const std::vector<float> zeros(kRoom, 0.5f);
   const double thetas[] = {bytes.once_in(16) ? bytes.take<double>() : 1e4};
   const std::int64_t windows[] = {bytes.take<std::int64_t>()};
-  modernbert_config config{maybe_wrong(bytes, sizeof config), 3, 2, 2, 1, 1, 0, windows, thetas, 1e-5, "gelu"};
+  modernbert_config config{maybe_wrong(bytes, sizeof config), 3, 2, 2, 1, 1, 0, windows, thetas, 1e-5, "gelu", nullptr, 0};
+  modernbert_module modules[] = {{MODERNBERT_POOLING, "mean cls lasttoken max", 1, 0, nullptr},
+                                 {MODERNBERT_NORMALIZE, nullptr, 0, 0, nullptr},
+                                 {MODERNBERT_DENSE, nullptr, 0, bytes.number(9), "tanh"}};
+  config.modules = bytes.once_in(16) ? nullptr : modules, config.module_count = bytes.take<std::uint8_t>() % 4;
+  if (bytes.once_in(16)) modules[0].modes = bytes.once_in(2) ? " " : "median";
+  if (bytes.once_in(16)) modules[0].kind = bytes.take<int>();
   if (bytes.once_in(8)) config.vocab = bytes.take<std::int64_t>();
   if (bytes.once_in(8)) config.hidden = bytes.take<std::int64_t>();
   if (bytes.once_in(8)) config.inter = bytes.take<std::int64_t>();
@@ -132,6 +138,13 @@ void pass(Bytes& bytes, const modernbert_model* model) {
   int left = bytes.take<std::uint8_t>();
   const modernbert_run run{maybe_wrong(bytes, sizeof run), bytes.once_in(8) ? -1 : 1, stop_now, &left};
   check(modernbert_forward(model, &input, &run, out.data(), count));
+  // No array of a vector a sequence is as long as the ids: only right lengths are tried.
+  if (total >= 0 && total <= kRoom) {
+    const modernbert_embedding wanted{maybe_wrong(bytes, sizeof wanted), bytes.number(9), bytes.once_in(2), bytes.number(9)};
+    std::vector<float> vectors(std::size_t{6} * 8);
+    const std::size_t width = static_cast<std::size_t>(wanted.width ? wanted.width : facts.width);
+    check(modernbert_embed(model, &input, &wanted, &run, vectors.data(), static_cast<std::size_t>(input.sequences) * width));
+  }
   check(modernbert_trace(model, &input, 1, bytes.once_in(2), tap, &left, out.data(), count));
   std::uint64_t size;
   check(modernbert_workspace_bytes(model, bytes.take<std::int64_t>(), bytes.take<std::int64_t>(), 1, &size));

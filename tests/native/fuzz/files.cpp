@@ -1,5 +1,6 @@
 // libFuzzer: bytes as a model folder. The first byte says what they are: config.json, the header of
-// model.safetensors, the whole file, its index, or a json text by itself. Beside them stands a right
+// model.safetensors, the whole file, its index, a json text by itself, modules.json, or the config.json or
+// weights of a Dense. Beside them stands a right
 // folder of one small layer, so that what is read right goes on to be packed.
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,10 +55,26 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   if (!size) return 0;
   const std::string content(data + 1, data + size);
   const std::string index = place() + "/model.safetensors.index.json";
-  unlink(index.c_str());
+  unlink(index.c_str()), unlink((place() + "/modules.json").c_str());
   write("config.json", small::kConfig);
   write("model.safetensors", small::weights());
-  switch (data[0] % 5) {
+  constexpr unsigned kModules = 5, kDense = 6, kDenseWeights = 7;
+  const unsigned kind = data[0] % 8u;
+  if (kind >= kModules) {
+    mkdir((place() + "/1").c_str(), 0700), mkdir((place() + "/2").c_str(), 0700);
+    write("1/config.json", R"({"embedding_dimension": 2})");
+    write("2/config.json", kind == kDense ? content : R"({"in_features": 2, "out_features": 1, "bias": false})");
+    const std::string header = R"({"linear.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})";
+    write("2/model.safetensors", kind == kDenseWeights ? content : small::file(header, std::string(8, '\0')));
+    write("modules.json", kind == kModules ? content
+                                           : R"([{"type":"sentence_transformers.models.Transformer","path":""},)"
+                                             R"({"type":"sentence_transformers.models.Pooling","path":"1"},)"
+                                             R"({"type":"sentence_transformers.models.Dense","path":"2"},)"
+                                             R"({"type":"sentence_transformers.models.Normalize","path":"3"}])");
+    open_folder();
+    return 0;
+  }
+  switch (kind) {
     case 0: write("config.json", content); break;
     case 1: write("model.safetensors", small::file(content, small::data())); break;
     case 2: write("model.safetensors", content); break;

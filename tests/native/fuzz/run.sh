@@ -24,11 +24,13 @@ done | xargs -r -P "$(nproc)" -L 1 "$cxx" $flags -fsanitize=fuzzer-no-link -Icsr
 "$cxx" $flags -fsanitize=fuzzer -Icsrc -Itests/native "tests/native/fuzz/$target.cpp" "$place"/objects/*.o \
   -pthread -o "$place/$target.bin"
 
-# Seeds: the right config, header, file, index and a json text, each behind its kind; some bytes.
+# Seeds: the right config, header, file, index, a json text and modules, each behind its kind; some bytes.
 if [ "$target" = files ]; then
   tiny=refimpl/bundled/tiny
   for n in 0 3 4; do { printf "\\$n"; cat $tiny/config.json; } >"$place/$target/config$n"; done
   { printf '\3{"weight_map":{"final_norm.weight":"a.safetensors"}}'; } >"$place/$target/index"
+  { printf '\5[{"type":"sentence_transformers.models.Transformer","path":"","kwargs":[]},{"type":"sentence_transformers.models.Pooling","path":"1"}]'; } >"$place/$target/modules"
+  { printf '\6{"in_features":2,"out_features":1,"bias":false,"activation_function":"torch.nn.GELU"}'; } >"$place/$target/dense"
   { printf '\1'; head -c 9000 $tiny/model.safetensors | tail -c +9 | head -c 3000; } >"$place/$target/header"
   printf '\4{"a":[1,-2.5e3,"\\u00e9\\ud83d\\ude00",null,true,{}]}' >"$place/$target/json"
 else

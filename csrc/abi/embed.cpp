@@ -1,0 +1,131 @@
+// One vector a sequence: the modules behind an encoder, from a folder or from memory, and their pass.
+#include <algorithm>
+#include <cstdint>
+#include <sstream>
+
+#include "abi/model.h"
+#include "kernels/activations.h"
+
+namespace refimpl {
+namespace {
+
+using Kind = ModulePlan::Kind;
+
+constexpr std::int64_t kMaxWidth = std::int64_t{1} << 31;
+constexpr std::size_t kMaxModules = 1000;
+constexpr const char* kNames[] = {"Pooling", "Dense", "LayerNorm", "Normalize"};  // as Kind
+static_assert(static_cast<int>(Kind::dense) == MODERNBERT_DENSE && static_cast<int>(Kind::normalize) == MODERNBERT_NORMALIZE);
+
+// The prefix of a module's tensors; "" where it has none. place: from 1.
+std::string prefix_of(const ModulePlan& module, std::size_t place) {
+  const std::string name = std::to_string(place) + "_" + kNames[static_cast<int>(module.kind)];
+  return module.kind == Kind::dense ? name + ".linear." : module.kind == Kind::layer_norm ? name + ".norm." : "";
+}
+
+Tensor tensor_of(const std::vector<float>& values) { return {values.empty() ? nullptr : values.data(), Storage::float32}; }
+
+}  // namespace
+
+Modules modules_in(const SentenceFolder& sentence) {
+  Modules out;
+  for (const SentenceModule& m : sentence.modules)
+    out.push_back({static_cast<Kind>(m.kind), m.modes, m.include_prompt, static_cast<std::size_t>(m.width_out),
+                   m.activation, tensor_of(m.weight), tensor_of(m.bias)});
+  return out;
+}
+
+Modules modules_given(const modernbert_config& config, std::map<std::string, Shape>& shapes) {
+  Modules out;
+  if (config.module_count) not_null(config.modules, "config->modules");
+  if (config.module_count > kMaxModules) refuse("config->module_count is " + std::to_string(config.module_count));
+  std::uint64_t width = static_cast<std::uint64_t>(config.hidden);
+  for (std::size_t i = 0; i < config.module_count; ++i) {
+    const modernbert_module& given = config.modules[i];
+    const std::string shown = "config->modules[" + std::to_string(i) + "]";
+    if (given.kind < MODERNBERT_POOLING || given.kind > MODERNBERT_NORMALIZE)
+      refuse(shown + ".kind is " + std::to_string(given.kind) + "; it must be a modernbert_module_kind");
+    if ((i == 0) != (given.kind == MODERNBERT_POOLING)) refuse(shown + ": the first, and no other, must be a Pooling");
+    ModulePlan module{static_cast<Kind>(given.kind)};
+    if (module.kind == Kind::pooling) {
+      std::istringstream names(&not_null(given.modes, (shown + ".modes").c_str()));
+      for (std::string name; names >> name;) {
+        module.modes.emplace_back();
+        if (!named_pooling(name, module.modes.back()))
+          refuse(shown + ".modes has '" + name + "'; supported: " + pooling_names());
+      }
+      if (module.modes.empty() || module.modes.size() > kMaxModules)
+        refuse(shown + ".modes names " + std::to_string(module.modes.size()) + " poolings");
+      module.include_prompt = !given.prompt_left_out;
+      width *= module.modes.size();
+    }
+    const std::string prefix = prefix_of(module, i + 1);
+    if (module.kind == Kind::dense) {
+      if (given.width < 1 || given.width > kMaxWidth || static_cast<std::uint64_t>(given.width) > kMaxElements / width)
+        refuse(shown + ".width is " + std::to_string(given.width) + "; it must be at least 1, and fit into memory");
+      const std::string activation = given.activation ? given.activation : "linear";
+      if (!named_activation(activation, module.activation))
+        refuse(shown + ".activation is '" + activation + "'; supported: " + activation_names());
+      module.width = static_cast<std::size_t>(given.width);
+      shapes[prefix + "weight"] = {module.width, width}, shapes[prefix + "bias"] = {module.width};
+      width = module.width;
+    } else if (module.kind == Kind::layer_norm) {
+      shapes[prefix + "weight"] = shapes[prefix + "bias"] = {width};
+    }
+    out.push_back(std::move(module));
+  }
+  return out;
+}
+
+void find_tensors(Modules& modules, const std::map<std::string, Tensor>& tensors) {
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const std::string prefix = prefix_of(modules[i], i + 1);
+    if (prefix.empty()) continue;
+    modules[i].weight = tensors.at(prefix + "weight");
+    if (const auto bias = tensors.find(prefix + "bias"); bias != tensors.end()) modules[i].bias = bias->second;
+  }
+}
+
+void attach(modernbert_model& model, const Modules& modules, std::size_t kept, bool scores) {
+  static const Modules mean = {{Kind::pooling, {Pooling::mean}}};
+  model.head = std::make_unique<SentenceHead>(kernels_named(model.choice.tier, "float32"), model.engine->plan.hidden,
+                                              modules.empty() ? mean : modules, model.threads);
+  model.modules = modules.size(), model.scores = scores;
+  model.width = kept ? std::min(kept, model.head->width()) : model.head->width();
+}
+
+}  // namespace refimpl
+
+using namespace refimpl;
+
+extern "C" int modernbert_embed(const modernbert_model* model, const modernbert_input* input,
+                                const modernbert_embedding* embedding, const modernbert_run* run, float* out,
+                                size_t out_count) {
+  return guarded([&] {
+    const modernbert_run how = run_of(not_null(model, "model"), run);
+    if (!model->head)
+      refuse("the folder's config.json has a refimpl_head, which is not read here; its vectors are no mean of hidden "
+             "states");
+    modernbert_embedding wanted{};
+    if (embedding) wanted = sized(embedding, "embedding");
+    const SentenceHead& head = *model->head;
+    if (wanted.width < 0 || static_cast<std::uint64_t>(wanted.width) > head.width())
+      refuse("embedding->width is " + std::to_string(wanted.width) + "; it must be in 1 .. " +
+             std::to_string(head.width()) + ", or 0 for the default");
+    if (wanted.prompt_tokens < 0)
+      refuse("embedding->prompt_tokens is " + std::to_string(wanted.prompt_tokens) + "; it must be at least 0");
+    const std::size_t width = wanted.width ? static_cast<std::size_t>(wanted.width) : model->width;
+    total_of(*model, sized(input, "input"));
+    const std::size_t sequences = static_cast<std::size_t>(input->sequences);
+    if (sequences > kMaxElements / head.width()) refuse("vectors of so many sequences are larger than any memory");
+    check_out(out, out_count, "sequences", sequences, width);
+
+    const Batch batch = batch_of(*model, *input);
+    Memory hidden(batch.cu_seqlens.back() * model->engine->plan.hidden * sizeof(float));
+    forward(*model, batch, how, hidden.floats());
+    const Floats vectors =
+        head.run(batch, hidden.floats(), static_cast<std::size_t>(wanted.prompt_tokens), how.threads);
+    for (std::size_t s = 0; s < sequences; ++s)
+      std::copy_n(vectors.data() + s * head.width(), width, out + s * width);
+    if (wanted.normalize) SentenceHead::normalize(sequences, width, out);
+  });
+}

@@ -1,0 +1,17 @@
+// Names of poolings, as `pooling_mode` of sentence-transformers spells them.
+#pragma once
+
+#include <string>
+
+namespace refimpl {
+
+// In the order in which several are joined where a file has a flag for each. cls: the first visible token.
+enum class Pooling { cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken };
+
+// Sets `found`; false when the name is unknown.
+bool named_pooling(const std::string& name, Pooling& found);
+
+// "cls, max, ..": for messages.
+std::string pooling_names();
+
+}  // namespace refimpl
