@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.c_interface import CSRC, LIBRARY
-from support.native import tiers, tiers_and_dtypes
+from support.native import heavy_but_first, tiers, tiers_and_dtypes
 
 import refimpl
 from refimpl.backends import backend
@@ -24,9 +24,7 @@ from refimpl.verify.truth.cases import CASES, case
 from refimpl.verify.truth.rounding import DTYPES
 
 every_tier = pytest.mark.parametrize("tier", tiers())
-every_dtype = pytest.mark.parametrize(
-    ("tier", "dtype"), [(tier, dtype) for tier, dtype in tiers_and_dtypes() if dtype in DTYPES]
-)
+VERIFIED = [(tier, dtype) for tier, dtype in tiers_and_dtypes() if dtype in DTYPES]
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 TINY = Path(refimpl.__file__).parent / "bundled" / "tiny"
 IDS = [1, 17, 4000, 2]
@@ -122,7 +120,7 @@ def test_headers_stand_alone(compiler: list[str], tmp_path: Path) -> None:
         subprocess.run([*line, f"-I{CSRC}", str(source)], check=True)
 
 
-@every_dtype
+@pytest.mark.parametrize(("tier", "dtype"), heavy_but_first(VERIFIED))
 def test_library_is_exact_spec_in_every_case(tier: str, dtype: str) -> None:
     report = verify(CPort(tier, dtype=dtype), CASES, runtime=False)
     assert report.verdict == "exact-spec", [f.message for f in report.findings]
@@ -141,7 +139,7 @@ def test_command_takes_the_library(capsys: pytest.CaptureFixture[str]) -> None:
     assert "libmodernbert.so, tier scalar (float32): exact-spec" in capsys.readouterr().out
 
 
-@every_dtype
+@pytest.mark.parametrize(("tier", "dtype"), VERIFIED)
 def test_library_computes_in_the_dtype_that_is_verified(tier: str, dtype: str) -> None:
     p = case("two-tokens").model()
     request = Request.of("two-tokens", case("two-tokens").config, p)

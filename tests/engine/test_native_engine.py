@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import parity
 from support.budget import FACTOR, STATISTICS, family_figures, relative_l2
 from support.cases import CASES, Batch, Case, Inputs, mixed, single, unit
-from support.native import engine_of, extension, misplaced, tiers
+from support.native import engine_of, extension, heavy_but_first, misplaced, tiers
 from support.strategies import batches, models
 
 from refimpl.backends.engine import Engine, lengths_to_last
@@ -63,7 +63,7 @@ def test_golden_cases_stay_within_the_float32_budget(case: Case, tier: str, reco
     record_property("observed / budget", f"{worst:.2f}")
 
 
-@every_tier
+@pytest.mark.parametrize("tier", heavy_but_first(tiers()))
 @given(st.data())
 def test_any_model_and_padding_stays_within_the_float32_budget(tier: str, data: st.DataObject):
     case = data.draw(models())
@@ -177,7 +177,7 @@ BASE = Case(
 LENGTHS = [(tier, n) for tier in tiers() for n in (300, 2048) if (tier, n) != ("scalar", 2048)]
 
 
-@pytest.mark.parametrize(("tier", "length"), LENGTHS)
+@pytest.mark.parametrize(("tier", "length"), heavy_but_first(LENGTHS))
 def test_base_layers_are_as_close_to_float64_as_numpy(tier: str, length: int):
     config = ModernBertConfig.from_dict(BASE.config())
     ids = BASE.inputs(single(length)).input_ids

@@ -17,6 +17,7 @@ import pytest
 from support.native import extension, tiers
 
 native = extension()
+pytestmark = pytest.mark.heavy  # builds most of the engine once more
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 if not (ROOT / "csrc").exists() or COMPILER is None:

@@ -52,6 +52,6 @@ status=0
 [ $# -gt 0 ] || set -- $(grep -L COMPILER tests/engine/test_native_*.py)  # those that build a driver: done above
 export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 REFIMPL_REQUIRE_NATIVE=1 PYTHONPATH=$place
 LD_PRELOAD="$(gcc -print-file-name=$runtime) $(gcc -print-file-name=libstdc++.so)" \
-  "${in_order[@]}" "$python" -m pytest -q -p no:cacheprovider "${chosen[@]}" "$@" || status=$?
+  "${in_order[@]}" "$python" -m pytest -q -m "not oracle and not soak" -p no:cacheprovider "${chosen[@]}" "$@" || status=$?
 if compgen -G "$place/report*" >/dev/null; then cat "$place"/report*; status=1; fi
 exit $status

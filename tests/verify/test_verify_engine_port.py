@@ -4,7 +4,7 @@ budget: exact-spec, in any company."""
 from dataclasses import replace
 
 import pytest
-from support.native import extension, tiers_and_dtypes
+from support.native import extension, heavy_but_first, tiers_and_dtypes
 
 from refimpl.cli import main
 from refimpl.verify.judge.gates import verify
@@ -12,13 +12,12 @@ from refimpl.verify.ports.engine_port import EnginePort
 from refimpl.verify.truth.cases import CASES, case
 from refimpl.verify.truth.rounding import DTYPES
 
-every_dtype = pytest.mark.parametrize(
-    ("tier", "dtype"), [(tier, dtype) for tier, dtype in tiers_and_dtypes() if dtype in DTYPES]
-)
+VERIFIED = [(tier, dtype) for tier, dtype in tiers_and_dtypes() if dtype in DTYPES]
+every_dtype = pytest.mark.parametrize(("tier", "dtype"), VERIFIED)
 RUNTIME = ("window-66", "mean-65", "padding-mixed", "packed")
 
 
-@every_dtype
+@pytest.mark.parametrize(("tier", "dtype"), heavy_but_first(VERIFIED))
 def test_engine_is_exact_spec_in_every_case(tier, dtype):
     report = verify(EnginePort(tier, dtype=dtype), CASES, runtime=False)
     assert report.verdict == "exact-spec", [f.message for f in report.findings]
