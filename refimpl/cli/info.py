@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,18 +17,39 @@ EXAMPLE = "modernbert info --model FOLDER"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FOLDER", help="describe this model folder too")
+    parser.add_argument(
+        "--cflags", action="store_true", help="print what a C compiler needs to find modernbert.h"
+    )
+    parser.add_argument(
+        "--libs", action="store_true", help="print what a linker needs to take libmodernbert.so"
+    )
     add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..backends.backend import info
 
+    if args.cflags or args.libs:
+        if args.model is not None:
+            args.usage_error("--cflags and --libs take no --model")
+        print(compiler_flags(args.cflags, args.libs))
+        return 0
     found: Record = dict(info())
     if args.model is not None:
         found["model"] = described(args.model)
     writer = Writer(args, ("what", "value"), rows)
     writer.write([found])
     return 0
+
+
+def compiler_flags(cflags: bool, libs: bool) -> str:
+    """Arguments of a compiler, of a linker, or of both. ValueError where there is no library."""
+    from ..backends.backend import library, library_header
+
+    place = str(library().parent)
+    out = [f"-I{library_header().parent}"] if cflags else []
+    out += [f"-L{place}", f"-Wl,-rpath,{place}", "-lmodernbert"] if libs else []
+    return shlex.join(out)
 
 
 def described(folder: str) -> dict[str, Any]:

@@ -274,7 +274,9 @@ MODULE_LISTS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "kind": ([dict(kind=7)], "kind is 7"),
     "no modes": ([dict(kind=0)], "modes is NULL"),
     "empty modes": ([dict(kind=0, modes=" ")], "names 0 poolings"),
-    "unknown mode": ([dict(kind=0, modes="mean median")], "has 'median'; supported: cls, max"),
+    "unknown mode": (
+        [dict(kind=0, modes="mean median")], f"has 'median'; supported: {', '.join(MODES)}"
+    ),
     "width": ([dict(kind=0, modes="mean"), dict(kind=1, width=0)], "width is 0"),
     "huge": ([dict(kind=0, modes="mean"), dict(kind=1, width=2**62)], "width is"),
     "activation": (

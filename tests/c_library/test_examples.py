@@ -1,0 +1,104 @@
+"""examples/: each is built as its Makefile says, and prints what Python computes, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.c_interface import LIBRARY
+from support.text_folders import sentence_folder
+
+from refimpl import SentenceEncoder
+from refimpl.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+if not EXAMPLES.exists():
+    pytest.skip("no examples here", allow_module_level=True)
+
+COMPILERS = {"embed-c": "cc", "embed-rust": "rustc", "embed-go": "go"}
+TEXTS = ["for i in range(10):", "", "hello world " * 30, "x"]
+MODULES = "sentence_transformers.models."
+
+
+def environment() -> dict[str, str]:
+    """With `modernbert` on the path: this package, whether installed or not."""
+    return {**os.environ, "GO111MODULE": "off", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the examples, beside a `modernbert` that is this Python's."""
+    place = shutil.copytree(EXAMPLES, tmp_path_factory.mktemp("examples") / "here")
+    command = place / "bin" / "modernbert"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m refimpl "$@"\n')
+    command.chmod(0o755)
+    return place
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pooling = (MODULES + "Pooling", {"word_embedding_dimension": 32})
+    dense = (MODULES + "Dense", {"in_features": 32, "out_features": 20})
+    return sentence_folder(tmp_path_factory.mktemp("model") / "model", [pooling, dense])
+
+
+def run(command: list[str], place: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    env = environment()
+    env |= {"PATH": f"{place / 'bin'}{os.pathsep}{env['PATH']}", "GOCACHE": str(place / "cache")}
+    return subprocess.run(
+        command, cwd=place, env=env, capture_output=True, text=True, timeout=300, **more
+    )
+
+
+def built(name: str, place: Path) -> list[str]:
+    """The command that runs an example."""
+    if name == "embed.py":
+        return [sys.executable, "-I", str(place / name), str(LIBRARY)]
+    for tool in ("make", COMPILERS[name]):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    made = run(["make", name], place)
+    if "no default toolchain" in made.stderr or "rustup could not choose" in made.stderr:
+        pytest.skip("needs a Rust that rustup has chosen")
+    assert made.returncode == 0 and "warning" not in made.stderr, made.stderr
+    return [str(place / name)]
+
+
+@pytest.mark.parametrize("name", ["embed.py", *COMPILERS])
+def test_example_prints_the_vectors_of_python(place: Path, folder: Path, name: str) -> None:
+    command = built(name, place)
+    encoder = SentenceEncoder(folder)
+    ids = [e.ids for e in encoder.tokenizer.encode_batch(TEXTS)]
+    lines = "".join(" ".join(map(str, row)) + "\n" for row in ids)
+    ran = run([*command, str(folder)], place, input=lines)
+    assert ran.returncode == 0, ran.stderr
+    got = np.array([line.split() for line in ran.stdout.splitlines()], np.float32)
+    expected = encoder.encode(TEXTS, normalize_embeddings=True)
+    assert expected.shape == (len(TEXTS), 20)
+    np.testing.assert_array_equal(got, expected)
+
+    refused = run([*command, str(folder)], place, input="1 99999999\n")
+    assert refused.returncode != 0 and "ids[1] is 99999999" in refused.stderr
+    absent = run([*command, str(folder / "absent")], place, input="")
+    assert absent.returncode != 0 and "this folder is missing" in absent.stderr
+    nothing = run([*command, str(folder)], place, input="")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+
+
+def test_info_tells_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--cflags"]) == 0
+    header = Path(capsys.readouterr().out.strip().removeprefix("-I"))
+    assert (header / "modernbert.h").exists()
+    assert main(["info", "--cflags", "--libs"]) == 0
+    where = LIBRARY.parent
+    words = capsys.readouterr().out.split()
+    assert words == [f"-I{header}", f"-L{where}", f"-Wl,-rpath,{where}", "-lmodernbert"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["info", "--libs", "--model", "x"])
