@@ -212,12 +212,14 @@ extern "C" {
 int modernbert_open(const char* folder, const modernbert_options* options, modernbert_model** model) {
   return guarded([&] {
     not_null(model, "model");
-    const std::string path = &not_null(folder, "folder");
+    std::string path = &not_null(folder, "folder");
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
-    SentenceFolder sentence = read_sentence(path);
-    ModelFolder found = read_folder(path);
+    JsonFiles files;
+    SentenceFolder sentence = read_sentence(files, path);
+    ModelFolder found = read_folder(files, path);
     read_module_weights(sentence, found.config.hidden);
     Tensors tensors;
     for (const auto& [name, param] : found.params)

@@ -16,21 +16,7 @@ constexpr const char *kWeights = "model.safetensors", *kIndex = "model.safetenso
 constexpr const char* kDecoder = "decoder.weight";
 using Named = std::vector<std::pair<std::string, FileTensor>>;  // in the order of the files
 
-std::string join(const std::string& folder, const std::string& name) {
-  const bool bare = name.empty() || name == ".";
-  return bare ? folder : folder + (folder.empty() || folder.back() != '/' ? "/" : "") + name;
-}
-
 bool starts(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
-
-Json read_object_or_list(const std::string& file, bool object) {
-  if (!is_file(file) && !is_folder(file)) throw FormatError(file, "this file is missing");
-  Json value = read_json(file);
-  if (object ? !value.get<Json::Object>() : !value.get<Json::List>())
-    throw FormatError(file, std::string("holds ") + value.kind() + "; it must hold " +
-                                (object ? "an object" : "a list"));
-  return value;
-}
 
 // sentence_transformers.{models,base.modules,sentence_transformer.modules}[.file].Transformer
 bool is_transformer(const std::string& path) {
@@ -46,10 +32,10 @@ bool is_transformer(const std::string& path) {
 }
 
 // Where config.json and weights are: the folder, or the first module's that modules.json names.
-std::string transformer_folder(const std::string& folder) {
+std::string transformer_folder(JsonFiles& files, const std::string& folder) {
   const std::string file = join(folder, "modules.json");
   if (!is_file(file)) return folder;
-  const Json modules = read_object_or_list(file, false);
+  const Json& modules = files.read(file, false);
   if (modules.get<Json::List>()->empty()) throw FormatError(file, "it lists no module");
   const Json& first = modules.get<Json::List>()->front();
   const Json *type = first.find("type"), *path = first.find("path");
@@ -66,10 +52,11 @@ std::string transformer_folder(const std::string& folder) {
 
 // -- weight files ---------------------------------------------------------------------------------
 
-std::vector<FileTensor> read_shards(const std::string& root, std::vector<std::unique_ptr<Safetensors>>& files) {
+std::vector<FileTensor> read_shards(JsonFiles& texts, const std::string& root,
+                                    std::vector<std::unique_ptr<Safetensors>>& files) {
   const std::string index = join(root, kIndex);
   if (!is_file(index)) throw FormatError(join(root, kWeights), "this file is missing (pickles are never read)");
-  const Json content = read_object_or_list(index, true);
+  const Json& content = texts.read(index, true);
   const Json* found = content.find("weight_map");
   const Json::Object* map = found ? found->get<Json::Object>() : nullptr;
   if (!map) throw FormatError(index, "weight_map", kNoOffset, "must map tensors to files");
@@ -100,9 +87,10 @@ std::vector<FileTensor> read_shards(const std::string& root, std::vector<std::un
   return out;
 }
 
-std::vector<FileTensor> read_weights(const std::string& root, std::vector<std::unique_ptr<Safetensors>>& files) {
+std::vector<FileTensor> read_weights(JsonFiles& texts, const std::string& root,
+                                     std::vector<std::unique_ptr<Safetensors>>& files) {
   const std::string single = join(root, kWeights);
-  if (!is_file(single)) return read_shards(root, files);
+  if (!is_file(single)) return read_shards(texts, root, files);
   files.push_back(std::make_unique<Safetensors>(single));
   return files.back()->tensors();
 }
@@ -198,14 +186,12 @@ Param param_of(const std::string& name, const FileTensor& tensor) {
 
 }  // namespace
 
-ModelFolder read_folder(const std::string& given) {
-  std::string path = given;
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
+ModelFolder read_folder(JsonFiles& texts, const std::string& path) {
   if (!is_folder(path)) throw FormatError(path, "this folder is missing");
-  const std::string root = transformer_folder(path), config_file = join(root, "config.json");
-  const Json config = read_object_or_list(config_file, true);
+  const std::string root = transformer_folder(texts, path), config_file = join(root, "config.json");
+  const Json& config = texts.read(config_file, true);
   ModelFolder folder{config_of(config, config_file), {}, {}};
-  Named tensors = plain_names(read_weights(root, folder.files));
+  Named tensors = plain_names(read_weights(texts, root, folder.files));
 
   const auto named = [&](const char* name) {
     return std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.first == name; });

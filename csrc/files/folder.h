@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "files/config.h"
+#include "files/json_files.h"
 #include "files/safetensors.h"
 
 namespace refimpl {
@@ -34,6 +35,6 @@ struct ModelFolder {
 constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 
 // Reads and checks everything; what the check looked at is given back, and has to be fetched to be packed.
-ModelFolder read_folder(const std::string& path);
+ModelFolder read_folder(JsonFiles& files, const std::string& path);
 
 }  // namespace refimpl

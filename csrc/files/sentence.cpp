@@ -23,18 +23,6 @@ constexpr const char* kSimilarities[] = {"cosine", "dot", "euclidean", "manhatta
 // Beyond any model; products of two stay far from overflow.
 constexpr std::uint64_t kMaxWidth = std::uint64_t{1} << 31;
 
-std::string join(const std::string& folder, const std::string& name) {
-  return folder + (folder.empty() || folder.back() != '/' ? "/" : "") + name;
-}
-
-Json read_kind(const std::string& file, bool object) {
-  if (!is_file(file) && !is_folder(file)) throw FormatError(file, "this file is missing");
-  Json value = read_json(file);
-  if (object ? !value.get<Json::Object>() : !value.get<Json::List>())
-    throw FormatError(file, std::string("holds ") + value.kind() + "; it must hold " + (object ? "an object" : "a list"));
-  return value;
-}
-
 // One json object being read: values by key with their type, and every key accounted for.
 class Entry {
  public:
@@ -170,11 +158,11 @@ void read_dense(Entry& entry, SentenceModule& m) {
   m.has_bias = entry.flag("bias", true);
 }
 
-void read_module(SentenceModule& m) {
+void read_module(JsonFiles& files, SentenceModule& m) {
   const std::string file = join(m.folder, "config.json");
   static const Json nothing{Json::Object{}};
   const bool there = m.kind != Kind::normalize || is_file(file);
-  const Json values = there ? read_kind(file, true) : nothing;
+  const Json& values = there ? files.read(file, true) : nothing;
   Entry entry(file, values);
   switch (m.kind) {
     case Kind::pooling: read_pooling(entry, m); break;
@@ -214,8 +202,9 @@ std::string supported_modules() {
 }
 
 // The modules of modules.json, kind and folder alone; the first's folder, the Transformer's, apart.
-std::vector<SentenceModule> module_list(const std::string& folder, const std::string& file, std::string& transformer) {
-  const Json listed = read_kind(file, false);
+std::vector<SentenceModule> module_list(JsonFiles& files, const std::string& folder, const std::string& file,
+                                        std::string& transformer) {
+  const Json& listed = files.read(file, false);
   std::vector<SentenceModule> out;
   std::size_t i = 0;
   for (const Json& values : *listed.get<Json::List>()) {
@@ -278,7 +267,7 @@ struct Neutral {
   const char* why;
 };
 
-void check_transformer(const std::string& file) {
+void check_transformer(JsonFiles& files, const std::string& file) {
   static const Json nothing{Json::Object{}};
   static const char* const no_arguments = "arguments that override a file are not supported";
   static const Neutral neutral[] = {
@@ -291,7 +280,7 @@ void check_transformer(const std::string& file) {
       {"processor_kwargs", {}, true, no_arguments},
       {"config_args", {}, true, no_arguments},
       {"config_kwargs", {}, true, no_arguments}};
-  const Json values = is_file(file) ? read_kind(file, true) : nothing;
+  const Json& values = is_file(file) ? files.read(file, true) : nothing;
   Entry entry(file, values);
   for (const char* key : {"max_seq_length", "query_length", "document_length"}) check_length(entry, key);
   entry.flag("do_lower_case", false);
@@ -313,10 +302,10 @@ void check_transformer(const std::string& file) {
 }
 
 // Checked; truncate_dim is kept.
-std::uint64_t read_settings(const std::string& folder, const std::string& transformer) {
+std::uint64_t read_settings(JsonFiles& files, const std::string& folder, const std::string& transformer) {
   static const Json nothing{Json::Object{}};
   const std::string file = join(folder, "config_sentence_transformers.json");
-  const Json values = is_file(file) ? read_kind(file, true) : nothing;
+  const Json& values = is_file(file) ? files.read(file, true) : nothing;
   Entry entry(file, values);
   std::set<std::string> prompts = {"query", "document"};
   if (const Json::Object* given = entry.maybe<Json::Object>("prompts", "an object")) {
@@ -338,7 +327,7 @@ std::uint64_t read_settings(const std::string& folder, const std::string& transf
   const std::uint64_t kept = entry.positive("truncate_dim");
   entry.maybe<std::string>("activation_fn", "a string, or null", true);
   entry.finish({"__version__", "requirements", "keep_in_fp32_modules"});
-  check_transformer(join(transformer, "sentence_bert_config.json"));
+  check_transformer(files, join(transformer, "sentence_bert_config.json"));
   return kept;
 }
 
@@ -403,24 +392,24 @@ void read_weights_of(SentenceModule& m, const std::string& modules_file, std::ui
 
 }  // namespace
 
-SentenceFolder read_sentence(const std::string& folder) {
+SentenceFolder read_sentence(JsonFiles& files, const std::string& folder) {
   const std::string file = join(folder, "modules.json");
   std::string transformer = folder;
   SentenceFolder out;
-  if (is_file(file)) out = {file, module_list(folder, file, transformer)};
+  if (is_file(file)) out = {file, module_list(files, folder, file, transformer)};
   auto& modules = out.modules;
   if (modules.empty()) {
     const std::string config = join(transformer, "config.json");
-    out.own_head = is_file(config) && read_kind(config, true).find("refimpl_head");
+    out.own_head = is_file(config) && files.read(config, true).find("refimpl_head");
     return out;
   }
-  for (SentenceModule& m : modules) read_module(m);
+  for (SentenceModule& m : modules) read_module(files, m);
   const auto pooling = [](const SentenceModule& m) { return m.kind == Kind::pooling; };
   if (!pooling(modules[0]) || std::any_of(modules.begin() + 1, modules.end(), pooling))
     throw FormatError(file, "the Transformer must be followed by the only Pooling");
   if (std::any_of(modules.begin(), modules.end() - 1, [](const SentenceModule& m) { return m.scores; }))
     throw FormatError(file, "only the last Dense may write scores");
-  out.truncate_dim = read_settings(folder, transformer);
+  out.truncate_dim = read_settings(files, folder, transformer);
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "files/json_files.h"
 #include "kernels/kernels.h"
 #include "kernels/pooling.h"
 
@@ -36,7 +37,7 @@ struct SentenceFolder {
 };
 
 // All but weights. Throws FormatError.
-SentenceFolder read_sentence(const std::string& folder);
+SentenceFolder read_sentence(JsonFiles& files, const std::string& folder);
 
 // The modules' tensors, once it is known that their widths fit an encoder of `hidden`. Throws FormatError.
 void read_module_weights(SentenceFolder& sentence, std::uint64_t hidden);
