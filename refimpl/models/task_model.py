@@ -4,7 +4,7 @@
     model({"input_ids": ids, "attention_mask": mask})   -> {"logits": ...}, the head's own keys
 
 The encoder's half, construction and checks are model.py's; the heads' mathematics is in heads.py,
-sentence.py and nlp/.
+sentence.py and nlp/. Long because what a head adds to every public call stands here.
 """
 
 from __future__ import annotations

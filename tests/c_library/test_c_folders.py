@@ -218,7 +218,8 @@ def test_no_json_file_is_opened_twice(tmp_path: Path) -> None:
     subprocess.run(
         ["strace", "-f", "-e", "trace=open,openat", "-o", log, sys.executable, "-c", script,
          Path(__file__).parents[1], tmp_path],
-        check=True, env={**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])},
+        check=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])},
     )  # fmt: skip
     opened = re.findall(rf'"{tmp_path}/([^"]*\.json)"[^\n]*= \d', log.read_text())
     names = ("modules.json", "0_Transformer/config.json", f"0_Transformer/{INDEX}")

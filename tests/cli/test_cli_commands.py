@@ -28,6 +28,7 @@ pytest.importorskip("tokenizers")
 
 # Where the package is that this process tests, which is not always the checkout.
 ROOT = Path(refimpl.__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 KEPT = "REFIMPL_BACKEND"  # the children compute as this process does
 ENV = {k: v for k, v in os.environ.items() if k == KEPT or not k.startswith("REFIMPL_")} | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -423,7 +424,7 @@ def test_help_names_every_variable_that_is_read(capsys):
     source = "".join(
         path.read_text(encoding="utf-8")
         for pattern in ("refimpl/**/*.py", "csrc/**/*.cpp", "csrc/**/*.h")
-        for path in ROOT.glob(pattern)
+        for path in CHECKOUT.glob(pattern)
     )
     named = r"""["']((?:REFIMPL|HF|HUGGINGFACE|XDG|OMP|NO)_[A-Z_]+)["']"""
     assert told == set(re.findall(named, source))

@@ -261,7 +261,7 @@ def test_empty_sequences_and_no_tokens_are_legal():
 PLAN = {
     "vocab": SMALL.vocab, "hidden": SMALL.hidden, "inter": SMALL.inter, "heads": SMALL.heads,
     "types": 0, "norm_eps": 1e-5, "activation": "gelu", "windows": [None, 3, 3, None],
-    "thetas": [1e4] * 4,
+    "thetas": [1e4] * 4, "modules": [],
 }  # fmt: skip
 BAD_PLANS: dict[str, dict[str, Any]] = {
     "vocab": {"vocab": SMALL.vocab + 1},

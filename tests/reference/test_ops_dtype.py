@@ -33,6 +33,11 @@ def calls(dtype: type) -> dict[str, object]:
         "split_qkv": list(ops.split_qkv(flat, 2)),
         "softmax": ops.softmax(unit((4, 5), 2, "s").astype(dtype), mask),
         "attention_probs": ops.attention_probs(heads_first, heads_first, keys[:, None, None, :]),
+        "weighted": ops.weighted(
+            ops.attention_probs(heads_first, heads_first, keys[:, None, None, :])[:1],
+            heads_first[:1],
+            keys[:1, None, None, :] & np.ones((5, 1), bool),
+        ),
         "attention": [ops.attention(x, x, x, keys, window) for window in (None, 2)],
         "attention_packed": ops.attention_packed(x[0], x[0], x[0], np.array([0, 2, 5]), 1),
         "erf": erf(x),

@@ -233,7 +233,7 @@ def test_adjoints_keep_the_dtype(dtype):
 def test_every_equation_that_has_a_gradient_has_an_adjoint():
     """A new function of `ops` needs an adjoint, or its name here: no gradient passes through it."""
     none = {"visible", "query_blocks", "packed_positions", "rope_table", "Activation"}
-    within = {"attention_probs", "rotate_half"}  # part of attention's, of rope's
+    within = {"attention_probs", "weighted", "rotate_half"}  # part of attention's, of rope's
     own = {n for n, f in vars(ops).items() if getattr(f, "__module__", "") == ops.__name__}
     assert own - none - within <= set(vars(adjoints))
 
