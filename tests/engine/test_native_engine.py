@@ -39,8 +39,9 @@ def kept(mask: np.ndarray) -> np.ndarray:
 def within_figures(
     got: np.ndarray, truth: np.ndarray, case: Case, batch: Batch, which: np.ndarray
 ) -> float:
-    """Largest observed / budget over the statistics of tokens `which`, [batch, seq, hidden]."""
-    figures = family_figures(case, batch, "float32")[f"hidden[{case.layers + 1}]"]
+    """Largest observed / budget over the statistics of tokens `which`, [batch, seq, hidden]; the
+    budget is that of the tokens up to the last real one of each row, padding among them."""
+    figures = family_figures(case, batch, "float32", padding=True)[f"hidden[{case.layers + 1}]"]
     errors = relative_l2(got[which], truth[which])
     shares = {n: statistic(errors) / (FACTOR * figures[n]) for n, statistic in STATISTICS.items()}
     assert max(shares.values()) <= 1, shares

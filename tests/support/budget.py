@@ -90,13 +90,21 @@ def quantities(
 
 
 @cache
-def family_figures(case: Case, batch: Batch, family: str) -> dict[str, dict[str, float]]:
-    """Worst member's statistics of every quantity: {quantity: {statistic: figure}}."""
+def family_figures(
+    case: Case, batch: Batch, family: str, padding: bool = False
+) -> dict[str, dict[str, float]]:
+    """Worst member's statistics of every quantity: {quantity: {statistic: figure}}.
+
+    padding: of all tokens up to the last real one of each row, as they are compared then; else of
+    real ones.
+    """
     inputs = case.inputs(batch)
     truth = naive.run(case, inputs, naive.Arithmetic())
+    real = inputs.mask != 0
+    over = np.logical_or.accumulate(real[:, ::-1], axis=1)[:, ::-1] if padding else real
     worst: dict[str, dict[str, float]] = {}
     for member in FAMILIES[family]:
-        for q in quantities(naive.run(case, inputs, member), truth, inputs.mask):
+        for q in quantities(naive.run(case, inputs, member), truth, over):
             mine = worst.setdefault(q.name, dict.fromkeys(STATISTICS, 0.0))
             for name, statistic in STATISTICS.items():
                 mine[name] = max(mine[name], float(statistic(q.errors)))
