@@ -1,6 +1,6 @@
 """Several mistakes at once: a seeded sample is named in full, and every share is what it says.
 
-The 500 sets of the issue: `pytest -m soak -s tests/verify/test_verify_combinations.py`.
+Five hundred sets: `pytest -m soak -s tests/verify/test_verify_combinations.py`.
 """
 
 from __future__ import annotations
