@@ -38,6 +38,7 @@ grep -q "^avx2 .*not here" "$place/plain"
 echo "== Nehalem"
 nehalem=(qemu-x86_64-static -cpu Nehalem "$(command -v "$python")")
 export OMP_NUM_THREADS=1 PYTHONSAFEPATH=1  # not the checkout, unless it was asked for
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE  # where they are set, they name the real processor's kernels
 "${nehalem[@]}" -c '
 import refimpl
 from refimpl.backends import backend
