@@ -82,7 +82,8 @@ class BuildEngine(build_ext):
             objects = dict(zip(largest, made, strict=True))
         for e in self.extensions:
             e.extra_objects, e.sources = [objects[source] for source in e.sources], []
-        self.force = True
+        # Linked again each time: the compiler would ask whole seconds what is newer.
+        self.force = self.compiler.force = True
         super().build_extensions()
 
     def object_of(self, source, extension):
