@@ -162,9 +162,14 @@ def measure(
         if name not in rows or row["tokens_per_s"] > rows[name].get("tokens_per_s", 0):
             rows[name] = row
     for name, (low, median, high) in round_ratios(timed).items():
-        settled = low >= (1 - WITHIN) * median and high <= (1 + WITHIN) * median
-        rows[name]["ratio"] = {"low": low, "median": median, "high": high, "settled": settled}
+        calm = settled(low, median, high)
+        rows[name]["ratio"] = {"low": low, "median": median, "high": high, "settled": calm}
     return rows
+
+
+def settled(low: float, median: float, high: float) -> bool:
+    """Whether the quartiles of a ratio are within WITHIN of its median."""
+    return low >= (1 - WITHIN) * median and high <= (1 + WITHIN) * median
 
 
 def until_settled(functions: dict, seconds: float) -> dict[tuple[str, str], list[float]]:
@@ -178,7 +183,7 @@ def until_settled(functions: dict, seconds: float) -> dict[tuple[str, str], list
         for name, some in interleaved(turned, rounds=1, warmup=0, pause=PAUSE_S).items():
             timed[name] += some
         found = round_ratios(timed).values()
-        calm = all(low >= (1 - WITHIN) * m and high <= (1 + WITHIN) * m for low, m, high in found)
+        calm = all(settled(*ratio) for ratio in found)
         spent = time.perf_counter() - start
         if (rounds >= FEWEST and calm) or spent * (rounds + 1) / rounds > seconds:
             break

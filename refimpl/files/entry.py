@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError
+from ..reference.config_keys import does_nothing
 
 
 class Entry:
@@ -37,8 +38,7 @@ class Entry:
     def neutral(self, key: str, values: tuple[Any, ...], why: str) -> None:
         """Refuses a value that does something: `values` are those that do not (null never does)."""
         self.taken.add(key)
-        value = self.values.get(key)
-        if value is not None and not any(type(value) is type(v) and value == v for v in values):
+        if not does_nothing(self.values.get(key), values):
             raise self.refuse(key, why)
 
     def refuse(self, key: str, wanted: str) -> ModelFormatError:

@@ -67,11 +67,15 @@ NEUTRAL: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
+def does_nothing(value: Any, neutral: tuple[Any, ...]) -> bool:
+    """True for null and for the neutral values, each of its own type: 0 is not False."""
+    return value is None or any(type(value) is type(v) and value == v for v in neutral)
+
+
 def refuse_unsupported(values: Mapping[str, Any]) -> None:
     """ValueError for a key of NEUTRAL that does something."""
     for key, (neutral, why) in NEUTRAL.items():
-        value = values.get(key)
-        if value is not None and not any(type(value) is type(v) and value == v for v in neutral):
+        if not does_nothing(value := values.get(key), neutral):
             raise ValueError(f"{key} is {value!r}; {why}")
 
 

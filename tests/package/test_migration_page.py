@@ -5,8 +5,8 @@ import shlex
 from dataclasses import fields
 
 import pytest
-from support.examples import blocks, check, promised
-from support.readme import ROOT
+from support.examples import check, promised
+from support.readme import ROOT, blocks
 
 from refimpl import NLPTaskConfig, NLPTaskType
 from refimpl.cli import main

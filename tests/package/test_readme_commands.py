@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import examples
 from support.readme import ROOT, blocks
 
 import refimpl
@@ -18,12 +17,12 @@ SETUP = "python3 -m venv .venv && . .venv/bin/activate && pip install "
 
 
 def test_readme_first_command_answers_on_the_bundled_model():
-    assert blocks("sh")[0].count("\n") == 1
-    assert blocks("sh")[0].startswith(SETUP + '".[text]" && modernbert fill-mask "')
+    assert blocks("README.md", "sh")[0].count("\n") == 1
+    assert blocks("README.md", "sh")[0].startswith(SETUP + '".[text]" && modernbert fill-mask "')
 
 
 def test_readme_second_command_runs_the_tests():
-    assert blocks("sh")[1] == SETUP + '".[test]" && pytest\n'
+    assert blocks("README.md", "sh")[1] == SETUP + '".[test]" && pytest\n'
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -36,12 +35,12 @@ def test_ci_takes_the_commands_from_the_readme(n):
         ["bash", "-c", f"{function}; readme_command {n}"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert out == blocks("sh")[n - 1]
+    assert out == blocks("README.md", "sh")[n - 1]
     assert f"$(readme_command {n})" in Path(script).read_text()
 
 
-COMMANDS = [("README.md", i) for i in range(2, len(examples.blocks("README.md", "sh")))]
-COMMANDS += [("USAGE.md", i) for i in range(len(examples.blocks("USAGE.md", "sh")))]
+COMMANDS = [("README.md", i) for i in range(2, len(blocks("README.md", "sh")))]
+COMMANDS += [("USAGE.md", i) for i in range(len(blocks("USAGE.md", "sh")))]
 # What must stand in what a block prints, by a word of it.
 SAID = {
     "--break": "first wrong step: layers.1.attention",
@@ -57,7 +56,7 @@ def test_commands_of_a_page_run(page, n, tmp_path):
     rows = [{"text": f"a {w} day", "label": w} for w in ("good", "bad")] * 4
     for name in ("train.jsonl", "test.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    block = examples.blocks(page, "sh")[n].replace("FOLDER", str(BUNDLED))
+    block = blocks(page, "sh")[n].replace("FOLDER", str(BUNDLED))
     script = f'modernbert() {{ "{sys.executable}" -m refimpl "$@"; }}\n{block}'
     env = {**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])}
     run = subprocess.run(
@@ -70,5 +69,5 @@ def test_commands_of_a_page_run(page, n, tmp_path):
 
 
 def test_page_tells_environment_and_exit_codes_as_the_command_does():
-    told = examples.blocks("USAGE.md", "")
+    told = blocks("USAGE.md", "")
     assert EPILOG.split("\nHelp and examples")[0].strip() in [block.strip() for block in told]

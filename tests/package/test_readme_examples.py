@@ -1,7 +1,8 @@
 """The Python of README.md, USAGE.md and MODEL.md runs, and prints what its comments say."""
 
 import pytest
-from support.examples import blocks, check, promised
+from support.examples import check, promised
+from support.readme import blocks
 
 PAGES = ["README.md", "USAGE.md", "MODEL.md"]
 

@@ -22,7 +22,7 @@ IGNORED = [
 
 def listed() -> dict[str, str]:
     """Path -> description, from the indented listing of the map."""
-    listing = next(b for b in blocks("") if b in section("The map"))
+    listing = next(b for b in blocks("README.md", "") if b in section("The map"))
     folders: list[str] = []
     found: dict[str, str] = {}
     for line in listing.splitlines():

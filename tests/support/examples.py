@@ -4,14 +4,7 @@ import contextlib
 import io
 import re
 
-from support.readme import ROOT
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """The fenced blocks of a language on a page of the repository, in order."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    fences = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", text)
-    return [body for name, body in fences if name == language]
+from support.readme import blocks
 
 
 def promised(block: str) -> list[str]:

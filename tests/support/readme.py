@@ -7,9 +7,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language, in order; "" for those without one."""
-    fences = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", TEXT)
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a language on a page, in order; "" for those without one."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fences = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", text)
     return [body for name, body in fences if name == language]
 
 
