@@ -1,7 +1,7 @@
 """The build: the CPU engine where there is a C++17 compiler, numpy only where there is none.
 
     refimpl/backends/libmodernbert.so   all of csrc but its bindings: the engine as a C library
-    refimpl/backends/_native...so       csrc/bindings.cpp, which finds the library beside itself
+    refimpl/backends/_native...so       csrc/bindings*.cpp, which find the library beside itself
     refimpl/backends/modernbert.h       the library's header, in wheels and installs
 
 Compiled for the plainest processor of the machine's kind; wider instructions stand in csrc/tiers
@@ -32,7 +32,7 @@ COMPILE = [*EXACT, "-O3", "-g0"]
 COMPILE_BINDINGS = [*EXACT, "-Os", "-g0"]  # no loops over data there
 LINK = ["-pthread", "-Wl,-s"]
 LIBRARY, EXPORTS = "libmodernbert.so", "csrc/libmodernbert.map"
-BINDINGS = "csrc/bindings.cpp"
+BINDINGS = sorted(glob("csrc/*.cpp"))
 ROOM = Path("refimpl", "backends")
 VERSION = re.search(r'= "(.+)"', Path("refimpl/_version.py").read_text()).group(1)
 
@@ -149,7 +149,7 @@ setup(
     ext_modules=[
         extension(
             "refimpl.backends.libmodernbert",
-            sorted(path for path in glob("csrc/**/*.cpp", recursive=True) if path != BINDINGS),
+            sorted(path for path in glob("csrc/**/*.cpp", recursive=True) if path not in BINDINGS),
             COMPILE,
             # nodelete: its threads outlive a dlclose
             [f"-Wl,-soname,{LIBRARY}", f"-Wl,--version-script={EXPORTS}", "-Wl,-z,nodelete"],
@@ -157,7 +157,7 @@ setup(
         ),
         extension(
             "refimpl.backends._native",
-            [BINDINGS],
+            BINDINGS,
             COMPILE_BINDINGS,
             ["-Wl,-rpath,$ORIGIN"],
             libraries=["modernbert"],

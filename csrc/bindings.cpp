@@ -20,10 +20,23 @@
 #include <utility>
 #include <vector>
 
+#include "bindings.h"
 #include "modernbert.h"
 #include "modernbert_ops.h"
 
 namespace py = pybind11;
+
+void check(int status) {
+  const std::string text = modernbert_last_error();
+  switch (status) {
+    case MODERNBERT_OK: return;
+    case MODERNBERT_INTERRUPTED: throw py::error_already_set();  // by the handler that raised
+    case MODERNBERT_OUT_OF_MEMORY: PyErr_SetString(PyExc_MemoryError, text.c_str()); throw py::error_already_set();
+    case MODERNBERT_INTERNAL: throw std::runtime_error(text);
+    case MODERNBERT_BAD_FILE: PyErr_SetString(PyExc_OSError, text.c_str()); throw py::error_already_set();
+    default: throw std::invalid_argument(text);
+  }
+}
 
 namespace {
 
@@ -37,19 +50,6 @@ constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 constexpr const char* kDtypes[] = {"float32", "bf16x3", "bfloat16"};
 
 // -- checks ---------------------------------------------------------------------------------------
-
-// A status of the C interface as Python's exception; called with the GIL.
-void check(int status) {
-  const std::string text = modernbert_last_error();
-  switch (status) {
-    case MODERNBERT_OK: return;
-    case MODERNBERT_INTERRUPTED: throw py::error_already_set();  // by the handler that raised
-    case MODERNBERT_OUT_OF_MEMORY: PyErr_SetString(PyExc_MemoryError, text.c_str()); throw py::error_already_set();
-    case MODERNBERT_INTERNAL: throw std::runtime_error(text);
-    case MODERNBERT_BAD_FILE: PyErr_SetString(PyExc_OSError, text.c_str()); throw py::error_already_set();
-    default: throw std::invalid_argument(text);
-  }
-}
 
 // Before 3.14 Python ends a daemon thread that asks for the GIL while the interpreter goes down, by
 // unwinding its stack, which C++ answers by ending the process. In a catch (...): where that is what was
@@ -70,13 +70,6 @@ void take_gil(PyThreadState* thread) {
 
 thread_local PyThreadState* self = nullptr;  // of a thread that gave the GIL away
 
-// Without the GIL while this lives.
-struct Released {
-  Released() { self = PyEval_SaveThread(); }
-  ~Released() { take_gil(self); }
-  Released(const Released&) = delete;
-};
-
 // With it, in a callback of the thread that gave it away.
 struct Taken {
   Taken() { take_gil(self); }
@@ -84,12 +77,6 @@ struct Taken {
   Taken(const Taken&) = delete;
 };
 
-// f() is a status, given without the GIL.
-template <class F>
-int released(F f) {
-  const Released without;
-  return f();
-}
 
 template <class F>
 void check_released(F f) {
@@ -510,6 +497,9 @@ std::vector<std::string> dtypes(const std::string& tier) {
 
 }  // namespace
 
+Released::Released() { self = PyEval_SaveThread(); }
+Released::~Released() { take_gil(self); }
+
 PYBIND11_MODULE(_native, m) {
   using py::arg;
   const py::none none;
@@ -560,4 +550,6 @@ PYBIND11_MODULE(_native, m) {
            "Bytes that a forward pass allocates and frees, but for index arrays and rotary tables.")
       .def_property_readonly("tier", &PyEngine::tier)
       .def_property_readonly("dtype", &PyEngine::dtype);
+
+  bind_text(m);
 }

@@ -1,30 +1,34 @@
-"""Text to ids and back, over the `tokenizers` package and a folder's tokenizer.json.
+"""Text to ids and back, by a folder's tokenizer.json.
 
     texts -> Encoded (ids, character offsets, word and sequence ids, special mask, tokens lost)
     pad: Encoded, ... -> input_ids, attention_mask [batch, seq] int64, padded on the right
 
 Promise: offsets are positions in the text as given; nothing is cut without being counted (`lost`)
 and, unless asked otherwise, told; an empty text is the special tokens alone; calls are thread-safe.
-Not here: what the ids mean to a model (model.py), or to a task (tasks/). Long because every refusal
-of a folder or a text stands here. The package's own truncation is not used: it is a setting of a
-shared object, and for a pair it also makes every combination of the pieces it cuts off.
+The C library's tokenizer (own.py) reads the files that it covers, the `tokenizers` package
+(package.py) the others; ids are equal. Not here: what the ids mean to a model (model.py), or to a
+task (tasks/). Long because every refusal of a folder or a text stands here.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from ..errors import MissingExtraError, ModelFormatError, TruncationWarning
+from ..backends.backend import why_not_native
+from ..errors import ModelFormatError, TruncationWarning
 from ..files.folder import ModelFolder
-from ..files.tokenizer_files import FLAGS, ROLES, TOKENIZER, TokenizerSettings, tokenizer_settings
+from ..files.tokenizer_files import ROLES, TOKENIZER, TokenizerSettings, tokenizer_settings
+from .columns import Codec, Columns, span
+from .own import OwnCodec
+from .package import PackageCodec
 
 T = TypeVar("T")
 Text: TypeAlias = "str | tuple[str, str] | list[str]"
@@ -35,47 +39,6 @@ POLICIES = ("warn", "error", "silent", "never")
 
 
 SHOWN = 8  # tokens of an encoding that its repr shows
-
-
-class Columns:
-    """The columns of one tokenized text as the package gives them, each fetched once."""
-
-    def __init__(self, raw: Any) -> None:
-        self.raw, self.length = raw, len(raw)
-
-    @cached_property
-    def ids(self) -> list[int]:
-        return self.raw.ids
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        return self.raw.tokens
-
-    @cached_property
-    def type_ids(self) -> list[int]:
-        return self.raw.type_ids
-
-    @cached_property
-    def offsets(self) -> list[tuple[int, int]]:
-        return self.raw.offsets
-
-    @cached_property
-    def word_ids(self) -> list[int | None]:
-        return self.raw.word_ids
-
-    @cached_property
-    def sequence_ids(self) -> list[int | None]:
-        return self.raw.sequence_ids
-
-    @cached_property
-    def special(self) -> list[bool]:
-        return [bool(flag) for flag in self.raw.special_tokens_mask]
-
-    def span(self, sequence: int) -> tuple[int, int]:
-        """[first, end) of the tokens of a text (0) or its pair (1), which stand together."""
-        count = self.sequence_ids.count(sequence)
-        first = self.sequence_ids.index(sequence) if count else self.length
-        return first, first + count
 
 
 @dataclass(frozen=True)
@@ -144,14 +107,11 @@ class Tokenizer:
     no such token, or one that the vocabulary lacks.
     """
 
-    def __init__(self, backend: Any, settings: TokenizerSettings) -> None:
-        truncation = backend.truncation or {}
-        self.truncation_side: str = settings.truncation_side or truncation.get("direction", "right")
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = backend
+    def __init__(self, codec: Codec, settings: TokenizerSettings) -> None:
+        self.truncation_side: str = settings.truncation_side or codec.truncation_side or "right"
+        self.codec = codec
         self.max_length = settings.limit
-        special = {role: _special_id(backend, role, settings) for role in ROLES}
+        special = {role: _special_id(codec, role, settings) for role in ROLES}
         self.cls_token_id = special["cls"]
         self.sep_token_id = special["sep"]
         self.pad_token_id = special["pad"]
@@ -159,8 +119,12 @@ class Tokenizer:
         self.unk_token_id = special["unk"]
         self.bos_token_id = special["bos"]
         self.eos_token_id = special["eos"]
-        self.vocab: dict[str, int] = backend.get_vocab(with_added_tokens=True)
-        self.subword_prefix: str | None = getattr(backend.model, "continuing_subword_prefix", None)
+        self.subword_prefix = codec.subword_prefix
+
+    @cached_property
+    def vocab(self) -> dict[str, int]:
+        """Token -> id, added ones too."""
+        return self.codec.vocabulary()
 
     def __repr__(self) -> str:
         limit = f", {self.max_length:,} at most in a text" if self.max_length else ""
@@ -174,14 +138,10 @@ class Tokenizer:
         `lowercase` lowers every text first (`do_lower_case`).
 
         folder: a model folder, or one that was read already, whose files are not opened again.
-        Raises MissingExtraError without the `tokenizers` package; ModelFormatError when
-        tokenizer.json is absent or broken, when a file beside it is, or when the vocabulary has ids
-        that the model has no row for.
+        Raises MissingExtraError where the file needs the `tokenizers` package and there is none;
+        ModelFormatError when tokenizer.json is absent or broken, when a file beside it is, or when
+        the vocabulary has ids that the model has no row for.
         """
-        try:
-            import tokenizers
-        except ImportError:
-            raise MissingExtraError("tokenizers", "text", "turning text into ids") from None
         source = folder if isinstance(folder, ModelFolder) else ModelFolder(folder)
         path = source.root / TOKENIZER
         if not path.is_file():
@@ -190,21 +150,10 @@ class Tokenizer:
                 "model was trained with into the folder, or call the model with input_ids",
                 file=path,
             )
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises bare Exception
-            raise ModelFormatError(f"not a tokenizer: {error}", file=path) from error
-        if getattr(backend.model, "dropout", None):
-            backend.model.dropout = None  # chance is for training: the same text, the same ids
-        if lowercase:
-            lower, given = tokenizers.normalizers.Lowercase(), backend.normalizer
-            steps = [lower] if given is None else [lower, given]
-            backend.normalizer = tokenizers.normalizers.Sequence(steps)
         settings = tokenizer_settings(source)
-        _add_tokens(backend, settings, tokenizers.AddedToken)
-        backend.encode_special_tokens = settings.split_special
-        _check_vocabulary(backend, settings.vocab_size, path)
-        return cls(backend, settings)
+        codec = _codec(path, settings, lowercase)
+        _check_vocabulary(codec, settings.vocab_size, path)
+        return cls(codec, settings)
 
     # -- text -> ids --------------------------------------------------------------------------
 
@@ -247,8 +196,7 @@ class Tokenizer:
         is_pair = any(isinstance(text, tuple) for text in inputs)
         if limit is not None:
             self.room(limit, pair=is_pair, add_special_tokens=add_special_tokens)
-        raw = self._backend.encode_batch(inputs, add_special_tokens=add_special_tokens)
-        encoded = [Encoded(Columns(e)) for e in raw]
+        encoded = [Encoded(columns) for columns in self.codec.encode(inputs, add_special_tokens)]
         long = [i for i, e in enumerate(encoded) if limit is not None and len(e) > limit]
         if not long or limit is None or truncate == "never":
             return encoded
@@ -273,10 +221,10 @@ class Tokenizer:
         Raises ValueError when the pieces would have no room for more than the overlap.
         """
         inputs = _checked(text if pair is None else (text, pair), 0)
-        whole = Columns(self._backend.encode_batch([inputs])[0])
+        whole = self.codec.encode([inputs])[0]
         room = self.room(max_length, pair=pair is not None)
         if pair is not None:
-            start, end = whole.span(0)
+            start, end = span(whole, 0)
             room -= end - start
             if room < 1:
                 raise ValueError(
@@ -288,7 +236,7 @@ class Tokenizer:
                 f"stride {stride} must be from 0 to {room - 1}: a piece has room for {room} tokens "
                 f"within max_length {max_length}"
             )
-        first, end = whole.span(0 if pair is None else 1)
+        first, end = span(whole, 0 if pair is None else 1)
         starts = range(first, max(end - stride, first + 1), room - stride)
         return [
             Encoded(whole, (slice(first), slice(start, min(start + room, end)), slice(end, None)))
@@ -299,7 +247,7 @@ class Tokenizer:
         """Tokens of text that fit into `max_length`; ValueError when none does."""
         if isinstance(max_length, bool) or not isinstance(max_length, (int, np.integer)):
             raise TypeError(f"max_length must be an int, not {type(max_length).__name__}")
-        special = self._backend.num_special_tokens_to_add(pair) if add_special_tokens else 0
+        special = self.codec.special_tokens(pair) if add_special_tokens else 0
         if max_length <= special:
             raise ValueError(
                 f"max_length {max_length} leaves no room for text: "
@@ -337,19 +285,18 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text of `ids`."""
-        return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+        return self.codec.decode([int(i) for i in ids], skip_special_tokens)
 
     def token(self, token_id: int) -> str:
         """The token of an id as the vocabulary spells it. Raises ValueError for an unknown id."""
-        token = self._backend.id_to_token(int(token_id))
+        token = self.codec.token(int(token_id))
         if token is None:
             raise ValueError(f"id {token_id} is not in the vocabulary")
         return token
 
     def join(self, tokens: Sequence[str]) -> str:
         """The text that vocabulary tokens stand for."""
-        decoder = self._backend.decoder
-        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
+        return self.codec.join(tokens)
 
 
 def _cut(whole: Columns, limit: int, side: str) -> Encoded:
@@ -359,7 +306,7 @@ def _cut(whole: Columns, limit: int, side: str) -> Encoded:
     The shorter keeps all that it has up to half of the room, as the package has it; of an odd room
     the longer gets one more, of equally long texts the second.
     """
-    spans = [whole.span(0), whole.span(1)]
+    spans = [span(whole, 0), span(whole, 1)]
     lengths = [end - start for start, end in spans]
     room = limit - (whole.length - sum(lengths))
     short = min(*lengths, room // 2)
@@ -408,43 +355,60 @@ def _described(value: object) -> str:
     return type(value).__name__
 
 
-def _add_tokens(backend: Any, settings: TokenizerSettings, added_token: Any) -> None:
+def _codec(path: Path, settings: TokenizerSettings, lowercase: bool) -> Codec:
+    """The C library's where it covers the file with what stands beside it, else the package's."""
+    reason = why_not_native()
+    if reason is None and lowercase:
+        reason = "do_lower_case is for it alone"
+    if reason is None:
+        try:
+            own = OwnCodec.read(path)
+            _add_tokens(own, settings)
+            return own
+        except (OSError, ValueError) as error:
+            reason = str(error)
+    package = PackageCodec.read(path, lowercase=lowercase, reason=str(reason))
+    _add_tokens(package, settings)
+    return package
+
+
+def _add_tokens(codec: Codec, settings: TokenizerSettings) -> None:
     """Tokens that the files beside tokenizer.json list and it has not, or has otherwise.
 
     In transformers' order: those with flags by their ids, then special ones by name. A named one
     that would get an id without a row in the embedding stays out: no text can mean it.
     """
-    known = {repr(token) for token in backend.get_added_tokens_decoder().values()}
-    contents = {token.content for token in backend.get_added_tokens_decoder().values()}
+    known = set(codec.added())
+    contents = {token.content for token in known}
     special = {token.content for token in settings.named}
     for token in (*settings.added, *settings.named):
         named = token in settings.named and token not in settings.added
-        flags = {name: getattr(token, name) for name in FLAGS}
-        new = added_token(token.content, **flags, special=token.special or token.content in special)
-        if repr(new) in known or (named and token.content in contents):
+        new = replace(token, special=token.special or token.content in special)
+        if new in known or (named and token.content in contents):
             continue
-        grows = backend.token_to_id(token.content) is None
+        grows = codec.id(token.content) is None
         size = settings.vocab_size
-        if named and grows and size is not None and backend.get_vocab_size() >= size:
+        if named and grows and size is not None and codec.ids >= size:
             continue
-        backend.add_tokens([new])
+        codec.add([new])
         contents.add(token.content)
+    if settings.split_special:
+        codec.split_special()
 
 
-def _special_id(backend: Any, role: str, settings: TokenizerSettings) -> int | None:
+def _special_id(codec: Codec, role: str, settings: TokenizerSettings) -> int | None:
     """The id of a special token: by the name that the folder gives it, else by config.json's id."""
     name = settings.names.get(role)
-    return settings.ids.get(role) if name is None else backend.token_to_id(name)
+    return settings.ids.get(role) if name is None else codec.id(name)
 
 
-def _check_vocabulary(backend: Any, vocab_size: int | None, path: Path) -> None:
+def _check_vocabulary(codec: Codec, vocab_size: int | None, path: Path) -> None:
     """Every id that the tokenizer can give must be a row of the model's embedding."""
-    if vocab_size is None:
+    if vocab_size is None or codec.ids <= vocab_size:
         return
-    for token, token_id in backend.get_vocab(with_added_tokens=True).items():
-        if token_id >= vocab_size:
-            raise ModelFormatError(
-                f"token {token!r} has id {token_id}, but the model's vocab_size is {vocab_size} "
-                "(config.json): this tokenizer belongs to another model",
-                file=path,
-            )
+    token_id = min(i for i in codec.vocabulary().values() if i >= vocab_size)
+    raise ModelFormatError(
+        f"token {codec.token(token_id)!r} has id {token_id}, but the model's vocab_size is "
+        f"{vocab_size} (config.json): this tokenizer belongs to another model",
+        file=path,
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.c_interface import CSRC, LIBRARY
+from support.c_interface import CSRC, HEADERS, LIBRARY
 from support.native import heavy_but_first, tiers, tiers_and_dtypes
 
 import refimpl
@@ -40,7 +40,7 @@ def symbols(path: Path, which: str) -> list[str]:
 
 
 def test_library_shows_the_c_interface_and_nothing_else() -> None:
-    headers = [(CSRC / name).read_text() for name in ("modernbert.h", "modernbert_ops.h")]
+    headers = [(CSRC / name).read_text() for name in HEADERS]
     shown = symbols(LIBRARY, "--defined-only")
     assert "modernbert_forward" in shown
     assert all(name.startswith("modernbert_") for name in shown), shown
@@ -111,7 +111,7 @@ def test_c_program_says_why_it_fails(encode: Path, tmp_path: Path) -> None:
 def test_headers_stand_alone(compiler: list[str], tmp_path: Path) -> None:
     if shutil.which(compiler[0]) is None:
         pytest.skip(f"needs {compiler[0]}")
-    for header in ("modernbert.h", "modernbert_ops.h"):
+    for header in HEADERS:
         source = tmp_path / ("x.c" if compiler[0] == "cc" else "x.cpp")
         source.write_text(
             f'#include "{header}"\n#include "{header}"\nint main(void) {{ return 0; }}\n'

@@ -25,6 +25,7 @@ extension()
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 LIBRARY = backend.library()
 OK, INVALID, BAD_FILE, OUT_OF_MEMORY, INTERRUPTED = range(5)
+HEADERS = ("modernbert.h", "modernbert_ops.h", "modernbert_text.h")
 STORAGE = {"float32": 0, "uint16": 1, "float16": 2}  # uint16: the bits of bfloat16
 
 if not CSRC.exists():
@@ -38,7 +39,7 @@ def declarations(header: str) -> str:
 
 
 ffi = cffi.FFI()
-for header in ("modernbert.h", "modernbert_ops.h"):
+for header in HEADERS:
     ffi.cdef(declarations(header))
 lib: Any = ffi.dlopen(str(LIBRARY))
 # What a struct points to lives as long as it does.

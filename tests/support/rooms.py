@@ -16,8 +16,8 @@ ROOMS = """
 reference:
 nlp:        reference
 files:      reference nlp
-text:       files
 backends:   reference files
+text:       files backends
 models:     reference text nlp files backends
 tasks:      reference text nlp files models
 train:      reference text nlp files backends models

@@ -1,23 +1,23 @@
 #!/bin/bash
-# Fuzzes the reading of model folders (files) or the arguments of the C interface (arguments) with
+# Fuzzes the reading of model folders (files), tokenizers (text) or the arguments of the C interface (arguments) with
 # clang's libFuzzer under AddressSanitizer and UBSan, on one core.
 #
-#   tests/native/fuzz/run.sh files|arguments [seconds]
+#   tests/native/fuzz/run.sh files|text|arguments [seconds]
 #
 # CXX names the compiler, clang++ by default. Objects, corpus (seeds are made here) and what crashed
 # stand in build/fuzz. Ends with 0 when nothing was found; a second run goes on from the first's corpus.
 set -eu
-target=${1:?files or arguments}; seconds=${2:-60}
+target=${1:?files, text or arguments}; seconds=${2:-60}
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 place=$root/build/fuzz
 cxx=${CXX:-clang++}
-[ -e "$root/tests/native/fuzz/$target.cpp" ] || { echo "$target is neither files nor arguments" >&2; exit 2; }
+[ -e "$root/tests/native/fuzz/$target.cpp" ] || { echo "$target is none of files, text, arguments" >&2; exit 2; }
 flags="-std=c++17 -ffp-contract=off -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 mkdir -p "$place/objects" "$place/$target"
 cd "$root"
 newest=$(find csrc \( -name '*.h' -o -name '*.inl' -o -name '*.inc' \) -printf '%T@ %p\n' | sort -n | tail -1)
 newest=${newest#* }  # what is included: everything is built anew when it changes
-find csrc -name '*.cpp' ! -name bindings.cpp | while read -r file; do
+find csrc -mindepth 2 -name '*.cpp' | while read -r file; do
   object=$place/objects/$(tr / - <<<"$file").o
   [ "$object" -nt "$file" ] && [ "$object" -nt "$newest" ] || echo "-c $file -o $object"
 done | xargs -r -P "$(nproc)" -L 1 "$cxx" $flags -fsanitize=fuzzer-no-link -Icsrc
@@ -33,6 +33,10 @@ if [ "$target" = files ]; then
   { printf '\6{"in_features":2,"out_features":1,"bias":false,"activation_function":"torch.nn.GELU"}'; } >"$place/$target/dense"
   { printf '\1'; head -c 9000 $tiny/model.safetensors | tail -c +9 | head -c 3000; } >"$place/$target/header"
   printf '\4{"a":[1,-2.5e3,"\\u00e9\\ud83d\\ude00",null,true,{}]}' >"$place/$target/json"
+elif [ "$target" = text ]; then
+  printf '\0\1the [MASK] of  it, e\314\201\n' >"$place/$target/nfc"
+  printf '\1\0the the  \342\226\201 ab\n\n' >"$place/$target/characters"
+  printf '\2{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}' >"$place/$target/file"
 else
   for n in 1 2 3 4; do head -c 600 /dev/zero | tr '\0' "\\$n$n" >"$place/$target/seed$n"; done
 fi
