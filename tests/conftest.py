@@ -1,4 +1,7 @@
-"""Settings that every test shares: one BLAS thread, and the hypothesis profiles.
+"""Settings that every test shares: processes, one BLAS thread, and the hypothesis profiles.
+
+`pytest` alone, which runs everything, runs it in a process a core where pytest-xdist is installed;
+what is named (`pytest tests/files`), and anything under `-s` or `--pdb`, runs in this process.
 
 `ci` (the default) draws the same few examples on every run, so that a red run can be repeated;
 `HYPOTHESIS_PROFILE=soak` draws many new ones and remembers those that failed.
@@ -20,6 +23,18 @@ from hypothesis import HealthCheck, settings
 # run by hand take minutes.
 LIMIT, LIMIT_BY_HAND = 600, 7200
 BY_HAND = ("soak", "oracle")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+MOST_PROCESSES = 8  # each collects every test
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    options, whole = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if "PYTEST_XDIST_WORKER" in os.environ or not whole:  # a worker starts no workers
+        return
+    unsaid = getattr(options, "numprocesses", 0) is None and options.dist == "no"
+    if unsaid and options.capture != "no" and not options.usepdb:
+        options.numprocesses, options.dist = min(CORES, MOST_PROCESSES), "worksteal"
 
 
 _stderr = pytest.StashKey[int]()

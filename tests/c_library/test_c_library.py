@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.c_interface import CSRC, HEADERS, LIBRARY
-from support.native import heavy_but_first, tiers, tiers_and_dtypes
+from support.heavy import heavy_but_first
+from support.native import tiers, tiers_and_dtypes
 
 import refimpl
 from refimpl.backends import backend

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from support import parity
 from support.budget import FACTOR, STATISTICS, family_figures, relative_l2
 from support.cases import CASES, Batch, Case, Inputs, mixed, single, unit
-from support.native import engine_of, extension, heavy_but_first, misplaced, tiers
+from support.heavy import heavy_but_first
+from support.native import engine_of, extension, misplaced, tiers
 from support.strategies import batches, models
 
 from refimpl.backends.engine import Engine, lengths_to_last

@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.cases import Case, integers
+from support.heavy import heavy_but_first
 from support.native import engine_of, extension, tiers_and_dtypes
 from support.strategies import lengths, models
 
 from refimpl.backends.engine import Engine
 
 extension()
-every_dtype = pytest.mark.parametrize(("tier", "dtype"), tiers_and_dtypes())
+CHOICES = tiers_and_dtypes()
+OF_THE_BEST = sum(tier == CHOICES[0][0] for tier, _ in CHOICES)
+every_dtype = pytest.mark.parametrize(("tier", "dtype"), heavy_but_first(CHOICES, OF_THE_BEST))
 
 
 def alone(engine: Engine, ids: np.ndarray) -> np.ndarray:

@@ -59,14 +59,31 @@ SAVES: dict[str, tuple[Callable[[Path], Any], Any, dict[str, Any]]] = {
 }
 
 
-def errors_of(n: int, name: str, every: bool) -> list[int]:
-    """The errors that the n-th call is to give: every one that it can, or one of them in turn."""
-    errors = ERRORS[name]
-    return errors if every else [errors[n % len(errors)]]
+# Of what a save does the steps whose order matters most: they fail in every run.
+ALWAYS = {"rename", "fsync"}
+
+
+def failures(names: list[str], how: str) -> Iterator[tuple[int, str, int]]:
+    """Place, name and error of the calls that are to fail, of all that were made.
+
+    how: "every error" that a call can give; one of them, "in turn"; that for "some" of the calls:
+    a fifth, and those of ALWAYS.
+    """
+    for n, name in enumerate(names):
+        errors = ERRORS[name]
+        if how == "every error":
+            yield from ((n, name, error) for error in errors)
+        elif how == "in turn" or n % 5 == 0 or name in ALWAYS:
+            yield n, name, errors[n % len(errors)]
 
 
 every_error = pytest.mark.parametrize(
-    "every", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["in turn", "every error"]
+    "how",
+    [
+        "some",
+        pytest.param("in turn", marks=pytest.mark.heavy),
+        pytest.param("every error", marks=pytest.mark.soak),
+    ],
 )
 
 
@@ -74,7 +91,7 @@ every_error = pytest.mark.parametrize(
 @every_error
 @pytest.mark.parametrize("what", SAVES)
 def test_save_that_fails_at_any_call_leaves_the_old_or_the_new(
-    memory: Path, what: str, every: bool
+    memory: Path, what: str, how: str
 ) -> None:
     start, head, options = SAVES[what]
     start(memory / "old")
@@ -97,25 +114,24 @@ def test_save_that_fails_at_any_call_leaves_the_old_or_the_new(
     assert same(read_checkpoint(folder), *new[:2])
     assert {"openat", "write", "fsync", "rename", "unlink"} <= set(calls.names), calls.names
     outcomes = {"old": 0, "new": 0}
-    for n, name in enumerate(calls.names):
-        for error in errors_of(n, name, every):
-            done = run((n, error))
-            where = f"{n}: {name} {errno.errorcode[error]} {done.error}"
-            assert done.names[: n + 1] == calls.names[: n + 1], where
-            outcome = "old" if done.error else "new"
-            assert snapshot(folder) == (expected if done.error else written), where
-            assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".")) == [], where
-            if done.error:
-                assert same(read_checkpoint(folder), old.config, old.params), where
-            outcomes[outcome] += 1
-    assert min(outcomes.values()) > 20, outcomes
+    for n, name, error in failures(calls.names, how):
+        done = run((n, error))
+        where = f"{n}: {name} {errno.errorcode[error]} {done.error}"
+        assert done.names[: n + 1] == calls.names[: n + 1], where
+        outcome = "old" if done.error else "new"
+        assert snapshot(folder) == (expected if done.error else written), where
+        assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".")) == [], where
+        if done.error:
+            assert same(read_checkpoint(folder), old.config, old.params), where
+        outcomes[outcome] += 1
+    assert min(outcomes.values()) > (5 if how == "some" else 20), outcomes
     print(f"{what}: {len(calls.names)} calls, {sum(outcomes.values())} failures, {outcomes}")
 
 
 @where_calls_can_fail
 @every_error
 def test_save_of_a_new_folder_that_fails_at_any_call_leaves_no_trace(
-    memory: Path, every: bool
+    memory: Path, how: str
 ) -> None:
     folder = memory / "new" / "deep"
 
@@ -125,17 +141,19 @@ def test_save_of_a_new_folder_that_fails_at_any_call_leaves_no_trace(
 
     calls = run()
     written = snapshot(memory)
-    for n, name in enumerate(calls.names):
-        for error in errors_of(n, name, every):
-            done = run((n, error))
-            where = f"{n}: {name} {errno.errorcode[error]} {done.error}"
-            assert snapshot(memory) == ({} if done.error else written), where
-            assert (memory / "new").exists() is (done.error == ""), where
+    for n, name, error in failures(calls.names, how):
+        done = run((n, error))
+        where = f"{n}: {name} {errno.errorcode[error]} {done.error}"
+        assert snapshot(memory) == ({} if done.error else written), where
+        assert (memory / "new").exists() is (done.error == ""), where
 
 
 @where_calls_can_fail
+@pytest.mark.parametrize("how", ["in turn", pytest.param("every error", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("there", [False, True])
-def test_file_that_is_replaced_is_whole_whatever_call_fails(memory: Path, there: bool) -> None:
+def test_file_that_is_replaced_is_whole_whatever_call_fails(
+    memory: Path, there: bool, how: str
+) -> None:
     file = memory / "m.safetensors"
 
     def run(fail: tuple[int, int] | None = None) -> SystemCalls:
@@ -145,16 +163,15 @@ def test_file_that_is_replaced_is_whole_whatever_call_fails(memory: Path, there:
         return SystemCalls.of(lambda: write_safetensors(file, {"x": np.ones(3)}), fail)
 
     calls = run()
-    for n, name in enumerate(calls.names):
-        for error in ERRORS[name]:
-            done = run((n, error))
-            where = f"{n}: {name} {errno.errorcode[error]} {done.error}"
-            left = [p.name for p in memory.iterdir()]
-            if done.error:
-                assert left == ([file.name] if there else []), where
-                assert not there or file.read_bytes() == b"old", where
-            else:
-                assert left == [file.name] and list(open_safetensors(file)) == ["x"], where
+    for n, name, error in failures(calls.names, how):
+        done = run((n, error))
+        where = f"{n}: {name} {errno.errorcode[error]} {done.error}"
+        left = [p.name for p in memory.iterdir()]
+        if done.error:
+            assert left == ([file.name] if there else []), where
+            assert not there or file.read_bytes() == b"old", where
+        else:
+            assert left == [file.name] and list(open_safetensors(file)) == ["x"], where
 
 
 # -- what a file system does not offer ------------------------------------------------------------

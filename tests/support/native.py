@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,16 +36,6 @@ def extension() -> Any:
 
 def tiers() -> list[str]:
     return extension().tiers()
-
-
-def heavy_but_first(values: Iterable[Any]) -> list[Any]:
-    """Values of a parameter: the first, the best tier's, in every run; the others are `heavy`."""
-    first, *others = values
-    return [first, *(pytest.param(*_several(v), marks=pytest.mark.heavy) for v in others)]
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def tiers_and_dtypes() -> list[tuple[str, str]]:
