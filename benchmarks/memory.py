@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import machine
+from harness import machine, status
 
 from refimpl import VARIANTS, ModernBERT
 from refimpl.backends.backend import dtypes_of
@@ -38,12 +37,6 @@ AIMS = {
     ("float32", "float32"): {"peak": 750, "long_adds": 150, "load_s": 1.5},
 }
 GROWTH_AIM = 2.0
-
-
-def status() -> dict[str, float]:
-    """VmHWM, VmRSS, RssAnon and so on of this process, MiB."""
-    text = Path("/proc/self/status").read_text()
-    return {name: int(kb) / 1024 for name, kb in re.findall(r"(\w+):\s*(\d+) kB", text)}
 
 
 def reset_peak() -> None:

@@ -243,6 +243,24 @@ def show(shape: str, rows: dict[str, dict]) -> None:
               f"{row['error']:8.1e} {ratio} {way}")  # fmt: skip
 
 
+def config_of(variant: str, parser: argparse.ArgumentParser) -> Any:
+    """The variant's config; a name that is none ends the program."""
+    from refimpl.reference.config import ModernBertConfig
+
+    try:
+        return ModernBertConfig.from_variant(variant)
+    except ValueError as error:
+        parser.error(f"--variant: {error}")
+
+
+def wanted(only: str | None, parser: argparse.ArgumentParser) -> list[str]:
+    """Contenders whose names start as one of `only`, with commas, does; all for None."""
+    names = [n for n in rivals.contenders() if not only or n.startswith(tuple(only.split(",")))]
+    if not names:
+        parser.error(f"--only {only}: nobody; known: {', '.join(rivals.contenders())}")
+    return names
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cache", type=Path, help="folder for weights, exports, truths and results")
@@ -255,29 +273,17 @@ def main() -> None:
     parser.add_argument("--no-run", action="store_true", help="print what has been measured")
     parser.add_argument("--save", type=Path, help="write the last line to this file as well")
     options = parser.parse_args()
-    # Before numpy or any peer is imported: their libraries read these once.
+    # Before any peer is imported: their libraries read these once.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ.update(rivals.CAPS.get(options.isa, {}))
-
-    from refimpl.reference.config import ModernBertConfig
-
-    try:
-        config = ModernBertConfig.from_variant(options.variant)
-    except ValueError as error:
-        parser.error(f"--variant: {error}")
+    config, names = config_of(options.variant, parser), wanted(options.only, parser)
     folder = model_folder(options.cache, options.variant)
     suffix = f"-{options.isa}" if options.isa else ""
     path = folder / f"results-{options.threads}{suffix}.json"
     table: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
     shapes = options.shapes
-    wanted = [
-        name for name in rivals.contenders()
-        if not options.only or name.startswith(tuple(options.only.split(",")))
-    ]  # fmt: skip
-    if not wanted:
-        parser.error(f"--only {options.only}: nobody; known: {', '.join(rivals.contenders())}")
     if not options.no_run:
-        run_all(wanted, shapes, folder, table, path, config, options)
+        run_all(names, shapes, folder, table, path, config, options)
     for shape in shapes:
         if shape in table:
             show(shape, table[shape])
@@ -294,14 +300,14 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def run_all(wanted, shapes, folder, table, path, config, options) -> None:
+def run_all(names, shapes, folder, table, path, config, options) -> None:
     """Load whom there is, and measure shape by shape into `table` and its file."""
     texts = {shape: sequences(shape, config.vocab_size) for shape in shapes}
     truths = {
         shape: truth(folder, shape, batches(texts[shape], len(texts[shape]))) for shape in shapes
     }
     runs: dict[str, rivals.Run] = {}
-    for name in wanted:
+    for name in names:
         try:
             runs[name] = rivals.load(name, folder, options.threads)
         except Exception as error:  # not there, or not here: the table says so

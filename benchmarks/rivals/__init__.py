@@ -18,7 +18,14 @@ import numpy as np
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-FILES = ("this_package", "torch_cpu", "openvino_cpu", "onnxruntime_cpu", "llama_cpu")
+FILES = (
+    "this_package",
+    "torch_cpu",
+    "sentence_transformers_cpu",
+    "openvino_cpu",
+    "onnxruntime_cpu",
+    "llama_cpu",
+)
 
 # Variables that hold libraries back to AVX2; ONNX Runtime has none and picks its kernels by CPUID.
 CAPS = {

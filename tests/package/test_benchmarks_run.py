@@ -1,5 +1,6 @@
 """The benchmark harness computes what it says, and the benchmarks run. No time is asserted."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -154,15 +155,60 @@ def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
         ("ops", ["--tier", "scalar", "--dtype", "bf16x3"], "tier scalar has float32"),
         ("same_bits", ["--tier", "scalar", "--dtype", "bf16x3"], "scalar float32"),
         ("memory", ["--dtype", "int8"], "invalid choice: 'int8'"),
+        ("peers_memory", ["FOLDER", "--shape", "mixed"], "'mixed' is not TEXTSxTOKENS"),
+        ("peers_memory", ["FOLDER", "--only", "nobody"], "--only nobody: nobody; known: refimpl f"),
+        ("install_weight", ["--only", "nobody"], "--only: 'nobody' is none of refimpl, refimpl["),
     ],
 )
-def test_wrong_usage_is_told_before_anything_is_measured(script, arguments, said, tmp_path):
+def test_wrong_usage_is_told_before_anything_is_measured(
+    script, arguments, said, harness, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that what a script sets is undone
     given = [str(tmp_path) if x == "FOLDER" else x for x in arguments]
-    ended = subprocess.run(
-        [sys.executable, f"benchmarks/{script}.py", *given],
-        cwd=BENCHMARKS.parent, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert ended.returncode == 2 and said in ended.stderr
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *given])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(script).main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_memory_of_peers_is_that_of_a_process_each(harness, monkeypatch, tmp_path, capsys):
+    import peers_memory
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    saved = tmp_path / "saved.json"
+    command = ["peers_memory.py", str(tmp_path), "--variant", "tiny", "--threads", "1"]
+    command += ["--shape", "1x9", "--only", "refimpl float32", "--save", str(saved)]
+    monkeypatch.setattr(sys, "argv", command)
+    held = np.ones(100 * 2**20, np.uint8)  # of this process, not of theirs
+    peers_memory.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == json.loads(saved.read_text()) and found["machine"]["numpy"] == np.__version__
+    row = found["rows"]["refimpl float32"]
+    assert 20 < row["peak_mib"] < harness.status()["VmHWM"] and held.any()
+    assert 0 < row["error"] < np.sqrt(np.finfo(np.float32).eps)
+
+
+def test_a_peer_that_fails_is_left_out_with_its_last_line(harness, tmp_path):
+    import peers_memory
+
+    row = peers_memory.in_fresh_process(str(tmp_path), "--shape", "mixed")
+    assert row["left_out"].endswith("argument --shape: 'mixed' is not TEXTSxTOKENS")
+
+
+def test_weight_is_that_of_the_files_without_compiled_python(harness, tmp_path):
+    import install_weight
+
+    (tmp_path / "one-1.5.dist-info").mkdir()
+    about = b"Metadata-Version: 2.1\nName: one\nVersion: 1.5\n"
+    (tmp_path / "one-1.5.dist-info" / "METADATA").write_bytes(about)
+    (tmp_path / "one.so").write_bytes(bytes(2**20))
+    (tmp_path / "one.pyc").write_bytes(bytes(2**20))
+    (tmp_path / "link.so").symlink_to(tmp_path / "one.so")
+    found = install_weight.weighed(tmp_path)
+    assert found == {"mib": 1 + len(about) / 2**20, "packages": {"one": "1.5"}}
 
 
 @pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
