@@ -7,29 +7,17 @@ refused with the step that is not known.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..backends.backend import native
 from ..files.tokenizer_files import FLAGS, Token
+from .decoding import DECODERS
 
-BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 ORDER = ("lstrip", "rstrip", "single_word", "normalized")
-
-
-def _byte_of() -> dict[str, int]:
-    """The characters that stand for bytes in byte-level tokens."""
-    out, other = {}, 0x100
-    for byte in range(256):
-        itself = 0x21 <= byte <= 0x7E or 0xA1 <= byte <= 0xAC or byte >= 0xAE
-        out[chr(byte if itself else other)] = byte
-        other += not itself
-    return out
 
 
 class OwnColumns:
@@ -166,11 +154,7 @@ class OwnCodec:
         return self.join([name for name in names if name is not None])
 
     def join(self, tokens: Sequence[str]) -> str:
-        if self._decoder == "ByteLevel":
-            return b"".join(map(_bytes_of, tokens)).decode(errors="replace")
-        if self._decoder == "ByteFallback":
-            return _with_bytes([token.replace("\u2581", " ") for token in tokens])
-        return " ".join(tokens)
+        return DECODERS[self._decoder](tokens)
 
 
 NORMAL: dict[str, Callable[[str], str]] = {
@@ -178,7 +162,6 @@ NORMAL: dict[str, Callable[[str], str]] = {
     "NFC": partial(unicodedata.normalize, "NFC"),
     "blanks": lambda text: text.replace(" ", "\u2581"),
 }
-BYTE_OF = _byte_of()
 
 
 def _state(file: Path) -> tuple[int, ...] | None:
@@ -199,26 +182,3 @@ def _unpickled(file: Path, content: bytes, added: Sequence[Token], split: bool) 
 
 
 assert set(ORDER) == set(FLAGS)
-
-
-def _bytes_of(token: str) -> bytes:
-    """Of a byte-level token; one with a character that stands for no byte is itself."""
-    try:
-        return bytes(BYTE_OF[c] for c in token)
-    except KeyError:
-        return token.encode()
-
-
-def _with_bytes(tokens: Sequence[str]) -> str:
-    """Runs of <0x00> to <0xFF> as their text; of bytes that are none, each is U+FFFD."""
-    out: list[str] = []
-    for is_byte, run in groupby(tokens, lambda token: bool(BYTE_TOKEN.fullmatch(token))):
-        if not is_byte:
-            out += run
-            continue
-        raw = bytes(int(token[3:5], 16) for token in run)
-        try:
-            out.append(raw.decode())
-        except UnicodeDecodeError:
-            out.append("\ufffd" * len(raw))
-    return "".join(out)
