@@ -169,6 +169,9 @@ void Tokenizer::encode_one(std::string_view text, int sequence, Tokenized& out) 
   check_utf8(text, sequence ? "the pair's text" : "the text");
   const Characters characters(text);
   const Kinds& kinds = Kinds::table();
+  const std::size_t likely = out.ids.size() + text.size() / 3;
+  out.ids.reserve(likely), out.types.reserve(likely), out.starts.reserve(likely), out.ends.reserve(likely);
+  out.words.reserve(likely), out.sequences.reserve(likely);
   Pass pass{characters, sequence, 0, out};
   std::vector<Piece> pieces;
   const auto cut = [&](const std::unique_ptr<Search>& search, std::string_view part) {

@@ -17,13 +17,13 @@ enum Kind : unsigned char { kLetter = 1, kNumber = 2, kSpace = 4, kWord = 8, kSt
 class Kinds {
  public:
   static const Kinds& table();
-  unsigned char operator()(std::uint32_t point) const { return pages_[page_[point >> 8]][point & 0xff]; }
+  unsigned char operator()(std::uint32_t point) const { return pages_[page_[point >> 8]].at[point & 0xff]; }
+  const unsigned char* ascii() const { return pages_[page_[0]].at; }  // the same for points below 128
 
  private:
   Kinds();
   struct Page {
     unsigned char at[256];
-    unsigned char operator[](std::size_t i) const { return at[i]; }
   };
   std::vector<std::uint16_t> page_;
   std::vector<Page> pages_;  // equal ones once

@@ -14,9 +14,10 @@ unsigned char kind_at(const Kinds& kinds, const unsigned char* p) { return kinds
 
 // Behind the characters of one kind that begin at p.
 const unsigned char* run_end(const Kinds& kinds, const unsigned char* p, const unsigned char* end, unsigned char kind) {
+  const unsigned char* const ascii = kinds.ascii();
   while (p < end) {
-    const unsigned char* next = p;
-    if ((kinds(utf8_next(next)) & kOfPattern) != kind) break;
+    const unsigned char* next = p + 1;
+    if (((*p < 0x80 ? ascii[*p] : kinds(utf8_next(next = p))) & kOfPattern) != kind) break;
     p = next;
   }
   return p;

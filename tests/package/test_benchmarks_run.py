@@ -55,6 +55,17 @@ def test_reference_benchmark_runs_and_ends_in_json():
     assert result["machine"]["numpy"] == np.__version__
 
 
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the C library")
+def test_text_benchmark_runs_and_ends_in_json():
+    command = [sys.executable, "benchmarks/text_to_ids.py", "--rounds", "2", "--megabytes", "0.05"]
+    out = subprocess.run(
+        command, cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True
+    ).stdout
+    rows = json.loads(out.splitlines()[-1])["rows"]
+    assert set(rows) == {f"{t}, {who}" for t in ("code", "prose") for who in ("own", "tokenizers")}
+    assert all(row["mb_per_s"] > 0 for row in rows.values())
+
+
 @pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_memory_benchmark_runs_and_ends_in_json():
