@@ -31,6 +31,7 @@ from . import (
     verify,
 )
 from .outputs import opened_output
+from .streams import listening
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            with opened_output(args):
+            with listening(), opened_output(args):
                 code: int = args.run(args)
             sys.stdout.flush()
             return code

@@ -9,7 +9,7 @@ import signal
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import BinaryIO
 
 
@@ -44,11 +44,12 @@ def raw_lines(stream: BinaryIO) -> Iterator[bytes]:
     """The lines of a stream. An interrupt ends the wait for the next one whenever it arrives.
 
     A signal just before a read does not end it, and Python's handler waits for the read: so both
-    the input and the signals, which Python writes to a socket, are waited for.
+    the input and the signals, which Python writes to a socket, are waited for. Within `listening`
+    those too that came before.
     """
     with ExitStack() as stack:
         try:
-            source, signals = stream.fileno(), stack.enter_context(_signals())
+            source, signals = stream.fileno(), _heard or stack.enter_context(_signals())
             select.select([source, signals.fileno()], [], [], 0)
         except (OSError, ValueError):  # no file, not the main thread, or a system without this
             yield from stream
@@ -71,18 +72,48 @@ def raw_lines(stream: BinaryIO) -> Iterator[bytes]:
                 return
 
 
+# Where the signals of `listening` are read.
+_heard: socket.socket | None = None
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """The signals of the whole block are kept for the waits in it: what Python's handler raises
+    where nobody hears it, as in a callback of the garbage collector, ends the next wait."""
+    global _heard
+    with ExitStack() as stack:
+        with suppress(OSError, ValueError):  # not the main thread, or a system without this
+            _heard = stack.enter_context(_signals())
+        try:
+            yield
+        finally:
+            _heard = None
+
+
+# The sockets of one process, which stay open: an interrupt may come before Python was told not to
+# write to them any more.
+_pair: tuple[int, socket.socket, socket.socket] | None = None
+
+
 @contextmanager
 def _signals() -> Iterator[socket.socket]:
     """A socket that gets the number of each signal. ValueError outside the main thread."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    global _pair
+    if _pair is None or _pair[0] != os.getpid():
+        ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        _pair = os.getpid(), ours, theirs
+    _, ours, theirs = _pair
+    before = signal.set_wakeup_fd(-1)
+    if before != theirs.fileno():  # no other wait of this process goes on
+        with suppress(BlockingIOError):
+            ours.recv(4096)
+    try:
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        yield ours
+    finally:
         try:
-            yield ours
-        finally:
-            try:
-                signal.set_wakeup_fd(before)
-            except OSError:  # the socket of another reader, which is closed by now
-                signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(before)
+        except OSError:  # the socket of another reader, which is closed by now
+            signal.set_wakeup_fd(-1)
