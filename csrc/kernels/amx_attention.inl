@@ -1,5 +1,5 @@
-// Softmax attention on AMX of blocks of 32 queries of one head, over the keys that they can see. Included
-// like amx_gemm.inl, after amx_heads.inl and amx_softmax.inl.
+// Softmax attention on AMX of blocks of 32 queries of one head, or of half of one, over the keys that they
+// can see. Included like amx_gemm.inl, after amx_heads.inl and amx_softmax.inl.
 //
 //   S = q K^T     tiles, float32, a panel of 32 rows x kKeys
 //   P = softmax of S before its division, rounded to bfloat16
@@ -14,7 +14,7 @@
 
 constexpr std::size_t kQueries = 4 * kRows;  // panels enough that mostly there is one before and one after
 constexpr std::size_t kKeys = 256;
-constexpr std::size_t kQueryParts = 4;
+constexpr std::size_t kQueryParts = kQueries / kTile;  // a part is the rows of one tile, at least
 constexpr std::size_t kScoreStride = kKeys + kTile;       // an odd number of cache lines, of float32
 constexpr std::size_t kWeightStride = kKeys + 2 * kTile;  // and of bfloat16
 
@@ -48,27 +48,31 @@ inline std::size_t scratch_bytes(std::size_t, std::size_t head_dim) { return des
 
 // -- tile steps -----------------------------------------------------------------------------------
 
-// scores = q K^T for `keys` keys, a multiple of 32 from the start of a block; d / 32 steps a block.
+// scores = q K^T for `keys` keys, a multiple of 32 from the start of a block; d / 32 steps a block. lower:
+// whether there are rows in the second of its two tiles of rows.
 struct Scores {
   const bf16* q;
   float* scores;
   const char* block;
-  std::size_t keys, d, bytes, key = 0, i = 0;
+  std::size_t keys, d, bytes;
+  bool lower;
+  std::size_t key = 0, i = 0;
 
   std::size_t steps() const { return keys / kSlotBlock * (d / kTileDepth); }
 
   REFIMPL_INLINE void step() {
     if (i == 0) zero_sums<0, 0>(), zero_sums<0, 1>(), zero_sums<1, 0>(), zero_sums<1, 1>();
     load_rows<0>(q + i, d * sizeof(bf16));
-    load_rows<1>(q + kTile * d + i, d * sizeof(bf16));
+    if (lower) load_rows<1>(q + kTile * d + i, d * sizeof(bf16));
     stream_columns<0>(block + i / kTileDepth * 2 * kTileBytes);
     stream_columns<1>(block + i / kTileDepth * 2 * kTileBytes + kTileBytes);
-    dot<0, 0>(), dot<0, 1>(), dot<1, 0>(), dot<1, 1>();
+    dot<0, 0>(), dot<0, 1>();
+    if (lower) dot<1, 0>(), dot<1, 1>();
     if ((i += kTileDepth) < d) return;
     constexpr std::size_t ld = kScoreStride * sizeof(float);
-    float *upper = scores + key, *lower = upper + kTile * kScoreStride;
-    store_sums<0, 0>(upper, ld), store_sums<0, 1>(upper + kTile, ld);
-    store_sums<1, 0>(lower, ld), store_sums<1, 1>(lower + kTile, ld);
+    float *above = scores + key, *below = above + kTile * kScoreStride;
+    store_sums<0, 0>(above, ld), store_sums<0, 1>(above + kTile, ld);
+    if (lower) store_sums<1, 0>(below, ld), store_sums<1, 1>(below + kTile, ld);
     i = 0, key += kSlotBlock, block += bytes;
   }
 };
@@ -80,29 +84,30 @@ struct Values {
   float* out;
   const char *blocks, *last;
   std::size_t keys, last_key, d, bytes;
-  bool first;
+  bool first, lower;
   std::size_t c = 0, key = 0;
 
   std::size_t steps() const { return keys / kSlotBlock * (d / kTileDepth); }
 
   REFIMPL_INLINE void step() {
     const std::size_t ld = d * sizeof(float), row_bytes = kWeightStride * sizeof(bf16);
-    float *upper = out + c, *lower = upper + kTile * d;
+    float *above = out + c, *below = above + kTile * d;
     if (key == 0 && first) {
       zero_sums<0, 0>(), zero_sums<0, 1>(), zero_sums<1, 0>(), zero_sums<1, 1>();
     } else if (key == 0) {
-      load_sums<0, 0>(upper, ld), load_sums<0, 1>(upper + kTile, ld);
-      load_sums<1, 0>(lower, ld), load_sums<1, 1>(lower + kTile, ld);
+      load_sums<0, 0>(above, ld), load_sums<0, 1>(above + kTile, ld);
+      if (lower) load_sums<1, 0>(below, ld), load_sums<1, 1>(below + kTile, ld);
     }
     const char* block = (key == last_key ? last : blocks + key / kSlotBlock * bytes) + c / kTile * kTileBytes;
     load_rows<0>(weights + key, row_bytes);
-    load_rows<1>(weights + kTile * kWeightStride + key, row_bytes);
+    if (lower) load_rows<1>(weights + kTile * kWeightStride + key, row_bytes);
     stream_columns<0>(block);
     stream_columns<1>(block + kTileBytes);
-    dot<0, 0>(), dot<0, 1>(), dot<1, 0>(), dot<1, 1>();
+    dot<0, 0>(), dot<0, 1>();
+    if (lower) dot<1, 0>(), dot<1, 1>();
     if ((key += kSlotBlock) < keys) return;
-    store_sums<0, 0>(upper, ld), store_sums<0, 1>(upper + kTile, ld);
-    store_sums<1, 0>(lower, ld), store_sums<1, 1>(lower + kTile, ld);
+    store_sums<0, 0>(above, ld), store_sums<0, 1>(above + kTile, ld);
+    if (lower) store_sums<1, 0>(below, ld), store_sums<1, 1>(below + kTile, ld);
     key = 0, c += 2 * kTile;
   }
 };
@@ -124,31 +129,38 @@ struct Beside {
 
 // -- attention ------------------------------------------------------------------------------------
 
-// A block of queries [first, first + rows) of a sequence and keys [key, key + keys) that it sees; no rows: none.
+// Queries [first, first + rows) of a block, all or half of it, and keys [key, key + keys) that the block
+// sees; no rows: none.
 struct Panel {
   std::size_t first, rows, key, keys;
   bool begins, ends;  // the first of its block of queries, the last
 };
 
-// The panels of queries up to `end` of a sequence, one after the other.
+// The panels of queries up to `end` of a sequence, one after the other. Blocks of kRows queries start at the
+// sequence's first; keys are those of the whole block, whatever part of it is taken.
 struct Panels {
   std::size_t end, length, reach;
 
-  // After the last key that the queries before `query` see.
-  std::size_t last_key(std::size_t query) const { return length - query < reach ? length : query + reach; }
+  // After the last key that the block of a query sees.
+  std::size_t last_key(std::size_t query) const {
+    const std::size_t block = query / kRows * kRows, stop = length - block < kRows ? length : block + kRows;
+    return length - stop < reach ? length : stop + reach;
+  }
 
   Panel starting_at(std::size_t first) const {
     if (first >= end) return {};
-    return at(first, first > reach ? (first - reach) / kSlotBlock * kSlotBlock : 0, true);
+    const std::size_t block = first / kRows * kRows;
+    return at(first, block > reach ? (block - reach) / kSlotBlock * kSlotBlock : 0, true);
   }
   Panel after(const Panel& p) const {
-    return p.ends ? starting_at(p.first + kRows) : at(p.first, p.key + kKeys, false);
+    return p.ends ? starting_at(p.first / kRows * kRows + kRows) : at(p.first, p.key + kKeys, false);
   }
 
  private:
   Panel at(std::size_t first, std::size_t key, bool begins) const {
-    const std::size_t stop = end - first < kRows ? end : first + kRows, left = last_key(stop) - key;
-    return {first, stop - first, key, round_up(left < kKeys ? left : kKeys, kSlotBlock), begins, left <= kKeys};
+    const std::size_t stop = first / kRows * kRows + kRows, left = last_key(first) - key;
+    return {first, (end < stop ? end : stop) - first, key, round_up(left < kKeys ? left : kKeys, kSlotBlock), begins,
+            left <= kKeys};
   }
 };
 
@@ -184,8 +196,9 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   const std::size_t reach = sequence.window < 0 ? length : static_cast<std::size_t>(sequence.window);
   const std::size_t slot0 = h.slot[sequence.first], filled = length / kSlotBlock * kSlotBlock;
   const unsigned char* visible = h.visible ? h.visible + sequence.first : nullptr;
-  const std::size_t blocks = ceil_div(length - first < kQueries ? length - first : kQueries, kRows);
-  const std::size_t begin = first + blocks * part / parts * kRows, stop = first + blocks * (part + 1) / parts * kRows;
+  const std::size_t tiles_here = ceil_div(length - first < kQueries ? length - first : kQueries, kTile);
+  const std::size_t begin = first + tiles_here * part / parts * kTile;
+  const std::size_t stop = first + tiles_here * (part + 1) / parts * kTile;
   if (begin == stop) return;
   const Panels panels{length < stop ? length : stop, length, reach};
   const Desk desk = desk_at(memory, h.head_dim);
@@ -194,7 +207,7 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   const auto query = [&](std::size_t i) { return operand(h.q, h.ldq, sequence.first + i) + head * h.head_dim; };
 
   // Slots after the last token were never written: a weight of zero does not hide a NaN there.
-  if (panels.last_key(panels.end) > filled) {
+  if (panels.last_key(panels.end - 1) > filled) {
     const __m512i* values = reinterpret_cast<const __m512i*>(block_of(h, h.values, head, slot0 + filled));
     __m512i* copy = reinterpret_cast<__m512i*>(desk.last);
     for (std::size_t line = 0; line < bytes / kTileLine; ++line) {
@@ -214,7 +227,7 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
       }
   };
   const auto scores_of = [&](const Panel& p, float* scores) -> Scores {
-    return {desk.q, scores, block_of(h, h.keys, head, slot0 + p.key), p.keys, d, bytes};
+    return {desk.q, scores, block_of(h, h.keys, head, slot0 + p.key), p.keys, d, bytes, p.rows > kTile};
   };
   const auto hide_keys = [&](const Panel& p, float* scores) {
     for (std::size_t r = 0; r < p.rows; ++r, scores += kScoreStride) {
@@ -227,7 +240,7 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   };
   const auto values_of = [&](const Panel& p, const bf16* weights) -> Values {
     const char* values = block_of(h, h.values, head, slot0 + p.key);
-    return {weights, desk.out, values, desk.last, p.keys, filled - p.key, d, bytes, p.begins};
+    return {weights, desk.out, values, desk.last, p.keys, filled - p.key, d, bytes, p.begins, p.rows > kTile};
   };
   const auto rescale = [&](const Softmax& soft) {
     for (std::size_t r = 0; r < kRows; ++r)

@@ -2,6 +2,7 @@
 //
 //   c++ -std=c++17 -O1 -ffp-contract=off -Icsrc tests/native/kernels.cpp csrc/{base,tiers,engine}/*.cpp -pthread
 //   ./a.out [--tier NAME] [--dtype NAME] [--op NAME] [--seed N] [--rounds N]
+//   ./a.out --tasks        counts the tasks of attention of every tier, here or not
 //
 // Bounds are derived (bounded.h, subject.h). Also: nothing is written but the outputs, nothing is
 // read but the inputs (guarded.h), and any split of rows and panels gives the same bits. One line per
@@ -44,6 +45,7 @@ void crashed(int signal_number) {
 
 struct Options {
   std::string tier, dtype, op;
+  bool tasks = false;
   std::uint64_t seed = 1;
   std::size_t rounds = 2;
 };
@@ -52,6 +54,10 @@ Options options_of(int argc, char** argv) {
   Options o;
   for (int i = 1; i < argc; i += 2) {
     const std::string name = argv[i], value = i + 1 < argc ? argv[i + 1] : "";
+    if (name == "--tasks") {
+      o.tasks = true, --i;
+      continue;
+    }
     if (name == "--tier") o.tier = value;
     else if (name == "--dtype") o.dtype = value;
     else if (name == "--op") o.op = value;
@@ -61,6 +67,22 @@ Options options_of(int argc, char** argv) {
     if (value.empty()) std::printf("%s needs a value\n", argv[i]), std::exit(2);
   }
   return o;
+}
+
+// Why a tier cannot run here, or "". Tiles in plain C++ (plain_tiles.h) run wherever its vectors do.
+std::string why_not_here(Tier tier) {
+#if defined(REFIMPL_PLAIN_TILES)
+  if (tier == Tier::amx && why_unavailable(Tier::avx512).empty() && __builtin_cpu_supports("avx512bf16")) return "";
+#endif
+  return why_unavailable(tier);
+}
+
+// One sequence of 128 tokens under 12 heads has a task of attention for each of 64 threads. Needs no such
+// processor.
+bool enough_tasks(Tier tier, Dtype dtype, const Kernels& k) {
+  const std::size_t tasks = attention_tasks(k, 128, 12, 64);
+  std::printf("%-7s %-9s %zu tasks of attention\n", tier_name(tier), dtype_name(dtype), tasks);
+  return tasks >= 64;
 }
 
 // False when something failed.
@@ -88,7 +110,12 @@ int main(int argc, char** argv) {
   std::size_t done = 0, failed = 0;
   for (const Tier tier : built_tiers()) {
     if (!o.tier.empty() && o.tier != tier_name(tier)) continue;
-    if (const std::string why = why_unavailable(tier); !why.empty()) {
+    if (o.tasks) {
+      for (const Dtype dtype : {Dtype::float32, Dtype::bf16x3, Dtype::bfloat16})
+        if (const Kernels* kernels = kernels_of(tier, dtype)) ++done, failed += !enough_tasks(tier, dtype, *kernels);
+      continue;
+    }
+    if (const std::string why = why_not_here(tier); !why.empty()) {
       std::printf("%-7s not here: %s\n", tier_name(tier), why.c_str());
       continue;
     }
