@@ -13,7 +13,9 @@ thread's stack.
 import faulthandler
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -88,3 +90,11 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory, where it can be had: the disk's time is none of these tests'."""
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)

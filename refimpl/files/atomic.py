@@ -6,14 +6,16 @@
 
 Promise: everything is written beside its target, and synced, before the first name changes.
 Whatever call fails, the files are the old ones or the new ones, and nothing else is left; where
-even the way back fails, the error says where the old files lie. Syncing a folder and locking it are
-advice to the system: what cannot do either holds nothing up. A mapped file that is replaced keeps
-its mapping. Long because the way there and the way back stand beside each other.
+even the way back fails, the error says where the old files lie. What a killed process leaves, the
+next save into the same place removes (abandoned.py). Syncing a folder and locking it are advice to
+the system: what cannot do either holds nothing up. A mapped file that is replaced keeps its
+mapping. Long because the way there and the way back stand beside each other.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -25,6 +27,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import BinaryIO
 
+from .abandoned import LOCK, TOKEN, Taken, hold, released, remove_abandoned
+
 # What a file system answers that has no such operation: CIFS, vboxsf and some FUSE ones for fsync.
 NO_SUCH_OPERATION = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 # Times that a way back or a removal is tried: one fault may hit it too.
@@ -34,10 +38,11 @@ PATIENCE = 10.0
 
 
 @contextmanager
-def open_synced(path: Path) -> Iterator[BinaryIO]:
-    """A new file for writing, on the disk when the block ends; its folders are made."""
+def open_synced(path: Path, there: bool = False) -> Iterator[BinaryIO]:
+    """A file for writing, new unless it is `there`, on the disk when the block ends; its folders
+    are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb") as stream:
+    with open(path, "wb" if there else "xb") as stream:
         yield stream
         stream.flush()
         try:
@@ -51,15 +56,23 @@ def open_synced(path: Path) -> Iterator[BinaryIO]:
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write `path` anew: it changes when the block ends well, and not at all when it raises."""
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open_synced(temporary) as stream:
-            yield stream
-        os.replace(temporary, target)
-    except BaseException:
-        _remove([temporary])
-        raise
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def make(token: str) -> tuple[Path, Path]:
+        file = target.with_name(f".{target.name}.{token}.part")
+        return file, file
+
+    temporary, held = _held(make)
+    with released(held):
+        try:
+            with open_synced(temporary, there=True) as stream:
+                yield stream
+            os.replace(temporary, target)
+        except BaseException:
+            _remove([temporary])
+            raise
     sync_folder(target.parent)
+    remove_abandoned(target.parent, f".{glob.escape(target.name)}.{TOKEN}.part")
 
 
 @contextmanager
@@ -75,30 +88,54 @@ def staged(
     """
     folder = Path(folder)
     made: list[Path] = []
-    stage = folder / f".saving.{secrets.token_hex(4)}"
+    stages: list[Path] = []
     created: list[str] = []
+
+    def make(token: str) -> tuple[Path, Path]:
+        stage = folder / f".saving.{token}"
+        stage.mkdir()
+        return stage, stage / LOCK
 
     def create(name: str) -> AbstractContextManager[BinaryIO]:
         created.append(name)
         return open_synced(stage / name)
 
-    try:
-        _make_folders(folder, made)
-        stage.mkdir()
-        yield create
-        with _alone_in(folder):
-            rest = _exchange(folder, stage, created, last, remove)
-    except _Stranded as error:  # what is left holds the old files
-        raise OSError(error.cause.errno, str(error), os.fspath(folder)) from error.cause
-    except BaseException:
-        _remove([stage])
-        for path in made:
-            with suppress(OSError):
-                path.rmdir()
-        raise
-    left = _remove(rest)
+    with ExitStack() as stack:
+        try:
+            _make_folders(folder, made)
+            stage, held = _held(make)
+            stages.append(stage)
+            stack.enter_context(released(held))
+            yield create
+            with _alone_in(folder):
+                rest = _exchange(folder, stage, created, last, remove)
+        except _Stranded as error:  # what is left holds the old files
+            raise OSError(error.cause.errno, str(error), os.fspath(folder)) from error.cause
+        except BaseException:
+            _remove(stages)
+            for path in made:
+                with suppress(OSError):
+                    path.rmdir()
+            raise
+        left = _remove(rest)
     if left is not None:
         warnings.warn(f"saved, but what it replaced is left behind: {left}", stacklevel=4)
+    remove_abandoned(folder, f".saving.{TOKEN}")
+
+
+def _held(make: Callable[[str], tuple[Path, Path]]) -> tuple[Path, int | None]:
+    """What `make` makes of a token, and what holds it (abandoned.py) by the file that `make` names:
+    new ones until one is held, or cannot be. OSError."""
+    made, file = Path(), Path()
+    try:
+        while True:
+            made, file = make(secrets.token_hex(4))
+            with suppress(Taken, FileNotFoundError):  # as a remover took it, or its folder
+                file.touch(exist_ok=False)
+                return made, hold(file)
+    except BaseException:
+        _remove([made] if made.name else [])
+        raise
 
 
 def is_there(path: Path) -> bool:

@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,14 +28,6 @@ MLM = HEADS["masked_lm"]
 SENTENCE = SentenceHead((Pooling(8, ("mean",)), Dense(8, 4, True, "tanh"), Normalize()))
 # What a file system answers that has no such call for a folder.
 UNSUPPORTED = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS]
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder in memory, where it can be had: the disk's time is none of these tests'."""
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=shared) as folder:
-        yield Path(folder)
 
 
 def new_model(head: Any) -> tuple[Any, Any, Any]:

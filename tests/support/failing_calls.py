@@ -2,6 +2,8 @@
 
     calls = SystemCalls.of(action)            the names of all that `action` makes, in order
     SystemCalls.of(action, fail=(7, EIO))     the same, and the eighth fails without being done
+    SystemCalls.of(action, at=(7, function))  ... and this process does something before the eighth
+    SystemCalls.of(action, at=(7, kill))      ... such as ending the child, which is no error then
 
 A seccomp filter hands every call of the child to its parent (user notification, Linux 5.5), which
 lets it go on or answers in the kernel's place. Left out are memory, signals, clocks and the end of
@@ -17,6 +19,7 @@ import fcntl
 import os
 import platform
 import select
+import signal
 import socket
 import struct
 import sys
@@ -105,8 +108,13 @@ class SystemCalls:
     error: str  # "" when it returned, else the type of what it raised and its text
 
     @staticmethod
-    def of(action: Callable[[], object], fail: tuple[int, int] | None = None) -> SystemCalls:
-        """Run `action` in a child. fail: the place of a call in the order, and its errno."""
+    def of(
+        action: Callable[[], object],
+        fail: tuple[int, int] | None = None,
+        at: tuple[int, Callable[[int], object]] | None = None,
+    ) -> SystemCalls:
+        """Run `action` in a child. fail: the place of a call in the order, and its errno. at: such
+        a place, and what is done there with the child's id."""
         ours, theirs = socket.socketpair()
         said, say = os.pipe()
         child = os.fork()
@@ -117,11 +125,11 @@ class SystemCalls:
         ours.settimeout(SECONDS)
         try:
             _, (listener,), _, _ = socket.recv_fds(ours, 1, 1)
-            names = answer(listener, fail)
+            names = answer(listener, fail, at, child)
             os.close(listener)
             with os.fdopen(said, "rb") as stream:
                 error = stream.read().decode()
-            assert os.waitpid(child, 0)[1] == 0, error
+            assert os.waitpid(child, 0)[1] == (signal.SIGKILL if at and at[1] is kill else 0), error
         finally:
             ours.close()
         return SystemCalls(names, error)
@@ -143,7 +151,16 @@ def run_child(action: Callable[[], object], parent: socket.socket, say: int) -> 
         os._exit(1)
 
 
-def answer(listener: int, fail: tuple[int, int] | None) -> list[str]:
+def kill(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+
+
+def answer(
+    listener: int,
+    fail: tuple[int, int] | None,
+    at: tuple[int, Callable[[int], object]] | None,
+    child: int,
+) -> list[str]:
     """Answer a child's calls until it ends; the names of those of the action."""
     names: list[str] = []
     over = False
@@ -162,6 +179,10 @@ def answer(listener: int, fail: tuple[int, int] | None) -> list[str]:
         if not over:
             if fail is not None and fail[0] == len(names):
                 error = -fail[1]
+            if at is not None and at[0] == len(names):
+                at[1](child)
+                if at[1] is kill:
+                    return names
             names.append(CALLS[number][0] if number in CALLS else f"call {number}")
         reply = struct.pack("=QqiI", asked, 0, error, 0 if error else GO_ON)
         fcntl.ioctl(listener, ANSWER, bytearray(reply), True)
