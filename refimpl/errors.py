@@ -7,13 +7,30 @@ Nothing is changed before it is raised.
 from __future__ import annotations
 
 import os
+from typing import Any
+
+LONGEST_VALUE, LONGEST_KEY = 80, 200
+
+
+def shown(value: Any) -> str:
+    """A value of a file as a message has it: as Python spells it, in ASCII, a line at most. The C
+    library spells it the same way."""
+    return ascii(value)[:LONGEST_VALUE]
+
+
+def _shown_key(key: str) -> str:
+    """A key, cut to LONGEST_KEY bytes of UTF-8, without control characters; as the C library's."""
+    text = key.encode("utf-8", "replace")
+    cut = text[:LONGEST_KEY].decode("utf-8", "ignore")
+    plain = "".join("?" if ord(c) < 0x20 or ord(c) == 0x7F else c for c in cut)
+    return plain + "..." if len(text) > LONGEST_KEY else plain
 
 
 class ModelFormatError(ValueError):
     """A model folder or file is not what it claims to be.
 
     Attributes: `file` (path as text), `key` (tensor or config key, or None) and `offset`
-    (byte offset in the file, or None).
+    (byte offset in the file, or None). The text is that of the C library for the same fault.
     """
 
     def __init__(
@@ -29,7 +46,7 @@ class ModelFormatError(ValueError):
         self.offset = offset
         where = self.file
         if key is not None:
-            where += f": {key}"
+            where += f": {_shown_key(key)}"
         if offset is not None:
             where += f" (byte {offset})"
         super().__init__(f"{where}: {message}")

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <optional>
 #include <system_error>
@@ -202,6 +203,37 @@ Tensors tensors_of(const Config& config, const std::map<std::string, Shape>& sha
   return out;
 }
 
+// -- from a folder --------------------------------------------------------------------------------
+
+struct Read {
+  SentenceFolder sentence;
+  ModelFolder encoder;
+};
+
+// A folder all of whose files were read between two saves into it: one that falls between two of them is seen,
+// and all is read anew. As read_checkpoint of refimpl/files/checkpoint.py.
+Read read_in_one_state(const std::string& path) {
+  constexpr int kTries = 10;
+  const timespec pause{0, 20'000'000};
+  for (int left = kTries - 1;; --left) {
+    FolderFiles files;
+    std::string root = path;
+    try {
+      SentenceFolder sentence = read_sentence(files, path);
+      root = sentence.root;
+      ModelFolder found = read_folder(files, root);
+      read_module_weights(files, sentence, found.config.hidden);
+      if (const std::string file = files.replaced(); !file.empty())
+        throw FormatError(file, "was replaced while the folder was read");
+      return {std::move(sentence), std::move(found)};
+    } catch (const FormatError&) {
+      const bool taken_away = !is_file(join(root, "config.json")) && !names_in(root, ".config.json.", ".old").empty();
+      if (!left || (files.replaced().empty() && !taken_away)) throw;
+    }
+    nanosleep(&pause, nullptr);
+  }
+}
+
 }  // namespace
 }  // namespace refimpl
 
@@ -217,10 +249,9 @@ int modernbert_open(const char* folder, const modernbert_options* options, moder
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
-    JsonFiles files;
-    SentenceFolder sentence = read_sentence(files, path);
-    ModelFolder found = read_folder(files, path);
-    read_module_weights(sentence, found.config.hidden);
+    Read read = read_in_one_state(path);
+    SentenceFolder& sentence = read.sentence;
+    ModelFolder& found = read.encoder;
     Tensors tensors;
     for (const auto& [name, param] : found.params)
       tensors[name] = {param.data(), param.copy.empty() ? storage_of(param.tensor.dtype) : Storage::float32};

@@ -55,10 +55,18 @@ bool OpenFile::still_open() const {
   return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && is_same(now);
 }
 
+bool OpenFile::is_as_taken(const struct stat& now) const {
+  return is_same(now) && now.st_size == taken_.st_size && nanoseconds(now.st_mtim) == nanoseconds(taken_.st_mtim);
+}
+
 bool OpenFile::unchanged() const {
   struct stat now;
-  return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && is_same(now) && now.st_size == taken_.st_size &&
-         nanoseconds(now.st_mtim) == nanoseconds(taken_.st_mtim);
+  return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && is_as_taken(now);
+}
+
+bool OpenFile::stands_at(const char* path) const {
+  struct stat now;
+  return stat(path, &now) == 0 && is_as_taken(now);
 }
 
 bool OpenFile::read(std::uint64_t offset, std::size_t bytes, unsigned char* out) const {

@@ -35,12 +35,15 @@ class OpenFile {
   bool still_open() const;
   // Whether the file, besides, has the size and the time of change that it had when it was taken.
   bool unchanged() const;
+  // Whether the file that stands at a path is this one, as it was when it was taken.
+  bool stands_at(const char* path) const;
   // out [bytes] = what stands from byte `offset` on. False when it cannot be read, with errno, or ends
   // before, without.
   bool read(std::uint64_t offset, std::size_t bytes, unsigned char* out) const;
 
  private:
   bool is_same(const struct stat& now) const;
+  bool is_as_taken(const struct stat& now) const;
   int descriptor_ = -1;
   struct stat taken_{};
 };

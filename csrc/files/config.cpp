@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <optional>
+#include <utility>
 
 #include "kernels/activations.h"
 
@@ -51,8 +52,9 @@ class Reader {
     if (!values_.get<Json::Object>())
       throw FormatError(file_, std::string("holds ") + values_.kind() + "; it must hold an object");
     if (const JsonInteger* n = integer_at("num_hidden_layers"); n && !n->negative && n->magnitude > kMaxLayers)
-      throw FormatError(file_, "num_hidden_layers", kNoOffset,
-                        "is " + std::to_string(n->magnitude) + "; at most " + std::to_string(kMaxLayers));
+      too_large("num_hidden_layers", kMaxLayers);
+    for (const char* name : {"vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "type_vocab_size"})
+      if (const JsonInteger* n = integer_at(name); n && !n->negative && n->magnitude > kMaxSize) too_large(name, kMaxSize);
     if (const Json* type = values_.find("model_type"))
       if (const std::string* name = type->get<std::string>(); !name || *name != "modernbert")
         refuse("model_type", *type, "this reads 'modernbert'");
@@ -76,10 +78,10 @@ class Reader {
     c.hidden = size("hidden_size", 768);
     c.inter = size("intermediate_size", 1152);
     c.heads = size("num_attention_heads", 12);
-    size("max_position_embeddings", 8192);
+    size("max_position_embeddings", 8192);  // no size of anything here
     c.types = size("type_vocab_size", 0, 0);
     c.norm_eps = positive("norm_eps", values_.find("norm_eps"), 1e-5);
-    if (!fits_float(c.norm_eps)) refuse("norm_eps", *values_.find("norm_eps"), kFloatRange);
+    if (!fits_float(c.norm_eps)) refuse("norm_eps", Json{c.norm_eps}, kFloatRange);
     c.norm_bias = flag("norm_bias"), c.attention_bias = flag("attention_bias"), c.mlp_bias = flag("mlp_bias");
     c.activation = activation();
     if (c.hidden % c.heads || c.hidden / c.heads % 2)
@@ -97,6 +99,10 @@ class Reader {
     refuse(name + " is " + value.shown() + "; " + right);
   }
 
+  [[noreturn]] void too_large(const char* name, std::uint64_t most) const {
+    throw FormatError(file_, name, kNoOffset, "is " + values_.find(name)->shown() + "; at most " + std::to_string(most));
+  }
+
   const JsonInteger* integer_at(const char* name) const {
     const Json* value = values_.find(name);
     return value ? value->get<JsonInteger>() : nullptr;
@@ -107,15 +113,13 @@ class Reader {
     return value && !value->is_null() ? value : nullptr;
   }
 
-  std::uint64_t size(const char* name, std::uint64_t otherwise, std::uint64_t least = 1,
-                     std::uint64_t most = kMaxSize) const {
+  std::uint64_t size(const char* name, std::uint64_t otherwise, std::uint64_t least = 1) const {
     const Json* value = values_.find(name);
     if (!value) return otherwise;
     const JsonInteger* n = value->get<JsonInteger>();
     if (!n) refuse(name, *value, "it must be an integer");
     if ((n->negative && n->magnitude) || n->magnitude < least)
       refuse(name, *value, "it must be at least " + std::to_string(least));
-    if (n->magnitude > most) refuse(name, *value, "at most " + std::to_string(most));
     return n->magnitude;
   }
 
@@ -125,7 +129,7 @@ class Reader {
     const double* x = value->get<double>();
     if (!n && !x) refuse(name, *value, "it must be a number");
     const double number = x ? *x : (n->negative ? -1.0 : 1.0) * static_cast<double>(n->magnitude);
-    if (!(std::isfinite(number) && number > 0.0)) refuse(name, *value, "it must be positive and finite");
+    if (!(std::isfinite(number) && number > 0.0)) refuse(name, Json{number}, "it must be positive and finite");
     return number;
   }
 
@@ -154,6 +158,7 @@ class Reader {
     if (const Json* types = given("layer_types")) {
       const Json::List* list = types->get<Json::List>();
       if (!list) refuse("layer_types", *types, "it must be a list");
+      if (list->empty()) refuse("layer_types is empty; leave it out for the default schedule");
       for (const Json& item : *list) {
         const std::string* name = item.get<std::string>();
         if (!name || (*name != kFull && *name != kSliding))
@@ -166,7 +171,7 @@ class Reader {
       return full;
     }
     constexpr const char* kEvery = "global_attn_every_n_layers";
-    const std::uint64_t every = given(kEvery) ? size(kEvery, 3, 1, UINT64_MAX) : 3;
+    const std::uint64_t every = given(kEvery) ? size(kEvery, 3) : 3;
     for (std::uint64_t i = 0; i < layers; ++i) full.push_back(i % every == 0);
     return full;
   }
@@ -183,21 +188,32 @@ class Reader {
     });
     if (!rope.is_null() && !known)
       refuse("rope_parameters", rope, std::string("it maps '") + kFull + "' and '" + kSliding + "' to objects");
-    std::map<std::string, const Json*> own;  // of the type, over what holds for both
-    for (const Json* part : {&scaling, &or_nothing(rope.find(type))}) {
+    const Json& of_type = or_nothing(rope.find(type));
+    if (!scaling.is_null() && !scaling.get<Json::Object>()) refuse("rope_scaling", scaling, "it must be an object");
+    if (!of_type.is_null() && !of_type.get<Json::Object>())
+      refuse("rope_parameters of " + type + " hold " + of_type.shown() + "; it must be an object");
+    Json::Object own;  // of the type, over what holds for both
+    for (const Json* part : {&scaling, &of_type}) {
       if (part->is_null()) continue;
-      if (!part->get<Json::Object>()) refuse("rope_parameters of " + type + " hold " + part->shown());
-      for (const JsonMember& member : *part->get<Json::Object>()) own[member.key] = &member.value;
+      for (const JsonMember& member : *part->get<Json::Object>()) {
+        const auto same = std::find_if(own.begin(), own.end(), [&](const JsonMember& m) { return m.key == member.key; });
+        if (same == own.end()) own.push_back(member);
+        else same->value = member.value;
+      }
     }
-    const Json* kind = own.count("rope_type") ? own["rope_type"] : own.count("type") ? own["type"] : nullptr;
-    const Json* base = own.count("rope_theta") ? own["rope_theta"] : nullptr;
-    for (const char* key : {"rope_type", "type", "rope_theta"}) own.erase(key);
+    const auto taken = [&](const char* key) {
+      const auto found = std::find_if(own.begin(), own.end(), [&](const JsonMember& m) { return m.key == key; });
+      std::optional<Json> value;
+      if (found != own.end()) value = std::move(found->value), own.erase(found);
+      return value;
+    };
+    const std::optional<Json> older = taken("type"), newer = taken("rope_type"), base = taken("rope_theta");
+    const std::optional<Json>& kind = newer ? newer : older;
     const std::string* name = kind ? kind->get<std::string>() : nullptr;
     if ((kind && (!name || *name != "default")) || !own.empty())
       refuse("rope_parameters of " + type + " hold rope_type " + (kind ? kind->shown() : "'default'") +
-             (own.empty() ? "" : " and " + FormatError::shown(own.begin()->first)) +
-             "; only rope_type 'default' with rope_theta is supported");
-    if (base && !base->is_null()) return positive("rope_theta of " + type, base, 0.0);
+             (own.empty() ? "" : " and " + Json{own}.shown()) + "; only rope_type 'default' with rope_theta is supported");
+    if (base && !base->is_null()) return positive(type == kFull ? "global_rope_theta" : "local_rope_theta", &*base, 0.0);
     const double global = positive("global_rope_theta", given("global_rope_theta"), 160000.0);
     const Json* local = values_.find("local_rope_theta");
     if (type == kFull || (local && local->is_null())) return global;  // v4: null means the global theta
@@ -207,12 +223,12 @@ class Reader {
   // From the total, local_attention; sliding_window is the half.
   std::uint64_t half_window() const {
     const bool has_total = values_.find("local_attention");
-    const std::uint64_t total = size("local_attention", 128, 0, UINT64_MAX);
+    const std::uint64_t total = size("local_attention", 128, 0);
     if (const Json* value = given("sliding_window")) {
-      const std::uint64_t half = size("sliding_window", 0, 0, UINT64_MAX);
+      const std::uint64_t half = size("sliding_window", 0, 0);
       if (has_total && total / 2 != half)
-        refuse("sliding_window", *value,
-               "half of local_attention, which is " + std::to_string(total) + " in total");
+        refuse("sliding_window is " + value->shown() + " (half) but local_attention is " + std::to_string(total) +
+               " (total)");
       return std::min(half, kMaxWindow);
     }
     return std::min(total / 2, kMaxWindow);

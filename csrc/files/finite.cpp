@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/tensor.h"
+#include "files/json.h"
 
 namespace refimpl {
 namespace {
@@ -50,6 +51,18 @@ std::size_t first_not_finite(const unsigned char* data, const std::string& dtype
   for (std::size_t i = 0; i < count; ++i)
     if (!std::isfinite(float_at(data, dtype, i))) return i;
   return count;
+}
+
+void check_finite(const FileTensor& tensor) {
+  const std::size_t count = tensor.count(), bad = first_not_finite(tensor.data(), tensor.dtype, count);
+  if (bad == count) return;
+  std::string at;  // as Python spells it: (7, 5), (3,), ()
+  std::uint64_t rest = bad;
+  for (auto size = tensor.shape.rbegin(); size != tensor.shape.rend(); rest /= *size++)
+    at = std::to_string(rest % *size) + (at.empty() ? "" : ", ") + at;
+  if (tensor.shape.size() == 1) at += ",";
+  const Json value{static_cast<double>(float_at(tensor.data(), tensor.dtype, bad))};
+  throw tensor.error("it holds " + value.shown() + " at (" + at + "); weights must be finite");
 }
 
 }  // namespace refimpl

@@ -18,45 +18,13 @@ using Named = std::vector<std::pair<std::string, FileTensor>>;  // in the order 
 
 bool starts(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
-// sentence_transformers.{models,base.modules,sentence_transformer.modules}[.file].Transformer
-bool is_transformer(const std::string& path) {
-  const std::string last = ".Transformer";
-  for (const std::string place : {"models", "base.modules", "sentence_transformer.modules"}) {
-    const std::string first = "sentence_transformers." + place;
-    if (!starts(path, first) || path.size() < first.size() + last.size()) continue;
-    const std::string file = path.substr(first.size(), path.size() - first.size() - last.size());
-    const bool word = file.empty() || (file.size() > 1 && file[0] == '.' && file.find('.', 1) == std::string::npos);
-    if (word && path.compare(path.size() - last.size(), last.size(), last) == 0) return true;
-  }
-  return false;
-}
-
-// Where config.json and weights are: the folder, or the first module's that modules.json names.
-std::string transformer_folder(JsonFiles& files, const std::string& folder) {
-  const std::string file = join(folder, "modules.json");
-  if (!is_file(file)) return folder;
-  const Json& modules = files.read(file, false);
-  if (modules.get<Json::List>()->empty()) throw FormatError(file, "it lists no module");
-  const Json& first = modules.get<Json::List>()->front();
-  const Json *type = first.find("type"), *path = first.find("path");
-  const std::string* type_name = type ? type->get<std::string>() : nullptr;
-  const std::string* place = path ? path->get<std::string>() : nullptr;
-  if (!type_name || !place) throw FormatError(file, "its first module must have a type and a path");
-  if (!is_transformer(*type_name))
-    throw FormatError(file, "type", kNoOffset, "the first module must be sentence-transformers' own Transformer");
-  const bool leaves = starts(*place, "/") || ("/" + *place + "/").find("/../") != std::string::npos;
-  if (leaves || place->find('\0') != std::string::npos)
-    throw FormatError(file, "path", kNoOffset, "it must stay inside the folder");
-  return join(folder, *place);
-}
-
 // -- weight files ---------------------------------------------------------------------------------
 
-std::vector<FileTensor> read_shards(JsonFiles& texts, const std::string& root,
+std::vector<FileTensor> read_shards(FolderFiles& texts, const std::string& root,
                                     std::vector<std::unique_ptr<Safetensors>>& files) {
   const std::string index = join(root, kIndex);
-  if (!is_file(index)) throw FormatError(join(root, kWeights), "this file is missing (pickles are never read)");
-  const Json& content = texts.read(index, true);
+  if (!is_file(index)) throw FormatError(join(root, kWeights), no_weights(root));
+  const Json& content = texts.json(index, true);
   const Json* found = content.find("weight_map");
   const Json::Object* map = found ? found->get<Json::Object>() : nullptr;
   if (!map) throw FormatError(index, "weight_map", kNoOffset, "must map tensors to files");
@@ -72,6 +40,7 @@ std::vector<FileTensor> read_shards(JsonFiles& texts, const std::string& root,
   std::vector<FileTensor> out;
   for (const std::string& shard : shards) {
     files.push_back(std::make_unique<Safetensors>(join(root, shard)));
+    texts.seen(files.back()->file());
     for (const FileTensor& tensor : files.back()->tensors()) {
       const auto place = places.find(tensor.name);
       if (place == places.end() || place->second != shard)
@@ -87,11 +56,12 @@ std::vector<FileTensor> read_shards(JsonFiles& texts, const std::string& root,
   return out;
 }
 
-std::vector<FileTensor> read_weights(JsonFiles& texts, const std::string& root,
+std::vector<FileTensor> read_weights(FolderFiles& texts, const std::string& root,
                                      std::vector<std::unique_ptr<Safetensors>>& files) {
   const std::string single = join(root, kWeights);
   if (!is_file(single)) return read_shards(texts, root, files);
   files.push_back(std::make_unique<Safetensors>(single));
+  texts.seen(files.back()->file());
   return files.back()->tensors();
 }
 
@@ -124,7 +94,7 @@ Named plain_names(const std::vector<FileTensor>& tensors) {
     std::string name = plain_name(tensor.name);
     const auto [other, fresh] = seen.emplace(name, &tensor);
     if (!fresh)
-      throw tensor.error("this is the tensor '" + FormatError::shown(other->second->name) + "' in another spelling");
+      throw tensor.error("this is the tensor " + Json{other->second->name}.shown() + " in another spelling");
     out.emplace_back(std::move(name), tensor);
   }
   return out;
@@ -169,13 +139,7 @@ Param param_of(const std::string& name, const FileTensor& tensor) {
   Param param{tensor, {}};
   tensor.fetch();
   const std::size_t count = tensor.count(), width = count ? tensor.bytes / count : 1;
-  if (const std::size_t bad = first_not_finite(tensor.data(), tensor.dtype, count); bad < count) {
-    std::string at;
-    std::uint64_t rest = bad;
-    for (auto size = tensor.shape.rbegin(); size != tensor.shape.rend(); rest /= *size++)
-      at = std::to_string(rest % *size) + (at.empty() ? "" : ", ") + at;
-    throw tensor.error("it holds a value that is not finite, or no float32, at (" + at + "); weights must be finite");
-  }
+  check_finite(tensor);
   if (wide || (name != kEmbedding && reinterpret_cast<std::uintptr_t>(tensor.data()) % width)) {
     param.copy.resize(count);
     for (std::size_t i = 0; i < count; ++i) param.copy[i] = float_at(tensor.data(), tensor.dtype, i);
@@ -186,10 +150,9 @@ Param param_of(const std::string& name, const FileTensor& tensor) {
 
 }  // namespace
 
-ModelFolder read_folder(JsonFiles& texts, const std::string& path) {
-  if (!is_folder(path)) throw FormatError(path, "this folder is missing");
-  const std::string root = transformer_folder(texts, path), config_file = join(root, "config.json");
-  const Json& config = texts.read(config_file, true);
+ModelFolder read_folder(FolderFiles& texts, const std::string& root) {
+  const std::string config_file = join(root, "config.json");
+  const Json& config = texts.json(config_file, true);
   ModelFolder folder{config_of(config, config_file), {}, {}};
   Named tensors = plain_names(read_weights(texts, root, folder.files));
 
@@ -202,10 +165,12 @@ ModelFolder read_folder(JsonFiles& texts, const std::string& path) {
   const auto needed = encoder_shapes(folder.config);
   std::map<std::string, const FileTensor*> found;
   for (const auto& [name, tensor] : tensors) found[name] = &tensor;
-  const auto missing = std::find_if(needed.begin(), needed.end(), [&](const auto& n) { return !found.count(n.first); });
-  if (missing != needed.end())
-    throw FormatError(join(root, is_file(join(root, kWeights)) ? kWeights : kIndex), missing->first, kNoOffset,
-                      "this tensor is missing");
+  std::vector<FileTensor> there;
+  std::vector<std::string> missing;
+  for (const auto& n : needed)
+    if (!found.count(n.first)) missing.push_back(n.first);
+  for (const auto& named_tensor : tensors) there.push_back(named_tensor.second);
+  if (!missing.empty()) throw are_missing(join(root, is_file(join(root, kWeights)) ? kWeights : kIndex), missing, there);
 
   const std::map<std::string, Shape> shapes(needed.begin(), needed.end());
   const bool described = config.find("refimpl_head") != nullptr;
@@ -213,7 +178,7 @@ ModelFolder read_folder(JsonFiles& texts, const std::string& path) {
     const auto shape = shapes.find(name);
     if (shape == shapes.end()) {
       if (!harmless(name) && !of_a_head(name, described))
-        throw tensor.error("this tensor belongs to no part of the model that config.json names");
+        throw tensor.error(kNoPart);
     } else if (tensor.shape != shape->second) {
       throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(shape->second));
     }

@@ -1,7 +1,7 @@
 // A model folder in the Hugging Face layout: config.json and the encoder's tensors.
 //
 // model.safetensors, or shards and their index; names with or without `model.`, and the original
-// training code's; a sentence-transformers folder by the first of its modules. A tensor that is
+// training code's; root: the Transformer's, in a sentence-transformers folder. A tensor that is
 // missing, extra, misshapen or not finite is a FormatError with file and key; tensors of a head may
 // lie beside the encoder's and are not read. Refuses what refimpl/files/checkpoint.py refuses.
 #pragma once
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "files/config.h"
-#include "files/json_files.h"
+#include "files/folder_files.h"
 #include "files/safetensors.h"
 
 namespace refimpl {
@@ -35,6 +35,6 @@ struct ModelFolder {
 constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 
 // Reads and checks everything; what the check looked at is given back, and has to be fetched to be packed.
-ModelFolder read_folder(JsonFiles& files, const std::string& path);
+ModelFolder read_folder(FolderFiles& files, const std::string& root);
 
 }  // namespace refimpl

@@ -5,7 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <iomanip>
+#include <locale>
+#include <sstream>
 #include <utility>
 
 #include "base/utf8.h"
@@ -222,24 +227,103 @@ const char* Json::kind() const {
   return kinds[value.index()];
 }
 
-std::string Json::shown() const {
-  if (const bool* flag = get<bool>()) return *flag ? "true" : "false";
-  if (const JsonInteger* n = get<JsonInteger>()) return (n->negative ? "-" : "") + std::to_string(n->magnitude);
-  if (const double* x = get<double>()) return std::to_string(*x);
-  if (const std::string* text = get<std::string>()) return "'" + FormatError::shown(*text) + "'";
-  return kind();
+namespace {
+
+// The fewest digits that give the number back, as Python spells it: 0.1, 1e-05, 1e+16.
+std::string spelled(double x) {
+  if (std::isnan(x)) return "nan";
+  if (std::isinf(x)) return x < 0 ? "-inf" : "inf";
+  std::string digits;
+  for (int more = 0; more < 17; ++more) {
+    std::ostringstream text;
+    text.imbue(std::locale::classic());
+    text << std::scientific << std::setprecision(more) << x;
+    if (to_double(digits = text.str()) == x) break;
+  }
+  const std::string sign = digits[0] == '-' ? "-" : "";
+  const std::size_t e = digits.find('e');
+  const int exponent = std::atoi(digits.c_str() + e + 1);
+  digits = digits.substr(sign.size(), e - sign.size());
+  digits.erase(std::remove(digits.begin(), digits.end(), '.'), digits.end());
+  const int count = static_cast<int>(digits.size());
+  if (exponent < -4 || exponent >= 16) {
+    const std::string size = std::to_string(std::abs(exponent));
+    return sign + digits[0] + (count > 1 ? "." + digits.substr(1) : "") + (exponent < 0 ? "e-" : "e+") +
+           (size.size() < 2 ? "0" : "") + size;
+  }
+  if (exponent < 0) return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
+  if (count <= exponent) digits.append(static_cast<std::size_t>(exponent + 1 - count), '0');
+  const std::string rest = digits.substr(static_cast<std::size_t>(exponent) + 1);
+  return sign + digits.substr(0, static_cast<std::size_t>(exponent) + 1) + "." + (rest.empty() ? "0" : rest);
 }
+
+// A text in quotes, in ASCII; of valid UTF-8, as a parsed text is.
+std::string spelled(const std::string& text) {
+  const bool twice = text.find('\'') != std::string::npos && text.find('"') == std::string::npos;
+  const char quote = twice ? '"' : '\'';
+  std::string out(1, quote);
+  for (const unsigned char *p = reinterpret_cast<const unsigned char*>(text.data()), *end = p + text.size();
+       p < end && out.size() <= Json::kLongestShown;) {
+    const std::size_t bytes = std::max<std::size_t>(utf8_length(p, end), 1);
+    std::uint32_t point = bytes == 1 ? *p : *p & (0xffu >> (bytes + 1));
+    for (std::size_t i = 1; i < bytes; ++i) point = point << 6 | (p[i] & 0x3f);
+    p += bytes;
+    char escape[11];
+    if (point == static_cast<unsigned char>(quote) || point == '\\')
+      out += '\\', out += static_cast<char>(point);
+    else if (point == '\n' || point == '\r' || point == '\t')
+      out += point == '\n' ? "\\n" : point == '\r' ? "\\r" : "\\t";
+    else if (point >= 0x20 && point < 0x7f)
+      out += static_cast<char>(point);
+    else
+      std::snprintf(escape, sizeof escape, point < 0x100 ? "\\x%02x" : point < 0x10000 ? "\\u%04x" : "\\U%08x", point),
+          out += escape;
+  }
+  return out + quote;
+}
+
+}  // namespace
+
+std::string Json::spelled_out() const {
+  if (const bool* flag = get<bool>()) return *flag ? "True" : "False";
+  if (const JsonInteger* n = get<JsonInteger>()) return (n->negative ? "-" : "") + std::to_string(n->magnitude);
+  if (const double* x = get<double>()) return spelled(*x);
+  if (const std::string* text = get<std::string>()) return spelled(*text);
+  std::string out;
+  const auto next = [&] {
+    if (out.size() > 1) out += ", ";
+    return out.size() <= kLongestShown;  // no more than that is shown
+  };
+  if (const List* list = get<List>()) {
+    out = "[";
+    for (const Json& item : *list) {
+      if (!next()) break;
+      out += item.spelled_out();
+    }
+    return out + "]";
+  }
+  if (const Object* object = get<Object>()) {
+    out = "{";
+    for (const JsonMember& member : *object) {
+      if (!next()) break;
+      out += spelled(member.key) + ": " + member.value.spelled_out();
+    }
+    return out + "}";
+  }
+  return "None";
+}
+
+std::string Json::shown() const { return spelled_out().substr(0, kLongestShown); }
 
 Json parse_json(const unsigned char* text, std::size_t size, const std::string& file, std::uint64_t offset) {
   return Parser(text, size, file, offset).whole();
 }
 
-Json read_json(const std::string& path) {
-  const FetchedFile file(path);
+Json read_json(const FetchedFile& file) {
   if (file.size() > kMaxJsonBytes)
-    throw FormatError(path, std::to_string(file.size()) + " bytes of json; at most " + std::to_string(kMaxJsonBytes));
+    throw FormatError(file.path(), std::to_string(file.size()) + " bytes of json; at most " + std::to_string(kMaxJsonBytes));
   file.fetch(0, file.size());
-  return parse_json(file.data(), file.size(), path);
+  return parse_json(file.data(), file.size(), file.path());
 }
 
 }  // namespace refimpl

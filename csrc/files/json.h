@@ -13,6 +13,8 @@
 
 namespace refimpl {
 
+class FetchedFile;
+
 constexpr std::size_t kMaxJsonBytes = 100'000'000;  // the cap of a safetensors header
 constexpr std::size_t kMaxJsonValues = std::size_t{1} << 22;
 constexpr int kMaxJsonDepth = 128;
@@ -41,8 +43,12 @@ class Json {
   const Json* find(const std::string& key) const;
   // "an object", "a number", ..: for messages.
   const char* kind() const;
-  // As a message may show it; lists and objects by their kind.
+  // As a message shows it: as Python spells it, in ASCII, a line at most. refimpl/errors.py does the same.
+  static constexpr std::size_t kLongestShown = 80;
   std::string shown() const;
+
+ private:
+  std::string spelled_out() const;
 };
 
 struct JsonMember {
@@ -55,6 +61,6 @@ struct JsonMember {
 Json parse_json(const unsigned char* text, std::size_t size, const std::string& file, std::uint64_t offset = 0);
 
 // The content of a json file.
-Json read_json(const std::string& path);
+Json read_json(const FetchedFile& file);
 
 }  // namespace refimpl

@@ -66,6 +66,18 @@ std::uint64_t header_length(const FetchedFile& file) {
   return length;
 }
 
+// The keys of an object, in order; any other value itself.
+Json keys_of(const Json& value) {
+  const Json::Object* fields = value.get<Json::Object>();
+  if (!fields) return value;
+  std::vector<std::string> names;
+  for (const JsonMember& field : *fields) names.push_back(field.key);
+  std::sort(names.begin(), names.end());
+  Json::List list;
+  for (std::string& name : names) list.push_back({std::move(name)});
+  return {std::move(list)};
+}
+
 // An entry of the header, `start` being where the data begin.
 FileTensor entry_of(const JsonMember& member, const FetchedFile& file, std::uint64_t start) {
   const auto refuse = [&](const std::string& message) {
@@ -75,7 +87,7 @@ FileTensor entry_of(const JsonMember& member, const FetchedFile& file, std::uint
   const Json *dtype = member.value.find("dtype"), *shape = member.value.find("shape"),
              *offsets = member.value.find("data_offsets");
   if (!fields || fields->size() != 3 || !dtype || !shape || !offsets)
-    throw refuse("the entry must hold dtype, shape and data_offsets, and nothing else");
+    throw refuse("the entry must hold dtype, shape and data_offsets; it holds " + keys_of(member.value).shown());
 
   FileTensor tensor;
   const std::string* code = dtype->get<std::string>();
@@ -83,7 +95,7 @@ FileTensor entry_of(const JsonMember& member, const FetchedFile& file, std::uint
                                   [&](const Type& t) { return code && *code == t.name; });
   if (type == std::end(kTypes)) throw refuse("dtype " + dtype->shown() + " is unknown; known: " + known_types());
   if (!sizes(*shape, tensor.shape) || tensor.shape.size() > kMaxRank)
-    throw refuse("shape is not a list of up to " + std::to_string(kMaxRank) + " sizes");
+    throw refuse("shape " + shape->shown() + " is not a list of up to " + std::to_string(kMaxRank) + " sizes");
   std::uint64_t needed;
   if (!product(tensor.shape, type->bytes, false, needed))
     throw refuse("shape " + shape_text(tensor.shape) + " is larger than any memory");
@@ -91,7 +103,7 @@ FileTensor entry_of(const JsonMember& member, const FetchedFile& file, std::uint
 
   Shape place;
   if (!sizes(*offsets, place) || place.size() != 2 || place[0] > place[1])
-    throw refuse("data_offsets are not [begin, end], begin <= end");
+    throw refuse("data_offsets " + offsets->shown() + " are not [begin, end], begin <= end");
   if (place[1] - place[0] != needed)
     throw refuse("data_offsets " + shape_text(place) + " span " + std::to_string(place[1] - place[0]) +
                  " bytes; shape " + shape_text(tensor.shape) + " of " + *code + " takes " + std::to_string(needed));
@@ -152,6 +164,18 @@ std::uint64_t FileTensor::count() const {
 
 FormatError FileTensor::error(const std::string& message) const {
   return FormatError(file->path(), name, offset, message);
+}
+
+FormatError are_missing(const std::string& file, const std::vector<std::string>& names,
+                        const std::vector<FileTensor>& there) {
+  const std::string more = names.size() > 1 ? " (" + std::to_string(names.size()) + " are missing)" : "";
+  const std::string last = "." + names[0];
+  const auto like = std::find_if(there.begin(), there.end(), [&](const FileTensor& t) {
+    return t.name.size() >= last.size() && t.name.compare(t.name.size() - last.size(), last.size(), last) == 0;
+  });
+  const std::string near =
+      like == there.end() ? "" : "; there is " + Json{like->name}.shown() + ", under a prefix that is not known";
+  return FormatError(file, names[0], kNoOffset, "this tensor is missing" + more + near);
 }
 
 Safetensors::Safetensors(const std::string& path) : file_(path) {

@@ -38,6 +38,12 @@ struct FileTensor {
   FormatError error(const std::string& message) const;
 };
 
+// Of a tensor that is in the file and not in the model.
+constexpr const char* kNoPart = "this tensor belongs to no part of the model that config.json names";
+// Of tensors that `file` should lead to, the first of which is named; `there` are those that are in its place.
+FormatError are_missing(const std::string& file, const std::vector<std::string>& names,
+                        const std::vector<FileTensor>& there);
+
 class Safetensors {
  public:
   // Throws FormatError, also for a missing file.
@@ -46,6 +52,7 @@ class Safetensors {
   const std::vector<FileTensor>& tensors() const { return tensors_; }  // in the order of the header
   // Throws FormatError when the file was changed since it was opened.
   void check_unchanged() const { file_.check_unchanged(); }
+  const FetchedFile& file() const { return file_; }
 
  private:
   FetchedFile file_;

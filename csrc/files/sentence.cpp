@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
+#include <memory>
 #include <set>
 #include <utility>
 
+#include "files/config.h"
 #include "files/finite.h"
+#include "files/head_keys.h"
 #include "files/json.h"
 #include "files/safetensors.h"
 #include "kernels/activations.h"
@@ -158,11 +160,11 @@ void read_dense(Entry& entry, SentenceModule& m) {
   m.has_bias = entry.flag("bias", true);
 }
 
-void read_module(JsonFiles& files, SentenceModule& m) {
+void read_module(FolderFiles& files, SentenceModule& m) {
   const std::string file = join(m.folder, "config.json");
   static const Json nothing{Json::Object{}};
   const bool there = m.kind != Kind::normalize || is_file(file);
-  const Json& values = there ? files.read(file, true) : nothing;
+  const Json& values = there ? files.json(file, true) : nothing;
   Entry entry(file, values);
   switch (m.kind) {
     case Kind::pooling: read_pooling(entry, m); break;
@@ -202,9 +204,9 @@ std::string supported_modules() {
 }
 
 // The modules of modules.json, kind and folder alone; the first's folder, the Transformer's, apart.
-std::vector<SentenceModule> module_list(JsonFiles& files, const std::string& folder, const std::string& file,
+std::vector<SentenceModule> module_list(FolderFiles& files, const std::string& folder, const std::string& file,
                                         std::string& transformer) {
-  const Json& listed = files.read(file, false);
+  const Json& listed = files.json(file, false);
   std::vector<SentenceModule> out;
   std::size_t i = 0;
   for (const Json& values : *listed.get<Json::List>()) {
@@ -267,7 +269,7 @@ struct Neutral {
   const char* why;
 };
 
-void check_transformer(JsonFiles& files, const std::string& file) {
+void check_transformer(FolderFiles& files, const std::string& file) {
   static const Json nothing{Json::Object{}};
   static const char* const no_arguments = "arguments that override a file are not supported";
   static const Neutral neutral[] = {
@@ -280,7 +282,7 @@ void check_transformer(JsonFiles& files, const std::string& file) {
       {"processor_kwargs", {}, true, no_arguments},
       {"config_args", {}, true, no_arguments},
       {"config_kwargs", {}, true, no_arguments}};
-  const Json& values = is_file(file) ? files.read(file, true) : nothing;
+  const Json& values = is_file(file) ? files.json(file, true) : nothing;
   Entry entry(file, values);
   for (const char* key : {"max_seq_length", "query_length", "document_length"}) check_length(entry, key);
   entry.flag("do_lower_case", false);
@@ -302,12 +304,12 @@ void check_transformer(JsonFiles& files, const std::string& file) {
 }
 
 // Checked; truncate_dim is kept.
-std::uint64_t read_settings(JsonFiles& files, const std::string& folder, const std::string& transformer) {
+std::uint64_t read_settings(FolderFiles& files, const std::string& folder, const std::string& transformer) {
   static const Json nothing{Json::Object{}};
   const std::string file = join(folder, "config_sentence_transformers.json");
-  const Json& values = is_file(file) ? files.read(file, true) : nothing;
+  const Json& values = is_file(file) ? files.json(file, true) : nothing;
   Entry entry(file, values);
-  std::set<std::string> prompts = {"query", "document"};
+  std::set<std::string> prompts;
   if (const Json::Object* given = entry.maybe<Json::Object>("prompts", "an object")) {
     for (const JsonMember& prompt : *given) {
       if (!prompt.value.get<std::string>() && !nothing_to_python(prompt.value))
@@ -316,7 +318,11 @@ std::uint64_t read_settings(JsonFiles& files, const std::string& folder, const s
     }
   }
   const std::string* name = entry.maybe<std::string>("default_prompt_name", "a string, or null", true);
-  if (name && !prompts.count(*name)) entry.refuse("default_prompt_name", "prompts has no such name");
+  if (name && *name != "query" && *name != "document" && !prompts.count(*name)) {
+    Json::List names;
+    for (const std::string& prompt : prompts) names.push_back({prompt});
+    entry.refuse("default_prompt_name", "prompts has " + Json{names}.shown());
+  }
   const std::string* similarity = entry.maybe<std::string>("similarity_fn_name", "a string, or null", true);
   if (similarity && std::find(std::begin(kSimilarities), std::end(kSimilarities), *similarity) == std::end(kSimilarities))
     entry.refuse("similarity_fn_name", "supported: cosine, dot, euclidean, manhattan");
@@ -340,14 +346,14 @@ std::vector<float> values_of(const FileTensor& tensor) {
     throw tensor.error("dtype " + dtype + " holds no floats");
   const std::size_t count = tensor.count();
   tensor.fetch();
-  if (const std::size_t bad = first_not_finite(tensor.data(), dtype, count); bad < count)
-    throw tensor.error("its value " + std::to_string(bad) + " is not finite, or no float32; weights must be finite");
+  check_finite(tensor);
   std::vector<float> out(count);
   for (std::size_t i = 0; i < count; ++i) out[i] = float_at(tensor.data(), dtype, i);
   tensor.release();
   return out;
 }
 
+// Where the values of a module's tensor go, and the shape that they have.
 struct Needed {
   std::string key;
   Shape shape;
@@ -363,57 +369,47 @@ std::vector<Needed> needed_by(SentenceModule& m, std::uint64_t width) {
   return needed;
 }
 
-void read_weights_of(SentenceModule& m, const std::string& modules_file, std::uint64_t width) {
-  const std::vector<Needed> needed = needed_by(m, width);
+// The file of a module's tensors; none where it has none.
+std::unique_ptr<Safetensors> weights_of(FolderFiles& files, const SentenceModule& m) {
   const std::string file = join(m.folder, "model.safetensors");
-  std::vector<FileTensor> tensors;
-  std::optional<Safetensors> opened;
-  if (is_file(file)) {
-    tensors = opened.emplace(file).tensors();
-  } else if (is_file(join(m.folder, "pytorch_model.bin"))) {
-    throw FormatError(file, "this file is missing; pytorch_model.bin is a pickle, which is never read");
+  if (!is_file(file)) {
+    if (is_file(join(m.folder, "pytorch_model.bin"))) throw FormatError(file, no_weights(m.folder));
+    return nullptr;
   }
-  const auto named = [&](const std::string& key) {
-    return std::find_if(tensors.begin(), tensors.end(), [&](const FileTensor& t) { return t.name == key; });
-  };
-  for (const Needed& n : needed)
-    if (named(n.key) == tensors.end())
-      throw FormatError(modules_file, m.name + "." + n.key, kNoOffset, "this tensor is missing");
-  for (const FileTensor& tensor : tensors) {
-    const auto wanted =
-        std::find_if(needed.begin(), needed.end(), [&](const Needed& n) { return n.key == tensor.name; });
-    if (wanted == needed.end()) throw tensor.error("this tensor belongs to no part of the module " + m.name);
-    if (tensor.shape != wanted->shape)
-      throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(wanted->shape));
-  }
-  for (const Needed& n : needed) *n.values = values_of(*named(n.key));
-  if (opened) opened->check_unchanged();
+  auto opened = std::make_unique<Safetensors>(file);
+  files.seen(opened->file());
+  return opened;
 }
 
 }  // namespace
 
-SentenceFolder read_sentence(JsonFiles& files, const std::string& folder) {
-  const std::string file = join(folder, "modules.json");
-  std::string transformer = folder;
+SentenceFolder read_sentence(FolderFiles& files, const std::string& folder) {
+  if (!is_folder(folder)) throw FormatError(folder, "this folder is missing");
   SentenceFolder out;
-  if (is_file(file)) out = {file, module_list(files, folder, file, transformer)};
+  out.root = folder;
+  if (const std::string file = join(folder, "modules.json"); is_file(file))
+    out.file = file, out.modules = module_list(files, folder, file, out.root);
+  const std::string config = join(out.root, "config.json");
+  const Json& values = files.json(config, true);
+  config_of(values, config);  // what is wrong there is told first
+  check_head_keys(values, config, out.modules.empty());
   auto& modules = out.modules;
   if (modules.empty()) {
-    const std::string config = join(transformer, "config.json");
-    out.own_head = is_file(config) && files.read(config, true).find("refimpl_head");
+    out.own_head = values.find("refimpl_head");
     return out;
   }
+  const std::string& file = out.file;
   for (SentenceModule& m : modules) read_module(files, m);
   const auto pooling = [](const SentenceModule& m) { return m.kind == Kind::pooling; };
   if (!pooling(modules[0]) || std::any_of(modules.begin() + 1, modules.end(), pooling))
     throw FormatError(file, "the Transformer must be followed by the only Pooling");
   if (std::any_of(modules.begin(), modules.end() - 1, [](const SentenceModule& m) { return m.scores; }))
     throw FormatError(file, "only the last Dense may write scores");
-  out.truncate_dim = read_settings(files, folder, transformer);
+  out.truncate_dim = read_settings(files, folder, out.root);
   return out;
 }
 
-void read_module_weights(SentenceFolder& sentence, std::uint64_t hidden) {
+void read_module_weights(FolderFiles& files, SentenceFolder& sentence, std::uint64_t hidden) {
   std::vector<std::uint64_t> widths = {hidden};  // of what each module takes
   for (const SentenceModule& m : sentence.modules) {
     if (m.kind != Kind::normalize && m.width_in != static_cast<std::int64_t>(widths.back()))
@@ -423,8 +419,41 @@ void read_module_weights(SentenceFolder& sentence, std::uint64_t hidden) {
                      : m.kind == Kind::dense ? static_cast<std::uint64_t>(m.width_out)
                                              : widths.back());
   }
-  for (std::size_t i = 0; i < sentence.modules.size(); ++i)
-    read_weights_of(sentence.modules[i], sentence.file, widths[i]);
+  struct Opened {
+    std::string module;
+    std::unique_ptr<Safetensors> file;
+    std::vector<Needed> needed;
+    const FileTensor* find(const std::string& key) const {
+      if (file)
+        for (const FileTensor& tensor : file->tensors())
+          if (tensor.name == key) return &tensor;
+      return nullptr;
+    }
+  };
+  std::vector<Opened> all;
+  for (std::size_t i = 0; i < sentence.modules.size(); ++i) {
+    SentenceModule& m = sentence.modules[i];
+    all.push_back({m.name, weights_of(files, m), needed_by(m, widths[i])});
+  }
+  std::vector<std::string> missing;
+  for (const Opened& one : all)
+    for (const Needed& n : one.needed)
+      if (!one.find(n.key)) missing.push_back(one.module + "." + n.key);
+  if (!missing.empty()) throw are_missing(sentence.file, missing, {});
+  for (const Opened& one : all) {
+    if (!one.file) continue;
+    for (const FileTensor& tensor : one.file->tensors()) {
+      const auto wanted =
+          std::find_if(one.needed.begin(), one.needed.end(), [&](const Needed& n) { return n.key == tensor.name; });
+      if (wanted == one.needed.end()) throw tensor.error(kNoPart);
+      if (tensor.shape != wanted->shape)
+        throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(wanted->shape));
+    }
+  }
+  for (const Opened& one : all) {
+    for (const Needed& n : one.needed) *n.values = values_of(*one.find(n.key));
+    if (one.file) one.file->check_unchanged();
+  }
 }
 
 }  // namespace refimpl

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "files/json_files.h"
+#include "files/folder_files.h"
 #include "kernels/kernels.h"
 #include "kernels/pooling.h"
 
@@ -30,16 +30,17 @@ struct SentenceModule {
 };
 
 struct SentenceFolder {
+  std::string root{};                     // the Transformer's, where config.json and weights are
   std::string file{};                     // modules.json; "" where there is none
   std::vector<SentenceModule> modules{};  // none: the Transformer stands alone
   std::uint64_t truncate_dim = 0;       // values kept of a vector; 0: all
   bool own_head = false;                // no modules, but a head that config.json describes
 };
 
-// All but weights. Throws FormatError.
-SentenceFolder read_sentence(JsonFiles& files, const std::string& folder);
+// All but weights, after the check of config.json. Throws FormatError.
+SentenceFolder read_sentence(FolderFiles& files, const std::string& folder);
 
 // The modules' tensors, once it is known that their widths fit an encoder of `hidden`. Throws FormatError.
-void read_module_weights(SentenceFolder& sentence, std::uint64_t hidden);
+void read_module_weights(FolderFiles& files, SentenceFolder& sentence, std::uint64_t hidden);
 
 }  // namespace refimpl

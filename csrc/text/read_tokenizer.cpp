@@ -9,6 +9,7 @@
 
 #include "base/utf8.h"
 #include "files/format_error.h"
+#include "files/fetched_file.h"
 #include "files/json.h"
 #include "text/tokenizer.h"
 
@@ -318,7 +319,7 @@ class TokenizerReader {
 };
 
 std::unique_ptr<Tokenizer> Tokenizer::read(const std::string& file) {
-  return TokenizerReader(file, read_json(file)).read();
+  return TokenizerReader(file, read_json(FetchedFile(file))).read();
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::parse(std::string_view content, const std::string& file) {

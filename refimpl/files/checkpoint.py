@@ -13,7 +13,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,9 @@ from .tensors import EMBEDDING, first_not_finite, take_tensors
 from .weights import INDEX, WEIGHTS, index_of, plan_shards
 
 Folder = str | os.PathLike[str]
+# Readings of a folder that others save into at the same time, and seconds between them: files are
+# exchanged in less.
+READINGS, PAUSE = 10, 0.02
 SHARD = re.compile(r"model-.*-of-.*\.safetensors")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -69,14 +74,30 @@ def read_checkpoint(
 
     dtype: of the parameters, float32 or float64, whatever the file holds (stored.py). kind: "auto"
     takes the head that the folder names (modules.json, else config.json); None the encoder alone,
-    leaving the tensors of a head out; a key of HEADS that head, whatever is named.
+    leaving the tensors of a head out; a key of HEADS that head, whatever is named. A save into the
+    folder that falls between two of its files is seen, and all of it is read anew.
     """
     if kind not in ("auto", None, *HEADS):
         raise ValueError(f"kind {kind!r} is unknown; known: auto, None, {', '.join(HEADS)}")
-    source = ModelFolder(folder)  # what is there
+    for left in reversed(range(READINGS)):
+        source = ModelFolder(folder)  # what is there
+        try:
+            found = _read(source, dtype, kind)
+            if (file := source.replaced()) is None:
+                return found
+            raise ModelFormatError("was replaced while the folder was read", file=file)
+        except ModelFormatError:
+            if not left or (source.replaced() is None and not source.is_being_saved()):
+                raise
+        time.sleep(PAUSE)
+    raise AssertionError("the last reading returned or raised")
+
+
+def _read(source: ModelFolder, dtype: np.dtype | type, kind: str | None) -> Checkpoint:
+    """One reading of a folder, which a save may have changed meanwhile."""
     config = config_of(source)  # what it means
     if np.dtype(dtype) == np.float32 and (lost := lost_in_float32(config)):
-        raise ModelFormatError(lost, file=source.root / CONFIG, key="norm_eps")
+        raise ModelFormatError(lost, file=source.root / CONFIG)
     named = head_of(source, config)
     head = named if kind == "auto" else None if kind is None else HEADS[kind]
     config, params = take_tensors(source, config, head, named, dtype)  # the tensors
@@ -143,6 +164,10 @@ def write_checkpoint(
         for name, origin in copies.items():
             with create(name) as stream:
                 stream.write(origin.read_bytes())
+    if source is not None:
+        with suppress(OSError):
+            if source.path.samefile(folder):
+                source.saved_by_us()
 
 
 def _parts(

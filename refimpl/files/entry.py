@@ -13,8 +13,17 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
 from ..reference.config_keys import does_nothing
+
+NAMES: dict[type, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
 
 
 class Entry:
@@ -31,8 +40,8 @@ class Entry:
         if value is ...:
             raise ModelFormatError("this key is missing", file=self.file, key=key)
         if value is not default and type(value) not in kinds:
-            names = " or ".join(one.__name__ for one in kinds)
-            raise self.refuse(key, f"it must be of type {names}")
+            name = NAMES[float if float in kinds else kinds[0]]
+            raise self.refuse(key, f"it must be {name}{', or null' if default is None else ''}")
         return value
 
     def neutral(self, key: str, values: tuple[Any, ...], why: str) -> None:
@@ -42,7 +51,7 @@ class Entry:
             raise self.refuse(key, why)
 
     def refuse(self, key: str, wanted: str) -> ModelFormatError:
-        value = repr(self.values.get(key))[:80]
+        value = shown(self.values.get(key))
         return ModelFormatError(f"is {value}; {wanted}", file=self.file, key=key)
 
     def finish(self, harmless: Container[str] = ()) -> None:

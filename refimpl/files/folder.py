@@ -6,8 +6,9 @@
     folder.entry(folder.root / CONFIG)     the JSON object of a file, to be read key by key
 
 Promise: strict JSON; a file is opened when it is first asked for, and never twice, so that all that
-is made of a folder is made of one state of it. Not here: what the keys mean (meaning.py,
-sentence_files.py, tokenizer_files.py) and tensors (weights.py).
+is made of a folder is made of one state of it; `replaced` tells of a save into the folder that fell
+between two of its files. Not here: what the keys mean (meaning.py, sentence_files.py,
+tokenizer_files.py) and tensors (weights.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from ..errors import ModelFormatError
 from .entry import Entry
+from .identity import Identity, Path_, Seen, identity_of
 from .strictjson import read_json
 
 CONFIG = "config.json"
@@ -48,7 +50,8 @@ class ModelFolder:
         if not self.path.is_dir():
             raise ModelFormatError("this folder is missing", file=self.path)
         self._objects: dict[Path, dict[str, Any]] = {}
-        listed = _modules(self.path)
+        self._seen: dict[Path, Identity] = {}
+        listed = _modules(self.path, self.seen)
         self.root = self.path if listed is None else listed[0].place
         self.modules = None if listed is None else tuple(listed[1:])
 
@@ -58,17 +61,44 @@ class ModelFolder:
         Raises ModelFormatError for what is no object, and for a missing one that is needed.
         """
         if file not in self._objects:
-            self._objects[file] = read_json(file) if needed or file.is_file() else {}
+            there = needed or file.is_file()
+            self._objects[file] = read_json(file, seen=self.seen) if there else {}
         return Entry(file, self._objects[file])
 
+    def seen(self, file: Path_, identity: Identity) -> None:
+        """Remember which state of a file was read."""
+        self._seen[Path(file)] = identity
 
-def _modules(folder: Path) -> list[Listed] | None:
+    def saved_by_us(self) -> None:
+        """What stands there now is what was read: the model was saved where it came from."""
+        for file in list(self._seen):
+            try:
+                self._seen[file] = identity_of(file)
+            except OSError:
+                del self._seen[file]
+
+    def replaced(self) -> Path | None:
+        """A file that does not stand where it was read any more, or was written to; None."""
+        for file, identity in self._seen.items():
+            try:
+                if identity_of(file) != identity:
+                    return file
+            except OSError:
+                return file
+        return None
+
+    def is_being_saved(self) -> bool:
+        """Whether config.json waits aside while its successor moves in (atomic.py)."""
+        return not (self.root / CONFIG).is_file() and any(self.root.glob(f".{CONFIG}.*.old"))
+
+
+def _modules(folder: Path, seen: Seen) -> list[Listed] | None:
     """What modules.json lists, the Transformer first; None without the file."""
     file = folder / MODULES_FILE
     if not file.is_file():
         return None
     out: list[Listed] = []
-    for i, values in enumerate(read_json(file, list)):
+    for i, values in enumerate(read_json(file, list, seen)):
         if not isinstance(values, dict):
             raise ModelFormatError(f"module {i} is no object", file=file)
         entry = Entry(file, values)

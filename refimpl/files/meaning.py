@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from typing import TypeAlias
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
 from ..nlp import CONFIG_KEY, MultiTaskHead, NLPHead, head_from_config
 from ..reference.config import ModernBertConfig
 from ..reference.heads import HEADS, Head
@@ -23,8 +23,9 @@ from .sentence_files import sentence_head
 AnyHead: TypeAlias = Head | SentenceHead | NLPHead | MultiTaskHead
 
 ENCODER_ARCHITECTURE = "ModernBertModel"
-# Larger than any that exists by a factor of 30; a lie here would cost memory before any check.
-LIMITS = {"num_hidden_layers": 1_000, "num_labels": 10_000_000}
+# Beyond any that exists; a lie here would cost memory before any check.
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "type_vocab_size")
+LIMITS = {"num_hidden_layers": 1_000, "num_labels": 10_000_000, **dict.fromkeys(SIZES, 2**31)}
 # Keys of config.json that others of this project read: heads by task type, rerankers.
 OTHERS = (CONFIG_KEY, "sentence_transformers", "sbert_ce_default_activation_function")
 
@@ -61,10 +62,10 @@ def head_of(folder: ModelFolder, config: ModernBertConfig) -> AnyHead | None:
     file = folder.root / CONFIG
     by_architecture = {head.architecture: head for head in HEADS.values()}
     for name in config.architectures:
-        if name != ENCODER_ARCHITECTURE and name not in by_architecture:
+        if not isinstance(name, str) or name not in (ENCODER_ARCHITECTURE, *by_architecture):
             known = ", ".join([ENCODER_ARCHITECTURE, *by_architecture])
             raise ModelFormatError(
-                f"{name!r} is unknown; known: {known}", file=file, key="architectures"
+                f"{shown(name)} is unknown; known: {known}", file=file, key="architectures"
             )
     try:
         configured = head_from_config(config)

@@ -26,12 +26,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
 from .atomic import replacing
 from .bfloat16 import BFLOAT16, to_bits, widen
+from .identity import Path_, Seen, identity_of, ignored
 from .strictjson import MAX_JSON_BYTES, parse_json
-
-Path_ = str | os.PathLike[str]
 
 # On disk everything is little-endian; bfloat16 is read as its bits.
 DTYPES: dict[str, np.dtype] = {
@@ -91,7 +90,7 @@ class FileMap(mmap.mmap):
     def check(self) -> None:
         """OSError unless the file is as it was when it was opened."""
         try:
-            now = _facts(self._handle)
+            now = identity_of(self._handle)
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot be read any more: {error.strerror}", self.path
@@ -169,7 +168,7 @@ def _settled(handle: int) -> tuple[int, ...]:
     age = time.time_ns() - os.fstat(handle).st_mtime_ns
     if 0 <= age < SETTLED:
         time.sleep((SETTLED - age) / 1e9)
-    facts = _facts(handle)
+    facts = identity_of(handle)
     if hasattr(os, "SEEK_HOLE"):
         with suppress(OSError):  # advice; the answer does not matter
             os.lseek(handle, 0, os.SEEK_HOLE)
@@ -177,15 +176,10 @@ def _settled(handle: int) -> tuple[int, ...]:
     return facts
 
 
-def _facts(handle: int) -> tuple[int, ...]:
-    facts = os.fstat(handle)
-    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
-
-
 def _close(handle: int, file: tuple[int, ...]) -> None:
     """Close a descriptor, unless somebody closed it before and its number is another file's."""
     with suppress(OSError):
-        if _facts(handle)[:2] == file:
+        if identity_of(handle)[:2] == file:
             os.close(handle)
 
 
@@ -252,8 +246,11 @@ class SafetensorsFile(Mapping[str, Tensor]):
         return len(self._tensors)
 
 
-def open_safetensors(path: Path_) -> SafetensorsFile:
-    """Map a file and check its whole header. Raises ModelFormatError, also for a missing file."""
+def open_safetensors(path: Path_, seen: Seen = ignored) -> SafetensorsFile:
+    """Map a file and check its whole header. Raises ModelFormatError, also for a missing file.
+
+    seen: is told which file that was (identity.py).
+    """
     file = os.fspath(path)
     try:
         with open(file, "rb") as stream:
@@ -263,6 +260,7 @@ def open_safetensors(path: Path_) -> SafetensorsFile:
             start = LENGTH_BYTES + len(text)
             buffer = FileMap.of(stream, file, facts)
             buffer.check()
+            seen(path, facts)
     except OSError as error:
         raise ModelFormatError(f"cannot be read: {error.strerror}", file=file) from error
 
@@ -322,7 +320,7 @@ def _read_header(stream: BinaryIO, size: int, file: str) -> tuple[bytes, dict[st
     text = stream.read(length)
     if not text.startswith(b"{"):
         raise ModelFormatError(
-            f"the header begins with {text[:1]!r}, not with b'{{'", file=file, offset=LENGTH_BYTES
+            "the header does not begin with a brace", file=file, offset=LENGTH_BYTES
         )
     return text, parse_json(text, file=file, offset=LENGTH_BYTES)
 
@@ -330,17 +328,17 @@ def _read_header(stream: BinaryIO, size: int, file: str) -> tuple[bytes, dict[st
 def _checked(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     """dtype, shape, begin, end of a header entry; ValueError says what is wrong with it."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        got = sorted(entry) if isinstance(entry, dict) else repr(entry)[:60]
-        raise ValueError(f"the entry must hold dtype, shape and data_offsets; it is {got}")
+        got = shown(sorted(entry) if isinstance(entry, dict) else entry)
+        raise ValueError(f"the entry must hold dtype, shape and data_offsets; it holds {got}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}")
+        raise ValueError(f"dtype {shown(dtype)} is unknown; known: {', '.join(DTYPES)}")
     if not _are_sizes(shape) or len(shape) > MAX_RANK:
-        raise ValueError(f"shape {repr(shape)[:80]} is not a list of up to {MAX_RANK} sizes")
+        raise ValueError(f"shape {shown(shape)} is not a list of up to {MAX_RANK} sizes")
     if math.prod(n for n in shape if n) * DTYPES[dtype].itemsize >= 2**63:
         raise ValueError(f"shape {shape} is larger than any memory")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"data_offsets {repr(offsets)[:80]} are not [begin, end], begin <= end")
+        raise ValueError(f"data_offsets {shown(offsets)} are not [begin, end], begin <= end")
     needed = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != needed:
         raise ValueError(
@@ -413,7 +411,7 @@ def dump_safetensors(
 def disk_dtype(name: str, array: np.ndarray, dtype: str | None) -> str:
     """The header's name for the type that `array` is written in. ValueError when there is none."""
     if dtype is not None and dtype not in FLOAT_NAMES:
-        raise ValueError(f"dtype {dtype!r} is unknown; known: {', '.join(FLOAT_NAMES)}")
+        raise ValueError(f"dtype {shown(dtype)} is unknown; known: {', '.join(FLOAT_NAMES)}")
     bfloat16 = array.dtype == BFLOAT16
     if dtype is not None and (bfloat16 or array.dtype.kind == "f"):
         return FLOAT_NAMES[dtype]

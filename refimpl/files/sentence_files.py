@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
 from ..reference.ops import ACTIVATIONS
 from ..reference.pooling import POOLINGS, named
 from ..reference.sentence import (
@@ -32,6 +32,7 @@ from .folder import CONFIG, MODULES_FILE, ModelFolder
 SETTINGS_FILE = "config_sentence_transformers.json"
 TRANSFORMER_FILE = "sentence_bert_config.json"
 EMBEDDING = "sentence_embedding"
+MOST = 2**31  # numbers of a vector; beyond any model
 # Prompt names that every sentence-transformers model has, filled in or not.
 DEFAULT_PROMPTS = ("query", "document")
 KINDS = ("SentenceTransformer", "CrossEncoder")
@@ -138,7 +139,7 @@ def settings_of_folder(folder: ModelFolder) -> Settings:
         raise entry.refuse("prompts", "it must map names to texts")
     default = entry.get("default_prompt_name", str, None)
     if default is not None and default not in {*DEFAULT_PROMPTS, *prompts}:
-        raise entry.refuse("default_prompt_name", f"prompts has {sorted(prompts)}")
+        raise entry.refuse("default_prompt_name", f"prompts has {shown(sorted(prompts))}")
     similarity = entry.get("similarity_fn_name", str, None)
     if similarity not in (None, *SIMILARITIES):
         raise entry.refuse("similarity_fn_name", f"supported: {', '.join(SIMILARITIES)}")
@@ -199,7 +200,7 @@ def _read_pooling(entry: Entry) -> Pooling:
     if not modes or any(mode not in named("sentence") for mode in modes):
         raise entry.refuse("pooling_mode", f"supported: {', '.join(named('sentence'))}")
     old, new = "word_embedding_dimension", "embedding_dimension"
-    dimension = entry.get(old if old in entry.values else new, int)
+    dimension = _width(entry, old if old in entry.values else new)
     return Pooling(dimension, modes, entry.get("include_prompt", bool, True))
 
 
@@ -218,6 +219,16 @@ def _write_pooling(module: Pooling) -> dict[str, Any]:
     }
 
 
+def _width(entry: Entry, key: str, least: int | None = None) -> int:
+    """Numbers of a vector. What they are to be is known when all modules are."""
+    width: int = entry.get(key, int)
+    if width > MOST:
+        raise entry.refuse(key, f"at most {MOST}")
+    if least is not None and width < least:
+        raise entry.refuse(key, f"it must be at least {least}")
+    return width
+
+
 def _read_dense(entry: Entry) -> Dense:
     path = entry.get("activation_function", str, "torch.nn.modules.activation.Tanh")
     activation = activation_of(path)
@@ -231,8 +242,8 @@ def _read_dense(entry: Entry) -> Dense:
     if entry.get("use_residual", bool, False):
         raise entry.refuse("use_residual", "a residual connection is not supported")
     return Dense(
-        entry.get("in_features", int),
-        entry.get("out_features", int),
+        _width(entry, "in_features"),
+        _width(entry, "out_features", 1),
         entry.get("bias", bool, True),
         activation,
         output == "scores",
@@ -266,7 +277,7 @@ MODULES: dict[str, tuple[Callable[[Entry], Module], Callable[[Any], dict[str, An
     "Pooling": (_read_pooling, _write_pooling),
     "Dense": (_read_dense, _write_dense),
     "LayerNorm": (
-        lambda entry: LayerNorm(entry.get("dimension", int)),
+        lambda entry: LayerNorm(_width(entry, "dimension")),
         lambda module: {"dimension": module.dimension},
     ),
     "Normalize": (_read_normalize, lambda module: {}),

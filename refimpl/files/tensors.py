@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
 from ..nlp import MultiTaskHead, NLPHead
 from ..reference.config import ModernBertConfig
 from ..reference.heads import HEADS
@@ -54,7 +54,7 @@ def take_tensors(
     named: the head that the folder names, whose tensors may lie beside an encoder wanted alone.
     dtype: what a tensor is narrowed to where the file has it wider.
     """
-    tensors = _plain_names(read_weights(folder.root))
+    tensors = _plain_names(read_weights(folder.root, folder.seen))
     config = _decide_tie(config, tensors, head)
     try:
         needed = encoder_shapes(config)
@@ -80,7 +80,7 @@ def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in tensors.items():
         name = PREFIX.sub("", key)
         if name in out:
-            raise tensor.error(f"this is the tensor {out[name].name!r} in another spelling")
+            raise tensor.error(f"this is the tensor {shown(out[name].name)} in another spelling")
         out[name] = tensor
     return out
 
@@ -136,7 +136,7 @@ def _module_tensors(folder: ModelFolder, head: SentenceHead) -> Iterator[tuple[s
     for (name, _), listed in zip(head.named(), folder.modules or (), strict=True):
         place = listed.place
         if (place / WEIGHTS).is_file() or (place / "pytorch_model.bin").is_file():
-            for key, tensor in read_weights(place).items():
+            for key, tensor in read_weights(place, folder.seen).items():
                 yield f"{name}.{key}", tensor
 
 
@@ -149,7 +149,7 @@ def _take(
     if missing:
         more = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
         like = [t.name for t in tensors.values() if t.name.endswith("." + missing[0])]
-        near = f"; there is {like[0]!r}, under a prefix that is not known" if like else ""
+        near = f"; there is {shown(like[0])}, under a prefix that is not known" if like else ""
         raise ModelFormatError(f"this tensor is missing{more}{near}", file=file, key=missing[0])
     for name, tensor in tensors.items():
         if name not in needed and not HARMLESS.fullmatch(name):

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
+from .identity import Seen, ignored
 from .safetensors import DTYPES, Tensor, disk_dtype, open_safetensors
 from .strictjson import read_json
 
@@ -23,24 +24,27 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 Named = dict[str, np.ndarray]
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Key -> tensor over the folder's weights: one file, or the shards of an index."""
+def read_weights(folder: Path, seen: Seen = ignored) -> dict[str, Tensor]:
+    """Key -> tensor over the folder's weights: one file, or the shards of an index.
+
+    seen: is told which files these were (identity.py).
+    """
     if (folder / WEIGHTS).is_file():
-        return dict(open_safetensors(folder / WEIGHTS))
+        return dict(open_safetensors(folder / WEIGHTS, seen))
     file = folder / INDEX
     if not file.is_file():
         pickles = sorted(p.name for p in folder.glob("*.bin"))
         hint = f"; {pickles[0]} is a pickle, which is never read" if pickles else ""
         raise ModelFormatError(f"this file is missing{hint}", file=folder / WEIGHTS)
-    places = read_json(file).get("weight_map")
+    places = read_json(file, seen=seen).get("weight_map")
     if not isinstance(places, dict):
         raise ModelFormatError("must map tensors to files", file=file, key="weight_map")
     for key, shard in places.items():
         if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".", ".."):
-            raise ModelFormatError(f"{shard!r} is no file of this folder", file=file, key=key)
+            raise ModelFormatError(f"{shown(shard)} is no file of this folder", file=file, key=key)
     out: dict[str, Tensor] = {}
     for shard in sorted(set(places.values())):
-        for key, tensor in open_safetensors(folder / shard).items():
+        for key, tensor in open_safetensors(folder / shard, seen).items():
             if places.get(key) != shard:
                 where = "nowhere" if key not in places else f"in {places[key]}"
                 raise tensor.error(f"the index puts this tensor {where}, but it is here")

@@ -11,6 +11,7 @@ here.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -20,6 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..errors import shown
 from .config_keys import refuse_unsupported, unknown
 from .ops import ACTIVATIONS
 from .pooling import named
@@ -28,6 +30,7 @@ TokenId: TypeAlias = "int | tuple[int, ...] | None"
 """An id, several where a file lists them (the numbers do not depend on it), or none."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+INDEX = re.compile(r"-?[0-9]{1,18}")  # of a label, in quotes as keys of JSON are
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "tiny": MappingProxyType(dict(
@@ -169,9 +172,9 @@ class ModernBertConfig:
         v = {k: x for k, x in values.items() if k not in FILE_KEYS}
         model_type = values.get("model_type", "modernbert")
         if model_type != "modernbert":
-            raise ValueError(f"model_type is {model_type!r}; this reads 'modernbert'")
+            raise ValueError(f"model_type is {shown(model_type)}; this reads 'modernbert'")
         if not isinstance(v.get("extra", {}), Mapping):
-            raise ValueError(f"extra is {v['extra']!r}; it maps keys of the file to values")
+            raise ValueError(f"extra is {shown(v['extra'])}; it maps keys of the file to values")
         refuse_unsupported(v)
         _read_layer_types(v)
         _read_rope(v)
@@ -180,7 +183,8 @@ class ModernBertConfig:
         _ignore_layer_norm_eps(v)
         if v.pop("head_dim", None) not in (None, _head_dim(v)):
             raise ValueError(
-                f"head_dim is {values['head_dim']!r}; it must be hidden_size / num_attention_heads"
+                f"head_dim is {shown(values['head_dim'])}; it must be hidden_size / "
+                "num_attention_heads"
             )
         known = {f.name for f in fields(cls)} - {"extra"}
         own = {k: v.pop(k) for k in list(v) if k in known}
@@ -188,7 +192,7 @@ class ModernBertConfig:
             if own.get(k, "") is None:
                 del own[k]
         if not isinstance(own.get("architectures", ()), (list, tuple)):
-            raise ValueError(f"architectures is {own['architectures']!r}; it must be a list")
+            raise ValueError(f"architectures is {shown(own['architectures'])}; it must be a list")
         return cls(**own, extra={**v.pop("extra", {}), **v})
 
     def replace(self, **overrides: Any) -> ModernBertConfig:
@@ -279,17 +283,15 @@ def _read_layer_types(v: dict[str, Any]) -> None:
     every = v.pop("global_attn_every_n_layers", None)
     if v.get("layer_types") is not None:
         if not isinstance(v["layer_types"], (list, tuple)):
-            raise ValueError(f"layer_types is {v['layer_types']!r}; it must be a list")
+            raise ValueError(f"layer_types is {shown(v['layer_types'])}; it must be a list")
         v["layer_types"] = tuple(v["layer_types"])
         if not v["layer_types"]:
             raise ValueError("layer_types is empty; leave it out for the default schedule")
         return
     every = 3 if every is None else every
-    if not _is_int(every) or every < 1:
-        raise ValueError(f"global_attn_every_n_layers is {every!r}; it must be an integer >= 1")
     layers = v.get("num_hidden_layers", ModernBertConfig.num_hidden_layers)
-    if not _is_int(layers) or layers < 1:
-        raise ValueError(f"num_hidden_layers is {layers!r}; it must be an integer >= 1")
+    _check_integer("num_hidden_layers", layers, 1)
+    _check_integer("global_attn_every_n_layers", every, 1)
     v["layer_types"] = _schedule(layers, every)
 
 
@@ -297,19 +299,29 @@ def _read_rope(v: dict[str, Any]) -> None:
     rope = v.pop("rope_parameters", None) or {}
     scaling = v.pop("rope_scaling", None) or {}
     if not isinstance(rope, Mapping) or not set(rope) <= {FULL, SLIDING}:
-        raise ValueError(f"rope_parameters is {rope!r}; it maps {FULL!r} and {SLIDING!r} to dicts")
+        raise ValueError(
+            f"rope_parameters is {shown(rope)}; it maps {FULL!r} and {SLIDING!r} to objects"
+        )
+    if not isinstance(scaling, Mapping):
+        raise ValueError(f"rope_scaling is {shown(scaling)}; it must be an object")
     if v.get("global_rope_theta", 0) is None:
         del v["global_rope_theta"]
     if v.get("local_rope_theta", 0) is None:  # v4: null means the global theta
         v["local_rope_theta"] = v.get("global_rope_theta", ModernBertConfig.global_rope_theta)
     for layer_type, name in ((FULL, "global_rope_theta"), (SLIDING, "local_rope_theta")):
-        own = {**scaling, **(rope.get(layer_type) or {})}
+        of_type = rope.get(layer_type) or {}
+        if not isinstance(of_type, Mapping):
+            raise ValueError(
+                f"rope_parameters of {layer_type} hold {shown(of_type)}; it must be an object"
+            )
+        own = {**scaling, **of_type}
         kind = own.pop("rope_type", own.pop("type", "default"))
         theta = own.pop("rope_theta", None)
         if kind != "default" or own:
             raise ValueError(
-                f"rope_parameters of {layer_type} hold rope_type {kind!r} {own or ''}; "
-                "only rope_type 'default' with rope_theta is supported"
+                f"rope_parameters of {layer_type} hold rope_type {shown(kind)}"
+                f"{' and ' + shown(own) if own else ''}; only rope_type 'default' with "
+                "rope_theta is supported"
             )
         if theta is not None:
             if v.get(name, theta) != theta:
@@ -326,9 +338,9 @@ def _read_window(v: dict[str, Any]) -> None:
     half = v.pop("sliding_window", None)
     if half is None:
         return
-    if not _is_int(half) or half < 0:
-        raise ValueError(f"sliding_window is {half!r}; it is half the window, an integer >= 0")
-    if v.setdefault("local_attention", 2 * half) // 2 != half:
+    _check_integer("sliding_window", half, 0)
+    _check_integer("local_attention", v.setdefault("local_attention", 2 * half), 0)
+    if v["local_attention"] // 2 != half:
         raise ValueError(
             f"sliding_window is {half} (half) but local_attention is {v['local_attention']} (total)"
         )
@@ -338,17 +350,16 @@ def _read_labels(v: dict[str, Any]) -> None:
     n = v.pop("num_labels", None)
     label2id = v.pop("label2id", None)
     labels = v.pop("id2label", None)
-    if n is not None and (not _is_int(n) or n < 1):
-        raise ValueError(f"num_labels is {n!r}; it must be an integer >= 1")
+    if n is not None:
+        _check_integer("num_labels", n, 1)
+    name = "id2label"
     if labels is None and label2id is not None:
-        if not isinstance(label2id, Mapping):
-            raise ValueError(f"label2id is {label2id!r}; it maps label to integer")
-        labels = {i: label for label, i in label2id.items()}
+        name, labels = "label2id", label2id
     if labels is None:
         labels = default_labels(2 if n is None else n)
-    v["id2label"] = _labels("id2label", labels)
+    v["id2label"] = _labels(name, labels)
     if n is not None and n != len(v["id2label"]):
-        raise ValueError(f"num_labels is {n!r} but id2label holds {len(v['id2label'])} labels")
+        raise ValueError(f"num_labels is {n!r} but {name} holds {len(v['id2label'])} labels")
 
 
 def _ignore_layer_norm_eps(v: dict[str, Any]) -> None:
@@ -364,13 +375,20 @@ def _ignore_layer_norm_eps(v: dict[str, Any]) -> None:
 
 
 def _labels(name: str, labels: Any) -> dict[int, str]:
-    """Labels by index 0 .. n-1, in order."""
-    try:
-        out = {int(i): str(label) for i, label in labels.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"{name} is {labels!r}; it maps integers to labels") from None
+    """Labels by index 0 .. n-1, in order; labels: index -> label, or as label2id the inverse."""
+    by_label = name == "label2id"
+    right = "it maps labels to integers" if by_label else "it maps integers to labels"
+    if not isinstance(labels, Mapping):
+        raise ValueError(f"{name} is {shown(labels)}; {right}")
+    out: dict[int, str] = {}
+    for key, value in labels.items():
+        index, label = (value, key) if by_label else (key, value)
+        number = _is_int(index) or isinstance(index, np.integer)
+        if not number and not (isinstance(index, str) and INDEX.fullmatch(index)):
+            raise ValueError(f"{name} is {shown(labels)}; {right}")
+        out[int(index)] = str(label)
     if sorted(out) != list(range(len(out))) or not out:
-        raise ValueError(f"{name} has the indices {sorted(out)}; they must be 0 .. n-1")
+        raise ValueError(f"{name} has the indices {shown(sorted(out))}; they must be 0 .. n-1")
     return dict(sorted(out.items()))
 
 
@@ -379,6 +397,13 @@ def _labels(name: str, labels: Any) -> dict[int, str]:
 
 def _is_int(x: Any) -> bool:
     return isinstance(x, int) and not isinstance(x, bool)
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if not _is_int(value):
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer")
+    if value < least:
+        raise ValueError(f"{name} is {shown(value)}; it must be at least {least}")
 
 
 def _head_dim(v: Mapping[str, Any]) -> int | None:
@@ -403,28 +428,27 @@ def _check(c: ModernBertConfig) -> None:
     for f in fields(c):
         value = getattr(c, f.name)
         if f.type == "int" and not _is_int(value):
-            raise ValueError(f"{f.name} is {value!r}; it must be an integer")
+            raise ValueError(f"{f.name} is {shown(value)}; it must be an integer")
         if f.type == "int | None" and value is not None and not _is_int(value):
-            raise ValueError(f"{f.name} is {value!r}; it must be an integer or null")
+            raise ValueError(f"{f.name} is {shown(value)}; it must be an integer or null")
         if f.type == "TokenId" and value is not None and not _is_int(value):
             if not isinstance(value, (list, tuple)) or not all(map(_is_int, value)):
                 raise ValueError(
-                    f"{f.name} is {value!r}; it must be an integer, a list of integers, or null"
+                    f"{f.name} is {shown(value)}; it must be an integer, a list of integers, or "
+                    "null"
                 )
             object.__setattr__(c, f.name, tuple(value))
         if f.type == "bool" and not isinstance(value, bool):
-            raise ValueError(f"{f.name} is {value!r}; it must be true or false")
+            raise ValueError(f"{f.name} is {shown(value)}; it must be true or false")
         if f.type == "float":
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{f.name} is {value!r}; it must be a number")
+                raise ValueError(f"{f.name} is {shown(value)}; it must be a number")
             object.__setattr__(c, f.name, float(value))
     for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                  "num_attention_heads", "max_position_embeddings"):  # fmt: skip
-        if getattr(c, name) < 1:
-            raise ValueError(f"{name} is {getattr(c, name)}; it must be at least 1")
+        _check_integer(name, getattr(c, name), 1)
     for name in ("local_attention", "type_vocab_size"):
-        if getattr(c, name) < 0:
-            raise ValueError(f"{name} is {getattr(c, name)}; it must not be negative")
+        _check_integer(name, getattr(c, name), 0)
     for name in ("global_rope_theta", "local_rope_theta", "norm_eps", "initializer_range",
                  "initializer_cutoff_factor"):  # fmt: skip
         if not (math.isfinite(getattr(c, name)) and getattr(c, name) > 0):
@@ -433,29 +457,30 @@ def _check(c: ModernBertConfig) -> None:
         if not 0 <= getattr(c, name) < 1:
             raise ValueError(f"{name} is {getattr(c, name)}; it must be in [0, 1)")
     for name in ("hidden_activation", "classifier_activation"):
-        if getattr(c, name) not in ACTIVATIONS:
+        if not isinstance(getattr(c, name), str) or getattr(c, name) not in ACTIVATIONS:
             options = ", ".join(ACTIVATIONS)
-            raise ValueError(f"{name} is {getattr(c, name)!r}; supported: {options}")
+            raise ValueError(f"{name} is {shown(getattr(c, name))}; supported: {options}")
     if c.hidden_size % c.num_attention_heads or c.head_dim % 2:
         raise ValueError(
             f"hidden_size is {c.hidden_size} with num_attention_heads {c.num_attention_heads}; "
             "hidden_size must be a multiple of it with an even head size"
         )
-    unknown = set(c.layer_types) - {FULL, SLIDING}
-    if unknown:
-        raise ValueError(f"layer_types holds {sorted(unknown)}; supported: {FULL}, {SLIDING}")
+    for kind in c.layer_types:
+        if kind not in (FULL, SLIDING):
+            raise ValueError(f"layer_types holds {shown(kind)}; supported: {FULL}, {SLIDING}")
     if len(c.layer_types) != c.num_hidden_layers:
         raise ValueError(
             f"layer_types has {len(c.layer_types)} entries for num_hidden_layers "
             f"{c.num_hidden_layers}"
         )
-    if c.classifier_pooling not in (poolings := named("classifier")):
+    poolings = named("classifier")
+    if not isinstance(c.classifier_pooling, str) or c.classifier_pooling not in poolings:
         raise ValueError(
-            f"classifier_pooling is {c.classifier_pooling!r}; supported: {', '.join(poolings)}"
+            f"classifier_pooling is {shown(c.classifier_pooling)}; supported: {', '.join(poolings)}"
         )
     if c.problem_type not in (None, "regression", "single_label_classification",
                               "multi_label_classification"):  # fmt: skip
         raise ValueError(
-            f"problem_type is {c.problem_type!r}; supported: regression, "
+            f"problem_type is {shown(c.problem_type)}; supported: regression, "
             "single_label_classification, multi_label_classification, null"
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import shown
+
 # Key -> why it cannot change the numbers.
 _GENERATION = "for generation, which an encoder does not do"
 _TORCH = "how torch runs the model"
@@ -76,7 +78,7 @@ def refuse_unsupported(values: Mapping[str, Any]) -> None:
     """ValueError for a key of NEUTRAL that does something."""
     for key, (neutral, why) in NEUTRAL.items():
         if not does_nothing(value := values.get(key), neutral):
-            raise ValueError(f"{key} is {value!r}; {why}")
+            raise ValueError(f"{key} is {shown(value)}; {why}")
 
 
 def unknown(keys: Mapping[str, Any]) -> list[str]:

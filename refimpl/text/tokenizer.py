@@ -139,8 +139,9 @@ class Tokenizer:
 
         folder: a model folder, or one that was read already, whose files are not opened again.
         Raises MissingExtraError where the file needs the `tokenizers` package and there is none;
-        ModelFormatError when tokenizer.json is absent or broken, when a file beside it is, or when
-        the vocabulary has ids that the model has no row for.
+        ModelFormatError when tokenizer.json is absent or broken, when a file beside it is, when the
+        vocabulary has ids that the model has no row for, or when a model was saved into the folder
+        since it was read, whose tokenizer may be another.
         """
         source = folder if isinstance(folder, ModelFolder) else ModelFolder(folder)
         path = source.root / TOKENIZER
@@ -153,6 +154,8 @@ class Tokenizer:
         settings = tokenizer_settings(source)
         codec = _codec(path, settings, lowercase)
         _check_vocabulary(codec, settings.vocab_size, path)
+        if (file := source.replaced()) is not None:
+            raise ModelFormatError("was replaced since the folder was read", file=file)
         return cls(codec, settings)
 
     # -- text -> ids --------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import ModelFormatError
 from ..files.atomic import replacing
-from ..files.safetensors import open_safetensors, write_safetensors
+from ..files.safetensors import in_memory, open_safetensors, write_safetensors
 from .examples import Examples
 
 Array = np.ndarray
@@ -47,7 +47,7 @@ def read_state(path: Path) -> tuple[dict[str, Array], dict[str, Array], dict[str
     parts: dict[str, dict[str, Array]] = {"params": {}, "optimiser": {}}
     for name, tensor in file.items():
         part, _, own = name.partition(".")
-        parts[part][own] = np.array(tensor.array())
+        parts[part][own] = np.array(in_memory(tensor.array()))
     return parts["params"], parts["optimiser"], json.loads(file.metadata[FACTS])
 
 

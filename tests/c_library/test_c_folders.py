@@ -1,7 +1,6 @@
 """Model folders through the C interface: read as Python reads them, refused where Python refuses.
 
-Every broken folder is shown to both readers; the refusals agree on file, key and, for tensors,
-byte offset.
+Every broken folder is shown to both readers; the refusals have the same words.
 """
 
 from __future__ import annotations
@@ -69,24 +68,16 @@ def c_refusal(folder: Path) -> str | None:
     return None
 
 
-def python_refusal(folder: Path) -> ModelFormatError | None:
+def python_refusal(folder: Path) -> str | None:
     try:
         read_checkpoint(folder, kind=None)
     except ModelFormatError as error:
-        return error
+        return str(error)
     return None
 
 
-def place(error: ModelFormatError, offset: bool = True) -> str:
-    """How a text begins that names the same place."""
-    text = error.file + (f": {error.key}" if error.key is not None else "")
-    return text + (f" (byte {error.offset}): " if offset and error.offset is not None else "")
-
-
-def assert_both_refuse(folder: Path, offset: bool = True) -> None:
-    ours, theirs = c_refusal(folder), python_refusal(folder)
-    assert ours is not None and theirs is not None, (ours, theirs)
-    assert ours.startswith(place(theirs, offset)), (ours, str(theirs))
+def assert_both_refuse(folder: Path) -> None:
+    assert c_refusal(folder) == python_refusal(folder) is not None
 
 
 # -- what is read ---------------------------------------------------------------------------------
@@ -126,6 +117,12 @@ SPELLINGS: dict[str, dict[str, Any]] = {
     "rope scaling": dict(rope_parameters={}, rope_scaling={"type": "default", "rope_theta": 99}),
     "head_dim": dict(head_dim=4),
     "nulls": dict(head_dim=None, sliding_window=None, rope_scaling=None),
+    "nulls of heads": dict(
+        classifier_pooling=None, architectures=None, tie_word_embeddings=None, problem_type=None,
+        pad_token_id=None, eos_token_id=[1, 2], id2label=None, label2id={"a": "0", "b": 1},
+        num_labels=None,
+    ),
+    "labels in any order": dict(id2label={"1": "a", "00": 3}, num_labels=2),
 }  # fmt: skip
 
 
@@ -303,6 +300,47 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "half negative": dict(local_attention=..., sliding_window=-3),
     "half text": dict(local_attention=..., sliding_window="3"),
     "extra of text": dict(extra="x"),
+    "text beyond ASCII": dict(hidden_activation="gelü\t'\u200b\U0001f600\""),
+    "a long value": dict(rope_parameters=[{"a": [1.5, -2, 1e22, 1e-7, True, None]}] * 9),
+    "rope of a type is no object": dict(rope_parameters={"full_attention": 3}),
+    "rope scaling of text": dict(rope_scaling="x"),
+    "size of huge": dict(vocab_size=2**31 + 1),
+    # Keys of heads, of training and of special tokens.
+    "pooling": dict(classifier_pooling="max"),
+    "pooling list": dict(classifier_pooling=["cls"]),
+    "classifier activation": dict(classifier_activation=3),
+    "problem": dict(problem_type="x"),
+    "problem list": dict(problem_type=["regression"]),
+    "architecture": dict(architectures=["BertModel"]),
+    "architecture of a number": dict(architectures=[[3]]),
+    "architecture text": dict(architectures="ModernBertModel"),
+    "dropout": dict(attention_dropout=1),
+    "dropout text": dict(mlp_dropout="0"),
+    "dropout negative": dict(classifier_dropout=-0.25),
+    "dropout boolean": dict(embedding_dropout=False),
+    "range": dict(initializer_range=0),
+    "cutoff": dict(initializer_cutoff_factor=-3),
+    "pad": dict(pad_token_id=[3]),
+    "eos": dict(eos_token_id=[1, "2"]),
+    "cls": dict(cls_token_id="x"),
+    "flag": dict(decoder_bias=1),
+    "flag null": dict(classifier_bias=None),
+    "tie": dict(tie_word_embeddings="yes"),
+    "sparse": dict(sparse_prediction=0),
+    "ignored": dict(sparse_pred_ignore_index=1.5),
+    "labels": dict(id2label=["a"]),
+    "labels of words": dict(id2label={"x": "a"}),
+    "labels with a hole": dict(id2label={"0": "a", "2": "b"}),
+    "labels below zero": dict(id2label={"-1": "a", "0": "b"}),
+    "labels of long numbers": dict(id2label={"1" * 19: "a"}),
+    "no labels": dict(id2label={}),
+    "labels by word": dict(id2label=None, label2id={"a": 1, "b": 2}),
+    "labels by word alone": dict(id2label=..., label2id={"a": [0]}),
+    "words of a list": dict(id2label=..., label2id=["a"]),
+    "number of labels": dict(num_labels=3),
+    "number of labels zero": dict(num_labels=0),
+    "number of labels text": dict(num_labels="2"),
+    "number of labels huge": dict(num_labels=10**8),
     **{f"{key} set": {key: value} for key, value in DOES_SOMETHING.items()},
 }
 
@@ -317,8 +355,9 @@ def test_config_is_refused_by_both(tmp_path: Path, what: str) -> None:
 def test_size_beyond_any_model_is_refused_before_the_weights_are_opened(tmp_path: Path) -> None:
     make_folder(tmp_path)
     change_json(tmp_path / "config.json", hidden_size=10**18)
-    assert "config.json: hidden_size is 1000000000000000000; at most" in str(c_refusal(tmp_path))
-    assert python_refusal(tmp_path) is not None  # at the first tensor
+    (tmp_path / WEIGHTS).unlink()
+    assert "config.json: hidden_size: is 1000000000000000000; at most" in str(c_refusal(tmp_path))
+    assert_both_refuse(tmp_path)
 
 
 CONFIG_TEXTS = {
@@ -340,14 +379,14 @@ CONFIG_TEXTS = {
 def test_config_text_is_refused_by_both(tmp_path: Path, what: str) -> None:
     make_folder(tmp_path)
     (tmp_path / "config.json").write_bytes(CONFIG_TEXTS[what])
-    assert_both_refuse(tmp_path, offset=False)
+    assert_both_refuse(tmp_path)
 
 
 def test_config_nested_without_end_and_half_surrogates_are_refused(tmp_path: Path) -> None:
     make_folder(tmp_path)
     for text in (b'{"a": ' + b"[" * 100_000, b'{"a": "\\ud800"}', b'{"a": "\\ud800\\u0041"}'):
         (tmp_path / "config.json").write_bytes(text)
-        assert_both_refuse(tmp_path, offset=False)
+        assert_both_refuse(tmp_path)
 
 
 def changed(change: Callable[[Params], object]) -> Callable[[Path], None]:
@@ -495,7 +534,7 @@ def test_layout_is_refused_by_both(tmp_path: Path, header: tuple[Any, int]) -> N
 def test_header_text_is_refused_by_both(tmp_path: Path, text: bytes) -> None:
     make_folder(tmp_path)
     raw_file(tmp_path / WEIGHTS, text, b"")
-    assert_both_refuse(tmp_path, offset=False)
+    assert_both_refuse(tmp_path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 11, 100_000_001, 2**63, 2**64 - 1])
@@ -505,7 +544,7 @@ def test_length_of_a_header_is_refused_by_both(tmp_path: Path, length: int) -> N
     if length == 100_000_001:  # a sparse file that is long enough: only the cap refuses
         with open(path, "r+b") as stream:
             stream.truncate(length + 8)
-    assert_both_refuse(tmp_path, offset=length > 1)
+    assert_both_refuse(tmp_path)
 
 
 @given(mutations=MUTATIONS, of_config=st.booleans())
@@ -517,7 +556,6 @@ def test_mutated_files_are_read_by_both_or_refused_by_both(
     path = folder / ("config.json" if of_config else WEIGHTS)
     path.write_bytes(mutated(path.read_bytes(), mutations))
     ours, theirs = c_refusal(folder), python_refusal(folder)
-    if ours is None and theirs is not None:
-        assert of_config and theirs.file == str(path)  # a key that concerns heads alone
-    else:
-        assert (ours is None) == (theirs is None), (ours, theirs)
+    assert (ours is None) == (theirs is None), (ours, theirs)
+    if not of_config:  # whose faults, where there are several, are looked for in another order
+        assert ours == theirs

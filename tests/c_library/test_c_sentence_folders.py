@@ -1,7 +1,6 @@
 """sentence-transformers folders through the C interface: refused where Python refuses them.
 
-Every broken folder is shown to both readers; the refusals agree on file, key and, for tensors, byte
-offset.
+Every broken folder is shown to both readers; the refusals have the same words.
 """
 
 from __future__ import annotations
@@ -38,20 +37,16 @@ def c_refusal(folder: Path) -> str | None:
     return None
 
 
-def python_refusal(folder: Path) -> ModelFormatError | None:
+def python_refusal(folder: Path) -> str | None:
     try:
         read_checkpoint(folder)
     except ModelFormatError as error:
-        return error
+        return str(error)
     return None
 
 
 def assert_both_refuse(folder: Path) -> None:
-    ours, theirs = c_refusal(folder), python_refusal(folder)
-    assert ours is not None and theirs is not None, (ours, theirs)
-    place = theirs.file + (f": {theirs.key}" if theirs.key is not None else "")
-    place += f" (byte {theirs.offset}): " if theirs.offset is not None else ": "
-    assert ours.startswith(place), (ours, str(theirs))
+    assert c_refusal(folder) == python_refusal(folder) is not None
 
 
 # -- what is read ---------------------------------------------------------------------------------
@@ -194,5 +189,4 @@ def test_mutated_files_are_read_by_both_or_refused_by_both(
     make_folder(folder, HEAD, num_hidden_layers=1, vocab_size=4)
     path = folder / file
     path.write_bytes(mutated(path.read_bytes(), mutations))
-    ours, theirs = c_refusal(folder), python_refusal(folder)
-    assert (ours is None) == (theirs is None), (ours, theirs)
+    assert c_refusal(folder) == python_refusal(folder)
