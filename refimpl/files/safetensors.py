@@ -158,7 +158,7 @@ def in_memory(array: np.ndarray) -> np.ndarray:
     return out
 
 
-def _settled(handle: int) -> tuple[int, ...]:
+def settled(handle: int) -> tuple[int, ...]:
     """What tells a file from what it may become: device, number, size and time of change.
 
     The clock that stamps files goes in steps of up to 10 ms, within which two states of a file have
@@ -254,7 +254,7 @@ def open_safetensors(path: Path_, seen: Seen = ignored) -> SafetensorsFile:
     file = os.fspath(path)
     try:
         with open(file, "rb") as stream:
-            facts = _settled(stream.fileno())
+            facts = settled(stream.fileno())
             size = facts[2]
             text, header = _read_header(stream, size, file)
             start = LENGTH_BYTES + len(text)

@@ -3,12 +3,13 @@
     vectors [rows, dimension] float; ids [rows] int64 or text; about: JSON text, how they were made
 
 `modernbert embed` writes them and `modernbert search` reads them; so does numpy.load. An .npy holds
-the vectors alone. Not here: what the vectors mean.
+the vectors alone, and stays on the disk. Not here: what the vectors mean.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from .safetensors import FileMap, settled
 
 Array = np.ndarray
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")  # zip, empty zip, npy
@@ -40,16 +43,17 @@ def write_vectors(
 
 def read_vectors(path: str | Path) -> Vectors:
     """An .npz with `vectors`, and `ids` if it has any, or an .npy of them; an .npy stays on the
-    disk. Raises OSError, and ValueError that names the file."""
+    disk: its values are to be had by `in_memory`, which is an OSError where the file was cut or
+    written to. Raises OSError, and ValueError that names the file."""
     with open(path, "rb") as stream:
-        if not stream.read(8).startswith(MAGIC):
+        start = stream.read(8)
+        if not start.startswith(MAGIC):
             raise ValueError(f"{path}: no vectors: it is neither .npz nor .npy")
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            out = Vectors(found)
+        if start.startswith(MAGIC[2]):
+            out = Vectors(_in_place(path))
         else:
-            with found:
+            with np.load(path, allow_pickle=False) as found:
                 if "vectors" not in found:
                     raise ValueError(f"it holds {sorted(found)}; 'vectors' is missing")
                 ids = found["ids"] if "ids" in found else None
@@ -59,6 +63,25 @@ def read_vectors(path: str | Path) -> Vectors:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: no vectors: {error}") from None
     return out
+
+
+def _in_place(path: str | Path) -> Array:
+    """The array of an .npy, a view of its file where rows follow one another there."""
+    with open(path, "rb") as stream:
+        facts = settled(stream.fileno())
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0}.get(version)  # fmt: skip
+        shape: tuple[int, ...] = (0,)
+        by_column, dtype = True, np.dtype(object)
+        if read is not None:
+            shape, by_column, dtype = read(stream)
+        count = math.prod(shape)
+        if by_column or dtype.hasobject or not count:
+            out: Array = np.load(path, allow_pickle=False)
+            return out
+        buffer = FileMap.of(stream, path, facts)
+        return np.frombuffer(buffer, dtype, count, stream.tell()).reshape(shape)
 
 
 def _check(v: Vectors) -> None:

@@ -2,15 +2,16 @@
 
     scores = similarity(queries, vectors), k largest of each row; equal ones in the order of rows
 
-Works through blocks of both, so that memory does not grow with the number of vectors, which may be
-a mapped file. Every row is looked at: nothing is approximate. A row that is not finite, as `embed`
-writes for a line that it could not read, is never found.
+Works through blocks of both, so that memory does not grow with the number of vectors, which may
+stand in a file (files/vectors.py). Every row is looked at: nothing is approximate. A row that is
+not finite, as `embed` writes for a line that it could not read, is never found.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..files.safetensors import in_memory
 from .similarity import SIMILARITIES
 
 Array = np.ndarray
@@ -41,7 +42,7 @@ def _nearest(queries: Array, vectors: Array, k: int, name: str) -> list[tuple[Ar
     best = [none for _ in queries]
     rows = max(1, min(MAX_SCORES // len(queries), MAX_VALUES // max(vectors.shape[1], 1)))
     for start in range(0, len(vectors), rows):
-        block = np.asarray(vectors[start : start + rows], queries.dtype)
+        block = np.asarray(in_memory(vectors[start : start + rows]), queries.dtype)
         at = np.flatnonzero(np.isfinite(block).all(axis=1))
         if len(at) < len(block):
             block = block[at]
