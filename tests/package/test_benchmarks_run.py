@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from refimpl.backends.backend import why_not_native
+from refimpl.reference import ops
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -169,6 +170,7 @@ def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
         ("peers_memory", ["FOLDER", "--shape", "mixed"], "'mixed' is not TEXTSxTOKENS"),
         ("peers_memory", ["FOLDER", "--only", "nobody"], "--only nobody: nobody; known: refimpl f"),
         ("install_weight", ["--only", "nobody"], "--only: 'nobody' is none of refimpl, refimpl["),
+        ("long_inputs", ["--tiers", "scalar,sse"], "--tiers sse: this machine has"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_measured(
@@ -220,6 +222,30 @@ def test_weight_is_that_of_the_files_without_compiled_python(harness, tmp_path):
     (tmp_path / "link.so").symlink_to(tmp_path / "one.so")
     found = install_weight.weighed(tmp_path)
     assert found == {"mib": 1 + len(about) / 2**20, "packages": {"one": "1.5"}}
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+def test_long_inputs_are_held_against_both_budgets():
+    out = subprocess.run(
+        [sys.executable, "benchmarks/long_inputs.py", "--variant", "tiny", "--seq", "300",
+         "--tiers", "scalar", "--members", "1"],
+        cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    result = json.loads(out.splitlines()[-1])
+    assert set(result["rows"]) == {"scalar"}
+    assert set(result["facts"]["shares"]) == {"scalar / numpy", "scalar / the kit"}
+    assert all(0.01 < share <= 1 for share in result["facts"]["shares"].values())
+
+
+def test_attention_of_long_inputs_is_the_references(harness):
+    import long_inputs
+
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 300, 2, 8)) for _ in range(3))
+    every = np.ones((1, 300), bool)
+    for mask, window in (every, None), (every, 5), (rng.random((1, 300)) < 0.5, None):
+        got = long_inputs.attention(q, k, v, mask, window)
+        np.testing.assert_allclose(got, ops.attention(q, k, v, mask, window), rtol=0, atol=1e-14)
 
 
 @pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
