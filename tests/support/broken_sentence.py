@@ -32,7 +32,7 @@ BROKEN: list[tuple[str, str, dict, str, str]] = [
      "supported: cls"),
     ("no pooling", "1_Pooling/config.json", {"pooling_mode": []}, "pooling_mode", "supported"),
     ("flag is no boolean", "1_Pooling/config.json", {"pooling_mode_max_tokens": 1},
-     "pooling_mode_max_tokens", "bool"),
+     "pooling_mode_max_tokens", "true or false"),
     ("unknown pooling key", "1_Pooling/config.json", {"pooling_mode_median_tokens": True},
      "pooling_mode_median_tokens", "unknown key"),
     ("pooling without width", "1_Pooling/config.json", {"word_embedding_dimension": ...},
