@@ -54,20 +54,41 @@ bool spin_until(F ready) {
   return false;
 }
 
+// Tasks [next, end), which one thread begins with; who has done its own takes from the others'.
+struct alignas(64) Share {
+  std::atomic<std::size_t> next{0};
+  std::size_t end = 0;
+};
+
 struct Loop {
   const Body& body;
-  const std::size_t tasks;
+  Share* const shares;
+  const int count;  // of shares
   Arithmetic arithmetic{};
-  std::atomic<std::size_t> next{0};
   std::atomic<int> helpers{0};  // that were asked, less those that are done or were too late
 };
 
+void deal(std::size_t tasks, Share* shares, int count) {
+  const std::size_t n = static_cast<std::size_t>(count);
+  for (std::size_t i = 0; i < n; ++i) {
+    shares[i].next.store(tasks / n * i + std::min(i, tasks % n), std::memory_order_relaxed);
+    shares[i].end = tasks / n * (i + 1) + std::min(i + 1, tasks % n);
+  }
+}
+
+// No task begins any more.
+void end(Loop& loop) {
+  for (int i = 0; i < loop.count; ++i) loop.shares[i].next.store(loop.shares[i].end, std::memory_order_relaxed);
+}
+
 void work(Loop& loop, int thread, Stop* stop) {
-  for (;;) {
-    if (stop && stop->poll()) loop.next.store(loop.tasks, std::memory_order_relaxed);
-    const std::size_t task = loop.next.fetch_add(1, std::memory_order_relaxed);
-    if (task >= loop.tasks) return;
-    loop.body.call(loop.body.f, task, thread);
+  for (int i = 0; i < loop.count; ++i) {
+    Share& share = loop.shares[(thread + i) % loop.count];
+    while (share.next.load(std::memory_order_relaxed) < share.end) {  // a look costs less than taking
+      if (stop && stop->poll()) return end(loop);
+      const std::size_t task = share.next.fetch_add(1, std::memory_order_relaxed);
+      if (task < share.end) loop.body.call(loop.body.f, task, thread);
+    }
   }
 }
 
@@ -75,9 +96,11 @@ class Pool {
  public:
   // Whether the loop was done here; if not, the pool is another loop's and nothing was done.
   // `is_mine` tells whether this process still is the one that the helpers live in.
-  bool run(int threads, Loop& loop, Stop* stop, bool (*is_mine)(Pool*)) {
+  bool run(int threads, const Body& body, std::size_t tasks, Stop* stop, bool (*is_mine)(Pool*)) {
     if (taken_.exchange(true, std::memory_order_acquire)) return false;
     grow(threads - 1);
+    deal(tasks, shares_, threads);
+    Loop loop{body, shares_, threads};
     get_arithmetic(loop.arithmetic);
     const int helpers = std::min(threads - 1, born_);
     loop.helpers.store(helpers, std::memory_order_relaxed);
@@ -150,6 +173,7 @@ class Pool {
 
   std::atomic<bool> taken_{false};
   int born_ = 0;  // used by the loop that has taken the pool
+  Share shares_[kMaxThreads];
   std::mutex mutex_;
   std::condition_variable done_;
   Slot slots_[kMaxThreads - 1];
@@ -195,10 +219,14 @@ bool Stop::poll() {
 
 bool run_loop(int threads, std::size_t tasks, const Body& body, Stop* stop) {
   if (stop && stop->poll()) return false;
-  Loop loop{body, tasks};
   threads = std::clamp(threads, 1, tasks < kMaxThreads ? std::max(static_cast<int>(tasks), 1) : kMaxThreads);
   const auto is_mine = [](Pool* p) { return the_pool.load() == p; };
-  if (threads < 2 || !pool().run(threads, loop, stop, is_mine)) work(loop, 0, stop);
+  if (threads < 2 || !pool().run(threads, body, tasks, stop, is_mine)) {
+    Share all;
+    deal(tasks, &all, 1);
+    Loop loop{body, &all, 1};
+    work(loop, 0, stop);
+  }
   return !(stop && stop->said());
 }
 

@@ -1,5 +1,7 @@
 // A small pool of threads for loops over tasks. Lazy in birth, fork-safe.
 //
+// Each thread begins with its own part of the tasks, the same in every loop of so many: what a loop leaves in
+// the caches of a core is there for the next one. Who has done its own takes from the others'.
 // The calling thread works too, and waits for no helper that has not begun. Between loops helpers
 // spin shortly, then sleep; a loop wakes those that it can use and no other. A loop that starts while
 // another thread's runs is done by its own thread alone: nothing waits. After a fork the child has no
@@ -45,9 +47,9 @@ struct Body {
 
 bool run_loop(int threads, std::size_t tasks, const Body& body, Stop* stop);
 
-// f(task, thread) for task in [0, tasks), on up to `threads` threads, thread in [0, threads). Which
-// thread takes which task is not determined; all round, and flush subnormal numbers or not, as the
-// calling thread does. f must neither throw nor start a loop.
+// f(task, thread) for task in [0, tasks), on up to `threads` threads, thread in [0, threads). A thread
+// begins with its own part of neighbours, then takes what others have left; all round, and flush
+// subnormal numbers or not, as the calling thread does. f must neither throw nor start a loop.
 // The calling thread polls `stop` (may be null) before each of its tasks; once it says yes no task
 // begins. Returns when every begun task has ended: true when all are done, false when stopped.
 // `stop` may run loops of its own, and must not throw. Throws std::bad_alloc before anything is begun,

@@ -134,16 +134,19 @@ void Forward::qkv(std::size_t layer) {
   });
 }
 
-// Every block of queries of every head, in parts; heads joined where q stood. One head after the other, whose
-// keys and values the caches of all threads share.
+// Every block of queries of every head, in parts, sequence by sequence; heads joined where q stood.
 void Forward::attention(std::size_t layer) {
   const Heads all = heads(0);
-  const std::size_t parts = attention_parts(k, blocks_.size(), e.plan.heads, threads), per_head = blocks_.size() * parts;
-  parallel_for(threads, per_head * e.plan.heads, [&](std::size_t task, int thread) {
-    const QueryBlock& block = blocks_[task % per_head / parts];
-    Sequence sequence = sequences_[block.sequence];
-    sequence.window = e.plan.layers[layer].window;
-    k.attention(all, sequence, task / per_head, block.first, task % parts, parts, scratch_of(thread));
+  const std::ptrdiff_t window = e.plan.layers[layer].window;
+  const std::size_t parts = attention_parts(k, blocks_.size(), e.plan.heads, threads), each = e.plan.heads * parts;
+  parallel_for(threads, blocks_.size() * each, [&](std::size_t task, int thread) {
+    const QueryBlock& some = blocks_[task / each];  // of the task's sequence
+    const std::size_t first = task / each - some.first / k.query_block;
+    Sequence sequence = sequences_[some.sequence];
+    sequence.window = window;
+    const AttentionTask t = attention_task(task - first * each, ceil_div(sequence.length, k.query_block), e.plan.heads,
+                                           parts, window >= 0);
+    k.attention(all, sequence, t.head, t.block * k.query_block, t.part, parts, scratch_of(thread));
   }, &stop_);
   if (tap_) tap_operands("attention", layer, {0, total}, hidden, q_.data(), ldq_);
 }

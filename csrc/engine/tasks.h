@@ -14,14 +14,14 @@ class Tasks {
  public:
   Tasks(const Kernels& k, const Packing& packing, std::size_t rows, int threads)
       : rows_(rows), panels_(panels_of(packing, k.lanes)), chunks_(ceil_div(rows, k.row_chunk)),
-        height_(round_up(ceil_div(rows, chunks_), k.row_block)), threads_(static_cast<std::size_t>(threads)) {
-    const std::size_t wanted = threads_ * kPerThread;
+        height_(round_up(ceil_div(rows, chunks_), k.row_block)) {
+    const std::size_t wanted = static_cast<std::size_t>(threads) * kPerThread;
     splits_ = std::min(panels_, wanted / std::gcd(wanted, chunks_));
   }
 
   std::size_t count() const { return chunks_ * splits_; }
   Range operator[](std::size_t task) const {
-    const std::size_t chunk = task / splits_, next = task + threads_;
+    const std::size_t chunk = task / splits_, next = task + 1;
     return {std::min(rows_, chunk * height_), std::min(rows_, (chunk + 1) * height_), first_panel(task),
             panels_ * (task % splits_ + 1) / splits_, next < count() ? first_panel(next) : Range::kNone};
   }
@@ -30,7 +30,7 @@ class Tasks {
   // Equal tasks, a multiple of so many per thread: none waits long for the last.
   static constexpr std::size_t kPerThread = 4;
   std::size_t first_panel(std::size_t task) const { return panels_ * (task % splits_) / splits_; }
-  std::size_t rows_, panels_, chunks_, height_, threads_, splits_;
+  std::size_t rows_, panels_, chunks_, height_, splits_;
 };
 
 // Parts that each block of queries is taken in: enough that every thread has several tasks of attention, as the
@@ -39,6 +39,17 @@ inline std::size_t attention_parts(const Kernels& k, std::size_t blocks, std::si
   constexpr std::size_t kPerThread = 4;
   if (threads < 2 || !blocks) return 1;
   return std::clamp(ceil_div(static_cast<std::size_t>(threads) * kPerThread, blocks * heads), std::size_t{1}, k.query_parts);
+}
+
+// One of the tasks of a sequence of so many blocks of queries. Neighbours, which a thread takes one after the other,
+// are all heads of a block under a window, whose rows are few, else all blocks of a head, whose keys and values stay.
+struct AttentionTask {
+  std::size_t block, head, part;
+};
+inline AttentionTask attention_task(std::size_t task, std::size_t blocks, std::size_t heads, std::size_t parts,
+                                    bool windowed) {
+  const std::size_t part = task % parts, rest = task / parts;
+  return windowed ? AttentionTask{rest / heads, rest % heads, part} : AttentionTask{rest % blocks, rest / blocks, part};
 }
 
 }  // namespace refimpl

@@ -278,6 +278,19 @@ inline void forward_case(const Subject& s, Random& random, Op& op) {
   op.must(attention_tasks(s.k, 128, 12, 64) >= 64, "too few tasks of attention");
   op.must(attention_parts(s.k, 1, 12, 1) == 1 && attention_parts(s.k, 100, 12, 64) == 1, "needless parts");
 
+  // Each of a sequence's tasks is one block, head and part; neighbours share a block or a head.
+  const std::size_t n = random.between(2, 9), heads = random.between(2, 12), of = random.between(1, s.k.query_parts);
+  for (const bool windowed : {false, true}) {
+    std::vector<bool> done(n * heads * of);
+    for (std::size_t task = 0; task < done.size(); ++task) {
+      const AttentionTask t = attention_task(task, n, heads, of, windowed);
+      op.must(t.block < n && t.head < heads && t.part < of, "a task of attention that is none");
+      done[(t.block * heads + t.head) * of + t.part] = true;
+      op.must((windowed ? t.block : t.head) == task / (windowed ? heads * of : n * of), "neighbours share nothing");
+    }
+    op.must(std::count(done.begin(), done.end(), true) == static_cast<std::ptrdiff_t>(done.size()), "a task of attention is left out");
+  }
+
   // The first sequence alone.
   Batch one = b;
   one.cu_seqlens = {0, b.cu_seqlens[1]};

@@ -117,6 +117,31 @@ void every_task_is_done_once_by_one_thread_at_a_time() {
     }
 }
 
+void a_thread_begins_with_its_own_part_in_every_loop() {
+  for (int round = 0; round < 20; ++round) {
+    std::size_t first[3];
+    std::vector<int> begun(3);
+    std::atomic<int> inside{0};
+    parallel_for(3, 10, [&](std::size_t task, int thread) {
+      if (begun[static_cast<std::size_t>(thread)]++) return;
+      first[thread] = task;
+      for (++inside; inside < 3;) std::this_thread::yield();  // so that all begin
+    });
+    CHECK(first[0] == 0 && first[1] == 4 && first[2] == 7);
+  }
+}
+
+void who_has_done_its_own_part_takes_from_the_others() {
+  for (std::size_t held : {0, 60}) {  // of the calling thread's part, of the helper's
+    std::atomic<int> done{0};
+    parallel_for(2, 100, [&](std::size_t task, int) {
+      while (task == held && done < 99) std::this_thread::yield();
+      ++done;
+    });
+    CHECK(done == 100);
+  }
+}
+
 // What a loop wrote, the next one and the caller read: for ThreadSanitizer.
 void loops_follow_each_other() {
   std::vector<int> x(500);
@@ -308,6 +333,8 @@ int main() {
   PART(helpers_are_as_many_as_tasks_allow_and_take_no_signals_but_faults);
   PART(helpers_round_as_the_caller_does);
   PART(every_task_is_done_once_by_one_thread_at_a_time);
+  PART(a_thread_begins_with_its_own_part_in_every_loop);
+  PART(who_has_done_its_own_part_takes_from_the_others);
   PART(loops_follow_each_other);
   PART(several_callers_all_get_done);
   PART(a_stop_ends_the_loop_and_all_later_ones);
