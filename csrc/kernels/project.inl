@@ -8,8 +8,10 @@ inline void project(const Gemm& g, const float* residual, std::size_t ldr, float
                     const Range& range, void* scratch) {
   gemm<W>(g, range, scratch, [=](std::size_t row, const PanelColumns& c, f32 v0, f32 v1) {
     if (residual) {
-      v0 = add(v0, load_first(residual + row * ldr + c.first, c.n_first));
-      v1 = add(v1, load_first(residual + row * ldr + c.second, c.n_second));
+      const float* from = residual + row * ldr;
+      __builtin_prefetch(from + c.first + kPanel), __builtin_prefetch(from + c.second + kPanel);  // of the next panel
+      v0 = add(v0, load_first(from + c.first, c.n_first));
+      v1 = add(v1, load_first(from + c.second, c.n_second));
     }
     store_first(y + row * ldy + c.first, v0, c.n_first);
     store_first(y + row * ldy + c.second, v1, c.n_second);
