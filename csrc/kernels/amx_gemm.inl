@@ -3,13 +3,11 @@
 //
 // A number is the sum of T bfloat16 terms. T = 1: operands and weights are rounded to bfloat16. T = 2,
 // 3: both are split, and a product of two numbers is the 3 or 6 products of terms i, j with i + j < T.
-// Each element is one chain of tile products, the small ones of a step first, over k in order, or in
-// every other panel backwards: it depends on the column alone, not on rows, split or thread.
+// Each element is one chain of tile products over k in order, whatever the block, split or thread.
 //
-// A group of panels stays in the L2 cache. Each block of rows meets all of them before the next one
-// comes; as k turns round from panel to panel, what it meets first of the block is what the last panel
-// left in the L1 cache. Meanwhile the next group is fetched. A block's sums leave their tiles during the
-// first step of the next product, and its epilogue, two rows a step, runs beside those products.
+// A group of panels stays in the L2 cache. Each block of rows meets all of them before the next one comes.
+// Meanwhile the next group is fetched. A block's sums leave their tiles during the first step of the next
+// product, and its epilogue, two rows a step, runs beside those products.
 
 constexpr std::size_t kRows = 2 * kTile;
 // Rows of x that are split at a time: 3 x 128 x 2.4 KB at k = 1152 stay in L2.
@@ -97,12 +95,11 @@ REFIMPL_INLINE void load_panel(const char* tiles) {
     load_columns<0>(tiles), load_columns<1>(tiles + kTileBytes);
 }
 
-// R tiles of rows times a panel, k backwards if asked for; each(step) is called after every step.
+// R tiles of rows times a panel; each(step) is called after every step.
 template <int R, int T, class Each>
-inline void multiply(std::size_t steps, bool backwards, const SplitRows& x, const char* w, float* sums, Each each) {
+inline void multiply(std::size_t steps, const SplitRows& x, const char* w, float* sums, Each each) {
   for (std::size_t step = 0; step < steps; ++step) {
-    const std::size_t at = backwards ? steps - 1 - step : step;
-    const char *rows = x.data + at * kTileLine, *columns = w + at * T * 2 * kTileBytes;
+    const char *rows = x.data + step * kTileLine, *columns = w + step * T * 2 * kTileBytes;
     for (int i = T - 1; i >= 0; --i) {
       load_rows<0>(rows + i * x.term_bytes, x.row_bytes);
       if constexpr (R == 2) load_rows<1>(rows + i * x.term_bytes + kTile * x.row_bytes, x.row_bytes);
@@ -157,9 +154,9 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
           const SplitRows at{x.data + r * x.row_bytes, x.row_bytes, x.term_bytes};
           const std::size_t left = rows - r;
           if (left > kTile)
-            multiply<2, T>(steps, panel % 2, at, weights.panel(panel), sums, beside);
+            multiply<2, T>(steps, at, weights.panel(panel), sums, beside);
           else
-            multiply<1, T>(steps, panel % 2, at, weights.panel(panel), sums, beside);
+            multiply<1, T>(steps, at, weights.panel(panel), sums, beside);
           finish_rows(kRows);
           block.row = row0 + r, block.rows = left < kRows ? left : kRows, block.done = 0;
           block.columns = columns_of(g.packing, panel, kLanes);
