@@ -86,7 +86,13 @@ REFIMPL_INLINE void dots(bool first, float* sums) {
   if constexpr (R == 2) dot<1, 1>();
 }
 
-// Both tiles of a panel: once for all products of a step, or (T > 1) several times.
+// R tiles of a term of the rows; both tiles of a term of the panel, which is read once (T = 1) or several times.
+template <int R>
+REFIMPL_INLINE void load_term(const SplitRows& x, std::size_t step, int term) {
+  const char* rows = x.data + term * x.term_bytes + step * kTileLine;
+  load_rows<0>(rows, x.row_bytes);
+  if constexpr (R == 2) load_rows<1>(rows + kTile * x.row_bytes, x.row_bytes);
+}
 template <int T>
 REFIMPL_INLINE void load_panel(const char* tiles) {
   if constexpr (T == 1)
@@ -95,18 +101,30 @@ REFIMPL_INLINE void load_panel(const char* tiles) {
     load_columns<0>(tiles), load_columns<1>(tiles + kTileBytes);
 }
 
+// The products of a step: this term of the rows times that of the weights. From one to the next the tiles of one
+// of both stay, as a load of a tile takes as long as a product: 8 loads for 12 products, 14 for 24.
+struct TermProduct {
+  int row, column;
+};
+template <int T>
+constexpr TermProduct kProducts[] = {{0, 0}};
+template <>
+constexpr TermProduct kProducts<2>[] = {{1, 0}, {0, 0}, {0, 1}};
+template <>
+constexpr TermProduct kProducts<3>[] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};
+
 // R tiles of rows times a panel; each(step) is called after every step.
 template <int R, int T, class Each>
 inline void multiply(std::size_t steps, const SplitRows& x, const char* w, float* sums, Each each) {
   for (std::size_t step = 0; step < steps; ++step) {
-    const char *rows = x.data + step * kTileLine, *columns = w + step * T * 2 * kTileBytes;
-    for (int i = T - 1; i >= 0; --i) {
-      load_rows<0>(rows + i * x.term_bytes, x.row_bytes);
-      if constexpr (R == 2) load_rows<1>(rows + i * x.term_bytes + kTile * x.row_bytes, x.row_bytes);
-      for (int j = T - 1 - i; j >= 0; --j) {
-        load_panel<T>(columns + j * 2 * kTileBytes);
-        dots<R>(step == 0 && i == T - 1, sums);
-      }
+    const char* columns = w + step * T * 2 * kTileBytes;
+    TermProduct last{-1, -1};
+#pragma GCC unroll 6
+    for (const TermProduct p : kProducts<T>) {
+      if (p.row != last.row) load_term<R>(x, step, p.row);
+      if (p.column != last.column) load_panel<T>(columns + p.column * 2 * kTileBytes);
+      dots<R>(step == 0 && last.row < 0, sums);
+      last = p;
     }
     each(step);
   }
