@@ -25,14 +25,21 @@ struct SplitRows {
   std::size_t row_bytes, term_bytes;
 };
 
-// 16 numbers as T terms, like the other split.
+// 32 numbers of a row as pairs of T terms. Inf, NaN, and what bfloat16 rounds to Inf stand as in the
+// other splits.
 template <int T>
-REFIMPL_INLINE void split(f32 x, bf16* to, std::size_t term_bytes) {
-  const __mmask16 finite = _mm512_cmp_ps_mask(abs(widened(narrow(x))).v, set1(__builtin_inff()).v, _CMP_LT_OQ);
-  for (int t = 0; t < T; ++t, to += term_bytes / sizeof(bf16)) {
-    const __m256i term = t + 1 < T ? _mm256_maskz_mov_epi16(finite, narrow(x)) : narrow(x);
-    store_bits(to, term);
-    x = sub(x, widened(term));
+REFIMPL_INLINE void split_row(f32 a, f32 b, char* to, std::size_t term_bytes) {
+  const f32 infinite = set1(3.39617752e38f);  // the least number that bfloat16 rounds to Inf
+  const __mmask16 odd_a = _mm512_cmp_ps_mask(abs(a).v, infinite.v, _CMP_NLT_UQ);
+  const __mmask16 odd_b = _mm512_cmp_ps_mask(abs(b).v, infinite.v, _CMP_NLT_UQ);
+  if (!__builtin_expect(odd_a | odd_b, 0)) return split_finite<T>(a, b, to, term_bytes);
+  float numbers[2 * kTile];
+  store(numbers, a), store(numbers + kTile, b);
+  for (std::size_t j = 0; j < 2 * kTile; ++j) {
+    bf16 terms[T];
+    split(numbers[j], terms);
+    for (int t = 0; t < T; ++t)
+      reinterpret_cast<bf16*>(to + t * term_bytes)[pair_of<Terms<T>>(j) * 2 + side_of<Terms<T>>(j)] = terms[t];
   }
 }
 
@@ -43,10 +50,12 @@ inline SplitRows split_rows(const Gemm& g, std::size_t row0, std::size_t rows, v
   const std::size_t k = g.packing.k, row_bytes = row_bytes_of(k), term_bytes = kSplitRows * row_bytes;
   for (std::size_t r = 0; r < rows; ++r) {
     const float* from = reinterpret_cast<const float*>(x + r * g.ldx);
-    bf16* to = reinterpret_cast<bf16*>(static_cast<char*>(scratch) + r * row_bytes);
-    for (std::size_t i = 0; i < steps_of(k) * kTileDepth; i += kLanes) {
-      const int left = i < k ? static_cast<int>(k - i < kLanes ? k - i : kLanes) : 0;
-      split<T>(load_first(from + (left ? i : 0), left), to + i, term_bytes);
+    char* to = static_cast<char*>(scratch) + r * row_bytes;
+    for (std::size_t i = 0; i < k; i += kTileDepth, to += kTileLine) {
+      const std::size_t left = k - i;
+      const int n = static_cast<int>(left < kTile ? left : kTile);
+      const int more = static_cast<int>(left < kTile ? 0 : left - kTile < kTile ? left - kTile : kTile);
+      split_row<T>(load_first(from + i, n), load_first(from + i + (more ? kTile : 0), more), to, term_bytes);
     }
   }
   return {static_cast<const char*>(scratch), row_bytes, term_bytes};

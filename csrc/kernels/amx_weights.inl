@@ -44,17 +44,28 @@ inline void split(float x, bf16 (&terms)[T]) {
   terms[T - 1] = to_bf16(x);
 }
 
-// A column's 32 weights of a step, as lane i of one half.
+// Where number j of a step's 32 stands: in which pair, and on which side of it. One that is split stands beside
+// that which is 16 further on: two vectors make a row of pairs without a shuffle.
+template <class W>
+constexpr std::size_t pair_of(std::size_t j) { return W::count == 1 ? j / 2 : j % kTile; }
+template <class W>
+constexpr std::size_t side_of(std::size_t j) { return W::count == 1 ? j % 2 : j / kTile; }
+
+// A column's 32 weights of a step, as lane i of one half. Those that are split later stand as float32, row by row
+// of pairs; what bfloat16 rounds to Inf is Inf there.
 template <class W>
 inline void put(const float (&column)[kTileDepth], std::size_t half, std::size_t i, char* step) {
   for (std::size_t j = 0; j < kTileDepth; ++j) {
+    const std::size_t pair = pair_of<W>(j), side = side_of<W>(j);
     if constexpr (W::stored) {
       bf16 terms[W::count];
       split(column[j], terms);
-      bf16* tile = reinterpret_cast<bf16*>(step + half * kTileBytes) + j / 2 * 2 * kTile + i * 2 + j % 2;
+      bf16* tile = reinterpret_cast<bf16*>(step + half * kTileBytes) + pair * 2 * kTile + i * 2 + side;
       for (int t = 0; t < W::count; ++t) tile[t * kTileBytes] = terms[t];  // 2 tiles further, of 2 bytes each
     } else {
-      reinterpret_cast<float*>(step)[half * kTileDepth * kTile + j * kTile + i] = column[j];
+      const float rounded = to_float(to_bf16(column[j]));
+      reinterpret_cast<float*>(step)[half * kTileDepth * kTile + pair * 2 * kTile + side * kTile + i] =
+          is_finite(rounded) ? column[j] : rounded;
     }
   }
 }
@@ -117,26 +128,34 @@ class Coming {
   std::size_t pace_ = 0;
 };
 
-// Two rows of 16 weights as a row of three tiles: pairs, the first one's bits below. Terms are rounded to
-// the nearest, ties away from zero; the third is exact. Inf and NaN stand as in the other split.
-inline void split_pair(const float* from, char* to) {
+// Two vectors of numbers as a row of pairs of T terms, one `term_bytes` after the other: the first vector's bits
+// below. Terms are rounded to the nearest, ties away from zero; a third one is exact. Numbers are finite, and
+// bfloat16 rounds none to Inf.
+template <int T>
+REFIMPL_INLINE void split_finite(f32 a, f32 b, char* to, std::size_t term_bytes) {
   const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(-65536);
-  const f32 infinite = set1(3.39617752e38f);  // the least number that bfloat16 rounds to Inf
-  f32 a = load(from), b = load(from + kTile);
-  const __mmask16 odd_a = _mm512_cmp_ps_mask(abs(a).v, infinite.v, _CMP_NLT_UQ);
-  const __mmask16 odd_b = _mm512_cmp_ps_mask(abs(b).v, infinite.v, _CMP_NLT_UQ);
-  a.v = _mm512_mask_mov_ps(a.v, odd_a, _mm512_setzero_ps()), b.v = _mm512_mask_mov_ps(b.v, odd_b, _mm512_setzero_ps());
-  for (int t = 0; t < 3; ++t, to += 2 * kTileBytes) {
-    const __m512i first = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(a.v), half), upper);
-    const __m512i second = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(b.v), half), upper);
+  for (int t = 0; t < T; ++t, to += term_bytes) {
+    __m512i first = _mm512_castps_si512(a.v), second = _mm512_castps_si512(b.v);
+    if (t < 2) first = _mm512_add_epi32(first, half), second = _mm512_add_epi32(second, half);
+    second = _mm512_and_si512(second, upper);
     _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(first, 16), second));
+    if (t + 1 == T) return;
+    first = _mm512_and_si512(first, upper);
     a = sub(a, {_mm512_castsi512_ps(first)}), b = sub(b, {_mm512_castsi512_ps(second)});
   }
-  if (odd_a | odd_b) {
-    bf16* third = reinterpret_cast<bf16*>(to - 2 * kTileBytes);
-    for (std::size_t i = 0; i < 2 * kTile; ++i)
-      if ((i < kTile ? odd_a >> i : odd_b >> (i - kTile)) & 1) third[i % kTile * 2 + i / kTile] = to_bf16(from[i]);
-  }
+}
+
+// Two rows of 16 weights as a row of three tiles. Inf and NaN stand as in the other splits.
+REFIMPL_INLINE void split_pair(const float* from, char* to) {
+  constexpr int kInfOrNan = 0x99;  // of vfpclassps
+  f32 a = load(from), b = load(from + kTile);
+  const __mmask16 odd_a = _mm512_fpclass_ps_mask(a.v, kInfOrNan), odd_b = _mm512_fpclass_ps_mask(b.v, kInfOrNan);
+  if (!__builtin_expect(odd_a | odd_b, 0)) return split_finite<3>(a, b, to, 2 * kTileBytes);
+  a.v = _mm512_mask_mov_ps(a.v, odd_a, _mm512_setzero_ps()), b.v = _mm512_mask_mov_ps(b.v, odd_b, _mm512_setzero_ps());
+  split_finite<3>(a, b, to, 2 * kTileBytes);
+  bf16* third = reinterpret_cast<bf16*>(to + 2 * 2 * kTileBytes);
+  for (std::size_t i = 0; i < 2 * kTile; ++i)
+    if ((i < kTile ? odd_a >> i : odd_b >> (i - kTile)) & 1) third[i % kTile * 2 + i / kTile] = to_bf16(from[i]);
 }
 
 // The same where panels are split: the one at work and the next one stand in scratch.
