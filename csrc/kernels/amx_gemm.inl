@@ -124,15 +124,18 @@ constexpr TermProduct kProducts<3>[] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, 
 
 // R tiles of rows times a panel; each(step) is called after every step.
 template <int R, int T, class Each>
-inline void multiply(std::size_t steps, const SplitRows& x, const char* w, float* sums, Each each) {
+inline void multiply(std::size_t steps, const SplitRows& x, Coming<Terms<T>>& weights, std::size_t panel, float* sums,
+                     Each each) {
   for (std::size_t step = 0; step < steps; ++step) {
-    const char* columns = w + step * T * 2 * kTileBytes;
+    const char* columns = weights.tiles(panel, step);
     TermProduct last{-1, -1};
+    std::size_t product = 0;
 #pragma GCC unroll 6
     for (const TermProduct p : kProducts<T>) {
       if (p.row != last.row) load_term<R>(x, step, p.row);
       if (p.column != last.column) load_panel<T>(columns + p.column * 2 * kTileBytes);
       dots<R>(step == 0 && last.row < 0, sums);
+      weights.beside(step, product++);
       last = p;
     }
     each(step);
@@ -171,9 +174,8 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
       panel1 = panel0 + weights.group < range.panel1 ? panel0 + weights.group : range.panel1;
       const bool more = panel1 < range.panel1, again = row0 + rows < range.row1;
       const std::size_t next = more ? panel1 : again ? range.panel0 : range.next;
-      weights.begin(panel0, next, more || again, ceil_div(rows, kRows) * (panel1 - panel0) * steps);
+      weights.begin(panel0, panel1, next, more || again, ceil_div(rows, kRows));
       const auto beside = [&](std::size_t step) {
-        weights.step();
         if (step) finish_rows(2);
       };
       for (std::size_t r = 0; r < rows; r += kRows)
@@ -181,9 +183,9 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
           const SplitRows at{x.data + r * x.row_bytes, x.row_bytes, x.term_bytes};
           const std::size_t left = rows - r;
           if (left > kTile)
-            multiply<2, T>(steps, at, weights.panel(panel), sums, beside);
+            multiply<2, T>(steps, at, weights, panel, sums, beside);
           else
-            multiply<1, T>(steps, at, weights.panel(panel), sums, beside);
+            multiply<1, T>(steps, at, weights, panel, sums, beside);
           finish_rows(kRows);
           block.row = row0 + r, block.rows = left < kRows ? left : kRows, block.done = 0;
           block.columns = columns_of(g.packing, panel, kLanes);

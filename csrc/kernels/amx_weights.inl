@@ -3,8 +3,8 @@
 //
 // As products take it, a panel is two tiles per step of k and term: its first 16 columns, then the
 // others. One and two terms are stored like that. Three would be 6 bytes a weight, and with few rows a
-// product is as fast as memory: they are stored as one float32, and split beside the products of the
-// panel before; a call's first panel, before them.
+// product is as fast as memory: they are stored as one float32, and split beside the products, a step
+// ahead of them: products read these terms from the L1 cache.
 
 template <int T>
 struct Terms {
@@ -91,9 +91,9 @@ inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::siz
 
 // -- at work --------------------------------------------------------------------------------------
 
-// The panels of one call, in groups of equal size that stay in the L2 cache. While a group is at work,
-// step() is called so many times, and the group that starts with panel `next` comes nearer: evenly, as
-// a burst would wait for memory. `ours` tells whether that is one of this call's; it may be Range::kNone.
+// The panels of one call, in groups of equal size that stay in the L2 cache. While a group is at work, for so many
+// blocks of rows, the group that starts with panel `next` comes nearer: evenly, as a burst would wait for memory.
+// `ours` tells whether that is one of this call's; it may be Range::kNone.
 template <class W>
 class Coming {
  public:
@@ -104,15 +104,18 @@ class Coming {
       : group(equal_groups(range.panel1 - range.panel0, kGroupBytes / bytes_of(g))), bytes_(bytes_of(g)),
         all_(panels_of(g.packing, kLanes)), packed_(static_cast<const char*>(g.packed)) {}
 
-  const char* panel(std::size_t i) const { return packed_ + i * bytes_; }
-  void begin(std::size_t, std::size_t next, bool, std::size_t steps) {
+  void begin(std::size_t panel0, std::size_t panel1, std::size_t next, bool, std::size_t blocks) {
     const std::size_t coming = next >= all_ ? 0 : all_ - next < group ? all_ - next : group;
-    ahead_ = until_ = panel(coming ? next : 0);
-    pace_ = ceil_div(coming * bytes_, steps);
+    ahead_ = until_ = packed_ + (coming ? next : 0) * bytes_;
+    pace_ = ceil_div(coming * kStepBytes<W>, (panel1 - panel0) * blocks);
   }
-  REFIMPL_INLINE void step() {
+  // The tiles of a step of a panel, before its products.
+  REFIMPL_INLINE const char* tiles(std::size_t panel, std::size_t step) {
     for (until_ += pace_; ahead_ < until_; ahead_ += kTileLine) __builtin_prefetch(ahead_, 0, 2);
+    return packed_ + panel * bytes_ + step * kStepBytes<W>;
   }
+  // After the i-th of these products.
+  REFIMPL_INLINE void beside(std::size_t, std::size_t) {}
 
  private:
   // Two groups stand in L2 beside the rows. At k = 768 and T = 1 a group has up to 5 panels of 48 KiB each.
@@ -158,52 +161,62 @@ REFIMPL_INLINE void split_pair(const float* from, char* to) {
     if ((i < kTile ? odd_a >> i : odd_b >> (i - kTile)) & 1) third[i % kTile * 2 + i / kTile] = to_bf16(from[i]);
 }
 
-// The same where panels are split: the one at work and the next one stand in scratch.
+// The same where panels are split. The first block of rows splits a panel step by step, so that its products find
+// the terms in the L1 cache. Where it is the only block, two steps take turns in memory, and the last step splits the
+// first one of the next panel; where there are more blocks, all steps are kept for them, and they fetch that panel.
 template <>
 class Coming<Terms<3>> {
  public:
   static constexpr std::size_t group = 1;
 
-  static std::size_t scratch_bytes(std::size_t k) { return 2 * steps_of(k) * kSplitBytes; }
+  static std::size_t scratch_bytes(std::size_t k) { return (steps_of(k) + 1) * kSplitBytes; }
   Coming(const Gemm& g, const Range&, char* scratch)
-      : all_(panels_of(g.packing, kLanes)), pairs_(steps_of(g.packing.k) * kPairs),
-        packed_(static_cast<const char*>(g.packed)), now_(scratch), next_(scratch + pairs_ / kPairs * kSplitBytes) {}
+      : all_(panels_of(g.packing, kLanes)), steps_(steps_of(g.packing.k)), packed_(static_cast<const char*>(g.packed)),
+        split_(scratch) {}
 
-  const char* panel(std::size_t) const { return now_; }
-  void begin(std::size_t panel0, std::size_t next, bool ours, std::size_t steps) {
-    if (panel0 != coming_ || !splits_) come(panel0, true);  // a call's first panel
-    move_on(pairs_);
-    char* const before = now_;
-    now_ = next_, next_ = before;
-    come(next, ours);
-    pace_ = ceil_div(pairs_, steps);
+  void begin(std::size_t panel, std::size_t, std::size_t next, bool ours, std::size_t blocks) {
+    const bool there = next_ == panel && blocks == 1;  // its first step
+    first_ = there ? (first_ + steps_) % 2 : 0;
+    kept_ = blocks > 1, block_ = 0;
+    from_ = packed_ + panel * steps_ * kBytes;
+    next_ = ours && !kept_ ? next : Range::kNone;
+    ahead_ = until_ = packed_ + (next < all_ ? next : panel) * steps_ * kBytes;
+    pace_ = kept_ && next < all_ ? ceil_div(kBytes, blocks - 1) : 0;
+    if (!there) split(from_, 0, 0, kPairs);
   }
-  void step() { move_on(pace_); }
+  REFIMPL_INLINE const char* tiles(std::size_t, std::size_t step) const { return place(step); }
+  REFIMPL_INLINE void beside(std::size_t step, std::size_t i) {
+    constexpr std::size_t kProductsOfStep = 6, kAtATime = (kPairs + kProductsOfStep - 1) / kProductsOfStep;
+    const std::size_t pair = i * kAtATime, end = pair + kAtATime < kPairs ? pair + kAtATime : kPairs;
+    const bool last = step + 1 == steps_;
+    if (block_ == 0 && !last) return split(from_ + (step + 1) * kBytes, step + 1, pair, end);
+    if (block_ == 0 && next_ != Range::kNone) split(ahead_, step + 1, pair, end);
+    if (block_ && i == 0)
+      for (until_ += pace_; ahead_ < until_; ahead_ += kTileLine) __builtin_prefetch(ahead_, 0, 2);
+    if (last && i + 1 == kProductsOfStep) ++block_;
+  }
 
  private:
   static constexpr std::size_t kSplitBytes = 3 * 2 * kTileBytes;  // of a step
-  static constexpr std::size_t kAhead = 8 << 10;
+  static constexpr std::size_t kBytes = kStepBytes<Terms<3>>;
+  static constexpr std::size_t kAhead = 8 << 10;  // from 2 KiB on any distance streams as fast
 
-  void come(std::size_t panel, bool splits) {
-    coming_ = panel, splits_ = splits;
-    done_ = panel < all_ ? 0 : pairs_;
+  // Where a step's terms stand; step steps_ is the first one of the next panel.
+  REFIMPL_INLINE char* place(std::size_t step) const {
+    return split_ + (kept_ ? step : (first_ + step) % 2) * kSplitBytes;
   }
-  // Another call's panel is fetched, not split.
-  void move_on(std::size_t most) {
-    const std::size_t end = pairs_ - done_ < most ? pairs_ : done_ + most;
-    for (; done_ < end; ++done_) {
-      const char* from = packed_ + (coming_ * pairs_ + done_) * kPairBytes;
-      const char* ahead = from + (splits_ ? kAhead : 0);
-      __builtin_prefetch(ahead, 0, 2);
-      __builtin_prefetch(ahead + kTileLine, 0, 2);
-      if (splits_)
-        split_pair(reinterpret_cast<const float*>(from), next_ + done_ / kPairs * kSplitBytes + done_ % kPairs * kTileLine);
+  REFIMPL_INLINE void split(const char* from, std::size_t step, std::size_t pair, std::size_t end) {
+    for (char* to = place(step); pair < end; ++pair) {
+      const char* two = from + pair * kPairBytes;
+      __builtin_prefetch(two + kAhead, 0, 2);
+      __builtin_prefetch(two + kAhead + kTileLine, 0, 2);
+      split_pair(reinterpret_cast<const float*>(two), to + pair * kTileLine);
     }
   }
 
-  const std::size_t all_, pairs_;
-  const char* const packed_;
-  char *now_, *next_;
-  std::size_t coming_ = Range::kNone, done_ = 0, pace_ = 0;
-  bool splits_ = false;
+  const std::size_t all_, steps_;
+  const char *const packed_, *from_ = nullptr, *ahead_ = nullptr, *until_ = nullptr;
+  char* const split_;
+  std::size_t next_ = Range::kNone, first_ = 0, block_ = 0, pace_ = 0;
+  bool kept_ = false;
 };
