@@ -93,7 +93,8 @@ inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::siz
 
 // The panels of one call, in groups of equal size that stay in the L2 cache. While a group is at work, for so many
 // blocks of rows, the group that starts with panel `next` comes nearer: evenly, as a burst would wait for memory.
-// `ours` tells whether that is one of this call's; it may be Range::kNone.
+// `ours` tells whether that is one of this call's; it may be Range::kNone. A call's first group, which other rows may
+// have brought or not, comes while the first block of rows passes it.
 template <class W>
 class Coming {
  public:
@@ -101,8 +102,9 @@ class Coming {
 
   static std::size_t scratch_bytes(std::size_t) { return 0; }
   Coming(const Gemm& g, const Range& range, char*)
-      : group(equal_groups(range.panel1 - range.panel0, kGroupBytes / bytes_of(g))), bytes_(bytes_of(g)),
-        all_(panels_of(g.packing, kLanes)), packed_(static_cast<const char*>(g.packed)) {}
+      : group(range.row1 - range.row0 <= kFewRows ? 1 : equal_groups(range.panel1 - range.panel0, kGroupBytes / bytes_of(g))),
+        bytes_(bytes_of(g)), left_(group * steps_of(g.packing.k)), all_(panels_of(g.packing, kLanes)),
+        packed_(static_cast<const char*>(g.packed)) {}
 
   void begin(std::size_t panel0, std::size_t panel1, std::size_t next, bool, std::size_t blocks) {
     const std::size_t coming = next >= all_ ? 0 : all_ - next < group ? all_ - next : group;
@@ -112,20 +114,30 @@ class Coming {
   // The tiles of a step of a panel, before its products.
   REFIMPL_INLINE const char* tiles(std::size_t panel, std::size_t step) {
     for (until_ += pace_; ahead_ < until_; ahead_ += kTileLine) __builtin_prefetch(ahead_, 0, 2);
-    return packed_ + panel * bytes_ + step * kStepBytes<W>;
+    const char* now = packed_ + panel * bytes_ + step * kStepBytes<W>;
+    if (left_) {
+      --left_;
+      for (std::size_t i = 0; i < kStepBytes<W>; i += kTileLine) __builtin_prefetch(now + kNear + i, 0, 2);
+    }
+    return now;
   }
   // After the i-th of these products.
   REFIMPL_INLINE void beside(std::size_t, std::size_t) {}
 
  private:
-  // Two groups stand in L2 beside the rows. At k = 768 and T = 1 a group has up to 5 panels of 48 KiB each.
-  static constexpr std::size_t kGroupBytes = 256 << 10;
+  // Two groups stand in L2 beside the rows. At k = 768 and T = 1 a group has up to 3 panels of 48 KiB each.
+  static constexpr std::size_t kGroupBytes = 144 << 10;
+  // Few rows take a panel about as fast as memory brings the next one: a larger group would come late.
+  static constexpr std::size_t kFewRows = 128;
+  static constexpr std::size_t kNear = 8 << 10;  // from 2 KiB on any distance streams as fast
   static std::size_t bytes_of(const Gemm& g) { return steps_of(g.packing.k) * kStepBytes<W>; }
   static std::size_t equal_groups(std::size_t panels, std::size_t most) {
     return panels && most ? ceil_div(panels, ceil_div(panels, most)) : 1;
   }
 
-  const std::size_t bytes_, all_;
+  const std::size_t bytes_;
+  std::size_t left_;  // steps of the first group that were not met yet
+  const std::size_t all_;
   const char* const packed_;
   const char *ahead_ = nullptr, *until_ = nullptr;
   std::size_t pace_ = 0;
