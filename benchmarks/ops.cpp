@@ -73,8 +73,10 @@ void row(const Setting& s, const char* op, const std::string& shape, double flop
 template <class F>
 void tiles(const Setting& s, const Packing& p, std::size_t rows, Memory& scratch, std::size_t scratch_bytes, F f) {
   const Tasks tasks(s.k, p, rows, s.threads);
+  std::vector<std::size_t> last_row(static_cast<std::size_t>(s.threads), Range::kNone);
   parallel_for(s.threads, tasks.count(), [&](std::size_t task, int thread) {
-    f(tasks[task], scratch.data() + static_cast<std::size_t>(thread) * scratch_bytes);
+    const std::size_t i = static_cast<std::size_t>(thread);
+    f(tasks.next_of(last_row[i], task), scratch.data() + i * scratch_bytes);
   });
 }
 

@@ -57,6 +57,7 @@ Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threa
   normed_ = Memory(chunk * ldq_);
   gated_ = Memory(chunk * ldgated_);
   scratch_ = Memory(static_cast<std::size_t>(this->threads) * scratch_bytes_);
+  last_row_.resize(static_cast<std::size_t>(this->threads));
 }
 
 bool Forward::run() {
@@ -204,8 +205,10 @@ void Forward::rowwise(Rows rows, F f) {
 template <class F>
 void Forward::tiles(const Linear& l, std::size_t rows, F f) {
   const Tasks tasks(k, l.packing, rows, threads);
-  parallel_for(
-      threads, tasks.count(), [&](std::size_t task, int thread) { f(tasks[task], scratch_of(thread)); }, &stop_);
+  std::fill(last_row_.begin(), last_row_.end(), Range::kNone);
+  parallel_for(threads, tasks.count(), [&](std::size_t task, int thread) {
+    f(tasks.next_of(last_row_[static_cast<std::size_t>(thread)], task), scratch_of(thread));
+  }, &stop_);
 }
 
 void Forward::norm_to_operands(const Norm& norm, Rows rows) {

@@ -108,6 +108,7 @@ class Forward {
   Memory keys_, values_;
   Memory normed_, gated_;  // [kTokenChunk] operands of hidden, of inter columns
   Memory scratch_;
+  std::vector<std::size_t> last_row_;  // [threads]: where the rows began of a thread's last task of this product
 };
 
 }  // namespace refimpl

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
+#include <utility>
 
 #include "kernels/kernels.h"
 
@@ -24,6 +25,13 @@ class Tasks {
     const std::size_t chunk = task / splits_, next = task + 1;
     return {std::min(rows_, chunk * height_), std::min(rows_, (chunk + 1) * height_), first_panel(task),
             panels_ * (task % splits_ + 1) / splits_, next < count() ? first_panel(next) : Range::kNone};
+  }
+  // The same for a thread and its scratch: `last_row` is the first row of its last task of this product, at first
+  // Range::kNone, and becomes this one's.
+  Range next_of(std::size_t& last_row, std::size_t task) const {
+    Range range = (*this)[task];
+    range.again = std::exchange(last_row, range.row0) == range.row0;
+    return range;
   }
 
  private:

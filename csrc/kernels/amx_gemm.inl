@@ -43,11 +43,14 @@ REFIMPL_INLINE void split_row(f32 a, f32 b, char* to, std::size_t term_bytes) {
   }
 }
 
+// `there`: they were split before, and nothing else since.
 template <int T>
-inline SplitRows split_rows(const Gemm& g, std::size_t row0, std::size_t rows, void* scratch) {
+inline SplitRows split_rows(const Gemm& g, std::size_t row0, std::size_t rows, bool there, void* scratch) {
   const char* x = static_cast<const char*>(g.x) + row0 * g.ldx;
   if constexpr (T == 1) return {x, g.ldx, 0};  // operands are that already
   const std::size_t k = g.packing.k, row_bytes = row_bytes_of(k), term_bytes = kSplitRows * row_bytes;
+  const SplitRows split{static_cast<const char*>(scratch), row_bytes, term_bytes};
+  if (there) return split;
   for (std::size_t r = 0; r < rows; ++r) {
     const float* from = reinterpret_cast<const float*>(x + r * g.ldx);
     char* to = static_cast<char*>(scratch) + r * row_bytes;
@@ -58,7 +61,7 @@ inline SplitRows split_rows(const Gemm& g, std::size_t row0, std::size_t rows, v
       split_row<T>(load_first(from + i, n), load_first(from + i + (more ? kTile : 0), more), to, term_bytes);
     }
   }
-  return {static_cast<const char*>(scratch), row_bytes, term_bytes};
+  return split;
 }
 
 template <class W>
@@ -165,11 +168,12 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
   };
   const std::size_t steps = steps_of(g.packing.k);
   const std::size_t chunk = T == 1 ? range.row1 - range.row0 : kSplitRows;
+  const bool there = range.again && range.row1 - range.row0 <= chunk;
   Coming<W> weights(g, range, static_cast<char*>(scratch) + round_up(split_bytes<W>(g.packing.k), kTileLine));
   const Tiles tiles;
   for (std::size_t row0 = range.row0; row0 < range.row1; row0 += chunk) {
     const std::size_t rows = range.row1 - row0 < chunk ? range.row1 - row0 : chunk;
-    const SplitRows x = split_rows<T>(g, row0, rows, scratch);
+    const SplitRows x = split_rows<T>(g, row0, rows, there, scratch);
     for (std::size_t panel0 = range.panel0, panel1; panel0 < range.panel1; panel0 = panel1) {
       panel1 = panel0 + weights.group < range.panel1 ? panel0 + weights.group : range.panel1;
       const bool more = panel1 < range.panel1, again = row0 + rows < range.row1;

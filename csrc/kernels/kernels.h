@@ -80,6 +80,7 @@ struct Range {
   static constexpr std::size_t kNone = ~std::size_t{0};
   std::size_t row0, row1, panel0, panel1;
   std::size_t next = kNone;  // the panel that this thread will probably start with after these: to be fetched
+  bool again = false;  // the last call with this scratch was of the same product and rows: what it made of x is there
 };
 
 // q k v of all tokens, head by head. A token's key and value stand in its slot; slots of a sequence

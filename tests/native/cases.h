@@ -192,6 +192,10 @@ inline void project_case(const Subject& s, Random& random, Op& op) {
   for (const Range& piece : pieces(random, m, panels))
     s.k.project(g.gemm(), add ? residual.data() : nullptr, residual.ld, parts.data(), parts.ld, piece, g.scratch.data());
   op.must(parts.same_bits(whole), "other bits in pieces");
+  parts.fill(random);
+  for (const Range& piece : pieces_by_rows(random, m, panels))
+    s.k.project(g.gemm(), add ? residual.data() : nullptr, residual.ld, parts.data(), parts.ld, piece, g.scratch.data());
+  op.must(parts.same_bits(whole), "other bits in pieces of the same rows");
   op.must(whole.only_entries_written() && parts.only_entries_written(), "wrote beyond its rows");
 
   // One piece alone: its rows and columns, and nothing else.

@@ -179,6 +179,19 @@ inline std::vector<Range> pieces(Random& random, std::size_t rows, std::size_t p
   return all;
 }
 
+// The same in order, panels within rows, as a thread takes neighbours: its scratch holds those rows, and says so.
+inline std::vector<Range> pieces_by_rows(Random& random, std::size_t rows, std::size_t panels) {
+  std::vector<Range> all;
+  for (std::size_t r = 0, r1; r < rows; r = r1) {
+    r1 = random.between(r + 1, rows);
+    for (std::size_t p = 0, p1; p < panels; p = p1) {
+      p1 = random.between(p + 1, panels);
+      all.push_back({r, r1, p, p1, p1 < panels ? p1 : Range::kNone, p > 0});
+    }
+  }
+  return all;
+}
+
 // Per thread memory, of the size that the kernels ask for.
 class Scratch {
  public:
