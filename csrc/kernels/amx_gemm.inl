@@ -148,23 +148,24 @@ inline void multiply(std::size_t steps, const SplitRows& x, Coming<Terms<T>>& we
 // A block whose sums wait for their epilogue.
 struct Block {
   std::size_t row = 0, rows = 0, done = 0;
-  PanelColumns columns = {};
   f32 bias0, bias1;
 };
 
-// finish(row, columns, v0, v1) gets both vectors of each row of each panel, bias added.
+// `finish`: project.inl.
 template <class W, class Finish>
 inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish) {
   constexpr int T = W::count;
   alignas(64) float sums[kRows * kPanel];
   Block block;
   const auto finish_rows = [&](std::size_t count) {
+    if (block.done == block.rows) return;
     for (; count && block.done < block.rows; --count, ++block.done) {
       const float* v = sums + block.done * kPanel;
       f32 v0 = load(v), v1 = load(v + kLanes);
       if (g.bias) v0 = add(v0, block.bias0), v1 = add(v1, block.bias1);
-      finish(block.row + block.done, block.columns, v0, v1);
+      finish.row(block.row + block.done, v0, v1);
     }
+    if (block.done == block.rows) finish.end();
   };
   const std::size_t steps = steps_of(g.packing.k);
   const std::size_t chunk = T == 1 ? range.row1 - range.row0 : kSplitRows;
@@ -192,11 +193,9 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
             multiply<1, T>(steps, at, weights, panel, sums, beside);
           finish_rows(kRows);
           block.row = row0 + r, block.rows = left < kRows ? left : kRows, block.done = 0;
-          block.columns = columns_of(g.packing, panel, kLanes);
-          if (g.bias) {
-            block.bias0 = load_first(g.bias + block.columns.first, block.columns.n_first);
-            block.bias1 = load_first(g.bias + block.columns.second, block.columns.n_second);
-          }
+          const PanelColumns c = columns_of(g.packing, panel, kLanes);
+          finish.panel(c);
+          if (g.bias) block.bias0 = load_first(g.bias + c.first, c.n_first), block.bias1 = load_first(g.bias + c.second, c.n_second);
         }
     }
   }

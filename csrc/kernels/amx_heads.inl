@@ -75,3 +75,68 @@ REFIMPL_INLINE void place_value(const Heads& h, std::size_t token, std::size_t h
   place_value_part(block, slot % kSlotBlock, i, hidden ? set1(0.0f) : v0, n);
   place_value_part(block, slot % kSlotBlock, h.head_dim / 2 + i, hidden ? set1(0.0f) : v1, n);
 }
+
+// Components i .. i + n and head_dim / 2 further of tokens' keys and values, one row after the other; end() after the
+// last of some. Where head_dim is whole tiles, up to 16 keys of a tile wait for one another and are turned together.
+struct KeyRows {
+  __m512i waiting[kTile] = {};  // by place in the tile: pairs of the first half, then of the second
+  unsigned places = 0;          // that wait
+  std::size_t slot = 0;         // of the tile's first place
+
+  REFIMPL_INLINE void place(const Heads& h, std::size_t token, std::size_t head, std::size_t i, f32 v0, f32 v1, int n) {
+    if (n != f32::lanes || h.head_dim % kTileDepth) return place_key(h, token, head, i, v0, v1, n);
+    const std::size_t at = h.slot[token];
+    if (at / kTile * kTile != slot) end(h, head, i);
+    slot = at / kTile * kTile, places |= 1u << at % kTile;
+    waiting[at % kTile] = _mm512_inserti64x4(_mm512_castsi256_si512(narrow(v0)), narrow(v1), 1);
+  }
+  void end(const Heads& h, std::size_t head, std::size_t i) {
+    if (!places) return;
+    char* block = block_of(h, h.keys, head, slot);
+    char* first = reinterpret_cast<char*>(key_at(block, slot % kSlotBlock, i));
+    char* second = reinterpret_cast<char*>(key_at(block, slot % kSlotBlock, h.head_dim / 2 + i));
+    __m512i pairs[kTile];
+    transpose(waiting, pairs);
+    for (std::size_t r = 0; r < kTile / 2; ++r) {
+      _mm512_mask_storeu_epi32(first + r * kTileLine, static_cast<__mmask16>(places), pairs[r]);
+      _mm512_mask_storeu_epi32(second + r * kTileLine, static_cast<__mmask16>(places), pairs[kTile / 2 + r]);
+    }
+    places = 0;
+  }
+};
+
+// A value in an even slot waits for the next one, with which it shares its lines.
+struct ValueRows {
+  __m512i before[2] = {};  // of both halves, each number in the lower half of 32 bits
+  std::size_t slot = 0;
+  bool waits = false;
+
+  REFIMPL_INLINE void place(const Heads& h, std::size_t token, std::size_t head, std::size_t i, f32 v0, f32 v1, int n) {
+    if (n != f32::lanes || h.head_dim % kTileDepth) return place_value(h, token, head, i, v0, v1, n);
+    const std::size_t at = h.slot[token];
+    const bool hidden = h.visible && !h.visible[token];
+    const __m512i bits0 = _mm512_cvtepu16_epi32(narrow(hidden ? set1(0.0f) : v0));
+    const __m512i bits1 = _mm512_cvtepu16_epi32(narrow(hidden ? set1(0.0f) : v1));
+    if (waits && at == slot + 1) {
+      _mm512_storeu_si512(line(h, head, i), _mm512_or_si512(before[0], _mm512_slli_epi32(bits0, 16)));
+      _mm512_storeu_si512(line(h, head, h.head_dim / 2 + i), _mm512_or_si512(before[1], _mm512_slli_epi32(bits1, 16)));
+      waits = false;
+      return;
+    }
+    end(h, head, i);
+    if (at % 2) return place_value(h, token, head, i, v0, v1, n);
+    before[0] = bits0, before[1] = bits1, slot = at, waits = true;
+  }
+  void end(const Heads& h, std::size_t head, std::size_t i) {
+    if (!waits) return;
+    _mm512_mask_storeu_epi16(line(h, head, i), 0x55555555u, before[0]);
+    _mm512_mask_storeu_epi16(line(h, head, h.head_dim / 2 + i), 0x55555555u, before[1]);
+    waits = false;
+  }
+
+ private:
+  // Of the tile of components i .. i + 16: where the waiting value and the next one stand.
+  char* line(const Heads& h, std::size_t head, std::size_t i) const {
+    return block_of(h, h.values, head, slot) + i / kTile * kTileBytes + slot % kSlotBlock / 2 * kTileLine;
+  }
+};

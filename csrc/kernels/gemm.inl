@@ -90,7 +90,7 @@ REFIMPL_INLINE std::size_t tile_rows(std::size_t left) {
   return left <= kRows ? left : left < kRows + 4 ? (left + 1) / 2 : kRows;
 }
 
-// finish(row, columns, v0, v1) gets both vectors of each row of each panel, bias added.
+// `finish`: project.inl.
 template <class W, class Finish>
 inline void gemm(const Gemm& g, const Range& range, void*, Finish finish) {
   alignas(64) float sums[kRows * kPanel];
@@ -102,6 +102,7 @@ inline void gemm(const Gemm& g, const Range& range, void*, Finish finish) {
     const char* packed = static_cast<const char*>(g.packed) + panel * panel_bytes;
     const char* next = packed + (panel + 1 < range.panel1 ? panel_bytes : 0);
     const PanelColumns c = columns_of(g.packing, panel, kLanes);
+    finish.panel(c);
     const f32 bias0 = g.bias ? load_first(g.bias + c.first, c.n_first) : set1(0.0f);
     const f32 bias1 = g.bias ? load_first(g.bias + c.second, c.n_second) : set1(0.0f);
     for (std::size_t row = range.row0, rows; row < range.row1; row += rows, next += pace * k) {
@@ -111,10 +112,11 @@ inline void gemm(const Gemm& g, const Range& range, void*, Finish finish) {
       for (std::size_t r = 0; r < rows; ++r) {
         const f32 v0 = load(sums + r * kPanel), v1 = load(sums + r * kPanel + kLanes);
         if (g.bias)
-          finish(row + r, c, add(v0, bias0), add(v1, bias1));
+          finish.row(row + r, add(v0, bias0), add(v1, bias1));
         else
-          finish(row + r, c, v0, v1);
+          finish.row(row + r, v0, v1);
       }
     }
+    finish.end();
   }
 }

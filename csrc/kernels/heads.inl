@@ -18,34 +18,39 @@ REFIMPL_INLINE float* values_of(const Heads& h, std::size_t head, std::size_t sl
   return static_cast<float*>(h.values) + head * h.slots * kv_width(h.head_dim) + (i / kPanel * h.slots + slot) * kPanel;
 }
 
-// Components i .. i + n and head_dim / 2 further of a token's key, or value.
-REFIMPL_INLINE void place_key(const Heads& h, std::size_t token, std::size_t head, std::size_t i, f32 v0, f32 v1,
-                              int n) {
-  const std::size_t slot = h.slot[token], half = h.head_dim / 2;
-  float* column = keys_of(h, head, slot / kPanel * kPanel) + slot % kPanel;
-  float a[kLanes], b[kLanes];
-  store(a, v0), store(b, v1);
-  for (int l = 0; l < n; ++l) {
-    column[(i + l) * kPanel] = a[l];
-    column[(half + i + l) * kPanel] = b[l];
+// Components i .. i + n and head_dim / 2 further of tokens' keys and values, one row after the other; end() after the
+// last of some. Here each stands where it belongs at once.
+struct KeyRows {
+  REFIMPL_INLINE void place(const Heads& h, std::size_t token, std::size_t head, std::size_t i, f32 v0, f32 v1, int n) {
+    const std::size_t slot = h.slot[token], half = h.head_dim / 2;
+    float* column = keys_of(h, head, slot / kPanel * kPanel) + slot % kPanel;
+    float a[kLanes], b[kLanes];
+    store(a, v0), store(b, v1);
+    for (int l = 0; l < n; ++l) {
+      column[(i + l) * kPanel] = a[l];
+      column[(half + i + l) * kPanel] = b[l];
+    }
   }
-}
+  void end(const Heads&, std::size_t, std::size_t) {}
+};
 
-REFIMPL_INLINE void place_value(const Heads& h, std::size_t token, std::size_t head, std::size_t i, f32 v0, f32 v1,
-                                int n) {
-  const bool hidden = h.visible && !h.visible[token];
-  const std::size_t slot = h.slot[token], half = h.head_dim / 2;
-  const auto put = [&](std::size_t first, f32 v) {
-    float* row = values_of(h, head, slot, first);
-    const std::size_t at = first % kPanel;
-    const int here = at + n <= kPanel ? n : static_cast<int>(kPanel - at);
-    if (hidden) v = set1(0.0f);
-    if (here == n) return store_first(row + at, v, n);
-    float lanes[kLanes];
-    store(lanes, v);
-    float* next = values_of(h, head, slot, first + here);
-    for (int l = 0; l < n; ++l) (l < here ? row[at + l] : next[l - here]) = lanes[l];
-  };
-  put(i, v0);
-  put(half + i, v1);
-}
+struct ValueRows {
+  REFIMPL_INLINE void place(const Heads& h, std::size_t token, std::size_t head, std::size_t i, f32 v0, f32 v1, int n) {
+    const bool hidden = h.visible && !h.visible[token];
+    const std::size_t slot = h.slot[token], half = h.head_dim / 2;
+    const auto put = [&](std::size_t first, f32 v) {
+      float* row = values_of(h, head, slot, first);
+      const std::size_t at = first % kPanel;
+      const int here = at + n <= kPanel ? n : static_cast<int>(kPanel - at);
+      if (hidden) v = set1(0.0f);
+      if (here == n) return store_first(row + at, v, n);
+      float lanes[kLanes];
+      store(lanes, v);
+      float* next = values_of(h, head, slot, first + here);
+      for (int l = 0; l < n; ++l) (l < here ? row[at + l] : next[l - here]) = lanes[l];
+    };
+    put(i, v0);
+    put(half + i, v1);
+  }
+  void end(const Heads&, std::size_t, std::size_t) {}
+};

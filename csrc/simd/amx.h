@@ -99,8 +99,31 @@ REFIMPL_INLINE f32 widened(__m256i a) {
 }
 REFIMPL_INLINE void store_bits(bf16* p, __m256i a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
 REFIMPL_INLINE f32 load_first(const bf16* p, int n) { return widened(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
-REFIMPL_INLINE void store_first(bf16* p, f32 a, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(a)); }
+REFIMPL_INLINE void store_first(bf16* p, f32 a, int n) {
+  if (n == f32::lanes) return store_bits(p, narrow(a));  // under a mask a store is slower
+  _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(a));
+}
 using avx512::load_first;
 using avx512::store_first;
+
+// y = x turned: 16 x 16 numbers of 4 bytes.
+REFIMPL_INLINE void transpose(const __m512i (&x)[16], __m512i (&y)[16]) {
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 2)
+    a[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]), a[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 4) {  // b[i + c]: column 4 q + c of rows i .. i + 3
+    b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]), b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+    b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]), b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+#pragma GCC unroll 16
+  for (int c = 0; c < 4; ++c) {
+    const __m512i even0 = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), odd0 = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
+    const __m512i even1 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88), odd1 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+    y[c] = _mm512_shuffle_i32x4(even0, even1, 0x88), y[8 + c] = _mm512_shuffle_i32x4(even0, even1, 0xdd);
+    y[4 + c] = _mm512_shuffle_i32x4(odd0, odd1, 0x88), y[12 + c] = _mm512_shuffle_i32x4(odd0, odd1, 0xdd);
+  }
+}
 
 }  // namespace refimpl::amx
