@@ -255,7 +255,9 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
       bf16* y = query(p.first + r);
       if (reach < length) {
         f32 wrong = set1(0.0f);  // NaN where a number is not finite
-        for (std::size_t i = 0; i < d; i += kLanes) wrong = fma(load(desk.out + r * d + i), set1(0.0f), wrong);
+        for_lanes(h.head_dim, [&](std::size_t i, int n) {  // components that fill up were never written
+          wrong = fma(load_first(desk.out + r * d + i, n), set1(0.0f), wrong);
+        });
         if (sum(wrong) != 0.0f) {
           const std::size_t i = p.first + r;
           const bf16* q = y;  // other heads' are beside it; this one's is read before it is written

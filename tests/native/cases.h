@@ -593,6 +593,8 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
       k1.row(i)[c] = k.at(alone.first + i, head * d + c), v1.row(i)[c] = v.at(alone.first + i, head * d + c);
     }
   Placed by_itself(s, random, single, 1, d);
+  // What is never written, be it zeros here or NaN above, is not read, or decides nothing.
+  std::memset(by_itself.keys.data(), 0, by_itself.keys.bytes()), std::memset(by_itself.values.data(), 0, by_itself.values.bytes());
   by_itself.place(q1, k1, v1), by_itself.attend(random, 1);
   Matrix again = by_itself.q.read();
   for (std::size_t i = 0; i < alone.length; ++i)
