@@ -8,39 +8,34 @@
 // A window of up to kKeys - 62 keys (both sides together) is one panel and an exact softmax; more keys
 // take several, with running maximum and sum. Panels start at the block of 32 slots of the first key
 // that these queries see: a row's order of operations depends on its place and the sequence's length.
-//
-// The softmax of a panel takes vectors, S and P V take tiles: between the rows of one panel's softmax go
-// the tile steps of P V of the panel before it and of S of the panel after it.
 
-constexpr std::size_t kQueries = 4 * kRows;  // panels enough that mostly there is one before and one after
-constexpr std::size_t kKeys = 256;
+constexpr std::size_t kQueries = 4 * kRows;
+constexpr std::size_t kKeys = 512;
 constexpr std::size_t kQueryParts = kQueries / kTile;  // a part is the rows of one tile, at least
 constexpr std::size_t kScoreStride = kKeys + kTile;       // an odd number of cache lines, of float32
 constexpr std::size_t kWeightStride = kKeys + 2 * kTile;  // and of bfloat16
 
-// One thread's memory. Two panels at a time have scores, and two have weights.
+// One thread's memory.
 struct Desk {
-  bf16* q;           // [kRows, padded_head], tail rows and components zero
-  float* scores[2];  // [kRows, kScoreStride]
-  bf16* weights[2];  // P, [kRows, kWeightStride]
-  float* out;        // [kRows, padded_head], before its division
-  char* last;        // a block of values whose slots after the sequence's end are zero
+  float* scores;  // [kRows, kScoreStride]
+  bf16* weights;  // P, [kRows, kWeightStride]
+  float* out;     // [kRows, padded_head], before its division
+  bf16* q;        // [kRows, padded_head], tail rows and components zero
+  char* last;     // a block of values whose slots after the sequence's end are zero
 };
 
 inline std::size_t desk_bytes(std::size_t head_dim) {
-  const std::size_t d = padded_head(head_dim);
-  return kRows * (d * 6 + 2 * kScoreStride * 4 + 2 * kWeightStride * 2) + block_bytes(head_dim);
+  return kRows * (kScoreStride * 4 + kWeightStride * 2 + padded_head(head_dim) * 6) + block_bytes(head_dim);
 }
 
 inline Desk desk_at(void* memory, std::size_t head_dim) {
   const std::size_t d = padded_head(head_dim);
   Desk desk;
-  char* at = static_cast<char*>(memory);
-  for (float*& scores : desk.scores) scores = reinterpret_cast<float*>(at), at += kRows * kScoreStride * 4;
-  for (bf16*& weights : desk.weights) weights = reinterpret_cast<bf16*>(at), at += kRows * kWeightStride * 2;
-  desk.out = reinterpret_cast<float*>(at), at += kRows * d * 4;
-  desk.q = reinterpret_cast<bf16*>(at), at += kRows * d * 2;
-  desk.last = at;
+  desk.scores = static_cast<float*>(memory);
+  desk.weights = reinterpret_cast<bf16*>(desk.scores + kRows * kScoreStride);
+  desk.out = reinterpret_cast<float*>(desk.weights + kRows * kWeightStride);
+  desk.q = reinterpret_cast<bf16*>(desk.out + kRows * d);
+  desk.last = reinterpret_cast<char*>(desk.q + kRows * d);
   return desk;
 }
 
@@ -109,21 +104,6 @@ struct Values {
     store_sums<0, 0>(above, ld), store_sums<0, 1>(above + kTile, ld);
     if (lower) store_sums<1, 0>(below, ld), store_sums<1, 1>(below + kTile, ld);
     key = 0, c += 2 * kTile;
-  }
-};
-
-// What is done between the rows of a softmax: the steps of `values`, then those of `scores`.
-struct Beside {
-  Values values;
-  Scores scores;
-  std::size_t of_values = values.steps(), all = of_values + scores.steps(), done = 0;
-
-  void until(std::size_t step) {
-    for (; done < step; ++done)
-      if (done < of_values)
-        values.step();
-      else
-        scores.step();
   }
 };
 
@@ -202,8 +182,7 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   if (begin == stop) return;
   const Panels panels{length < stop ? length : stop, length, reach};
   const Desk desk = desk_at(memory, h.head_dim);
-  Softmax states[2];  // of this block of queries and the next
-  const auto state = [&](const Panel& p) -> Softmax& { return states[p.first / kRows % 2]; };
+  Softmax soft;
   const auto query = [&](std::size_t i) { return operand(h.q, h.ldq, sequence.first + i) + head * h.head_dim; };
 
   // Slots after the last token were never written: a weight of zero does not hide a NaN there.
@@ -226,10 +205,12 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
         store_bits(desk.q + r * d + i, _mm256_maskz_loadu_epi16(first_lanes(n), q));
       }
   };
-  const auto scores_of = [&](const Panel& p, float* scores) -> Scores {
-    return {desk.q, scores, block_of(h, h.keys, head, slot0 + p.key), p.keys, d, bytes, p.rows > kTile};
+  const auto score = [&](const Panel& p) {
+    Scores scores{desk.q, desk.scores, block_of(h, h.keys, head, slot0 + p.key), p.keys, d, bytes, p.rows > kTile};
+    for (std::size_t left = scores.steps(); left; --left) scores.step();
   };
-  const auto hide_keys = [&](const Panel& p, float* scores) {
+  const auto hide_keys = [&](const Panel& p) {
+    float* scores = desk.scores;
     for (std::size_t r = 0; r < p.rows; ++r, scores += kScoreStride) {
       const std::size_t i = p.first + r, end = p.key + p.keys;
       const std::size_t low = i > reach ? i - reach : 0, high = length - i > reach ? i + reach + 1 : length;
@@ -238,19 +219,20 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
       if (visible) hide(scores, 0, (end < length ? end : length) - p.key, visible + p.key);
     }
   };
-  const auto values_of = [&](const Panel& p, const bf16* weights) -> Values {
-    const char* values = block_of(h, h.values, head, slot0 + p.key);
-    return {weights, desk.out, values, desk.last, p.keys, filled - p.key, d, bytes, p.begins, p.rows > kTile};
-  };
-  const auto rescale = [&](const Softmax& soft) {
+  const auto rescale = [&] {
     for (std::size_t r = 0; r < kRows; ++r)
       if (soft.by[r] != 1.0f)
         for (float *out = desk.out + r * d, *end = out + d; out < end; out += kLanes)
           store(out, mul(load(out), set1(soft.by[r])));
   };
+  const auto add_values = [&](const Panel& p) {
+    const char* blocks = block_of(h, h.values, head, slot0 + p.key);
+    Values values{desk.weights, desk.out, blocks, desk.last, p.keys, filled - p.key, d, bytes, p.begins, p.rows > kTile};
+    for (std::size_t left = values.steps(); left; --left) values.step();
+  };
   const auto put_out = [&](const Panel& p) {
     for (std::size_t r = 0; r < p.rows; ++r) {
-      const float total = state(p).total[r];
+      const float total = soft.total[r];
       const f32 by = set1(total > 0.0f ? 1.0f / total : 0.0f);
       bf16* y = query(p.first + r);
       if (reach < length) {
@@ -271,23 +253,14 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   };
 
   const Tiles tiles;
-  Panel valued{}, softened{}, scored = panels.starting_at(begin);
-  for (int side = 0; scored.rows || softened.rows || valued.rows; side ^= 1) {
-    if (scored.begins) take_queries(scored);
-    if (softened.begins) state(softened).reset();
-    hide_keys(softened, desk.scores[side ^ 1]);  // all of them first: stores take time to reach the loads
-    Beside beside{valued.rows ? values_of(valued, desk.weights[side]) : Values{},
-                  scored.rows ? scores_of(scored, desk.scores[side]) : Scores{}};
-    for (std::size_t r = 0; r < softened.rows; ++r) {
-      soften(desk.scores[side ^ 1] + r * kScoreStride, desk.weights[side ^ 1] + r * kWeightStride, state(softened), r,
-             softened.keys);
-      beside.until((r + 1) * beside.all / softened.rows);
-    }
-    beside.until(beside.all);
-    if (valued.ends)
-      put_out(valued);
-    else if (valued.rows)
-      rescale(state(softened));
-    valued = softened, softened = scored, scored = scored.rows ? panels.after(scored) : Panel{};
+  for (Panel p = panels.starting_at(begin); p.rows; p = panels.after(p)) {
+    if (p.begins) take_queries(p), soft.reset();
+    score(p);
+    hide_keys(p);
+    for (std::size_t r = 0; r < p.rows; r += kTile)
+      soften(desk.scores + r * kScoreStride, kScoreStride, desk.weights + r * kWeightStride, kWeightStride, soft, r, p.keys);
+    if (!p.begins) rescale();
+    add_values(p);
+    if (p.ends) put_out(p);
   }
 }

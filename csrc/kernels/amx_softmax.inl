@@ -1,9 +1,9 @@
-// The softmax of attention on AMX: a row of scores becomes a row of weights. Included like amx_gemm.inl,
+// The softmax of attention on AMX: rows of scores become rows of weights. Included like amx_gemm.inl,
 // before amx_attention.inl.
 //
 //   P = exp(S - max) as 2^(log2 e (S - max)), rounded to bfloat16; the sum is of P before its rounding
 //
-// Where a row's keys come in several panels, maximum and sum run on.
+// Where a row's keys come in several panels, maximum and sum run on. 16 rows share the steps that join lanes.
 
 // 2^x to 1e-4, a twentieth of bfloat16's rounding: 2^floor(x) times a cubic in the rest, the least
 // maximal error with the value 1 at 0. 2^-Inf is 0; NaN stays NaN.
@@ -36,26 +36,61 @@ struct Softmax {
   }
 };
 
-// Turns row r's scores of a panel into weights.
-inline void soften(const float* s, bf16* p, Softmax& soft, std::size_t r, std::size_t keys) {
-  f32 best = set1(soft.top[r]);
-  for (std::size_t c = 0; c < keys; c += kLanes) best = max(best, load(s + c));
-  const float before = soft.top[r], top = max(best), nothing = -__builtin_inff();
-  soft.by[r] = 1.0f;
-  if (top == nothing) {
-    for (std::size_t c = 0; c < keys; c += kLanes) store_bits(p + c, _mm256_setzero_si256());
-    return;
+// Lane i of the result: all lanes of x[i] joined, those of each vector in the same order.
+template <class Join>
+REFIMPL_INLINE f32 across(f32 (&x)[16], Join join) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 8; ++i)
+    x[i] = join(f32{_mm512_unpacklo_ps(x[i].v, x[i + 8].v)}, f32{_mm512_unpackhi_ps(x[i].v, x[i + 8].v)});
+#pragma GCC unroll 16
+  for (int i = 0; i < 4; ++i)
+    x[i] = join(f32{_mm512_unpacklo_ps(x[i].v, x[i + 4].v)}, f32{_mm512_unpackhi_ps(x[i].v, x[i + 4].v)});
+#pragma GCC unroll 16
+  for (int i = 0; i < 2; ++i)
+    x[i] = join(f32{_mm512_shuffle_f32x4(x[i].v, x[i + 2].v, 0x88)}, f32{_mm512_shuffle_f32x4(x[i].v, x[i + 2].v, 0xdd)});
+  const f32 all = join(f32{_mm512_shuffle_f32x4(x[0].v, x[1].v, 0x88)}, f32{_mm512_shuffle_f32x4(x[0].v, x[1].v, 0xdd)});
+  const __m512i order = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
+  return {_mm512_permutexvar_ps(order, all.v)};
+}
+
+// p = 2^exponent(s), rounded; returns its sums. A multiple of 32 keys.
+template <class Exponent>
+REFIMPL_INLINE f32 weigh(const float* s, bf16* p, std::size_t keys, Exponent exponent) {
+  f32 sums[2] = {set1(0.0f), set1(0.0f)};
+  for (std::size_t c = 0; c < keys; c += kPanel)
+    for (int i = 0; i < 2; ++i) {
+      const f32 weight = exp2_for_bf16(exponent(load(s + c + i * kLanes)));
+      sums[i] = add(sums[i], weight);
+      store_bits(p + c + i * kLanes, narrow(weight));
+    }
+  return add(sums[0], sums[1]);
+}
+
+// Turns 16 rows of a panel's scores into weights: those from row `first` of the block of queries on.
+inline void soften(const float* s, std::size_t lds, bf16* p, std::size_t ldp, Softmax& soft, std::size_t first,
+                   std::size_t keys) {
+  const f32 nothing = set1(-__builtin_inff()), log2e = set1(1.44269504f);
+  f32 each[kTile];
+  for (std::size_t r = 0; r < kTile; ++r) {
+    f32 best[2] = {nothing, nothing};
+    for (std::size_t c = 0; c < keys; c += kPanel)
+      for (int i = 0; i < 2; ++i) best[i] = max(best[i], load(s + r * lds + c + i * kLanes));
+    each[r] = max(best[0], best[1]);
   }
-  const f32 peak = set1(top), log2e = set1(1.44269504f);
-  f32 sums = set1(0.0f);
-  for (std::size_t c = 0; c < keys; c += kLanes) {
-    const f32 weight = exp2_for_bf16(mul(sub(load(s + c), peak), log2e));
-    sums = add(sums, weight);
-    store_bits(p + c, narrow(weight));
+  const f32 before = load(soft.top + first);
+  const f32 top = max(before, across(each, [](f32 a, f32 b) { return max(a, b); }));
+  // Where a row has seen no key yet, every score is -Inf, and so is its distance from 0: weights of zero.
+  const f32 peak{_mm512_mask_mov_ps(top.v, _mm512_cmp_ps_mask(top.v, nothing.v, _CMP_EQ_OQ), _mm512_setzero_ps())};
+  float peaks[kTile];
+  store(peaks, peak);
+  for (std::size_t r = 0; r < kTile; ++r) {
+    const f32 highest = set1(peaks[r]), shift = mul(highest, set1(-1.44269504f));
+    // In one step where the rounding of `shift`, which all weights share, is below that of exp2_for_bf16.
+    each[r] = __builtin_fabsf(peaks[r]) < 256.0f
+                  ? weigh(s + r * lds, p + r * ldp, keys, [&](f32 x) { return fma(x, log2e, shift); })
+                  : weigh(s + r * lds, p + r * ldp, keys, [&](f32 x) { return mul(sub(x, highest), log2e); });
   }
-  if (before < top) {
-    soft.by[r] = before == nothing ? 0.0f : _mm512_cvtss_f32(exp(set1(before - top)).v);
-    soft.top[r] = top;
-  }
-  soft.total[r] = soft.total[r] * soft.by[r] + sum(sums);
+  const f32 by = exp(sub(before, peak)), added = across(each, [](f32 a, f32 b) { return add(a, b); });
+  store(soft.top + first, top), store(soft.by + first, by);
+  store(soft.total + first, fma(load(soft.total + first), by, added));
 }
