@@ -1,8 +1,8 @@
 """How fast is the engine beside its peers, on the same weights and inputs, and how exact?
 
     python benchmarks/peers.py CACHE [--variant base] [--threads 2] [--shapes 1x16,mixed]
-                               [--only NAME,..] [--isa avx2] [--seconds 60] [--no-run]
-                               [--save benchmarks/results/NAME.json]
+                               [--only NAME,..] [--isa avx2] [--seconds 60] [--budget S] [--fresh]
+                               [--no-run] [--save benchmarks/results/NAME.json]
 
 CACHE keeps, per variant, random weights, what peers need made from them (ONNX, int8, GGUF), the
 float64 truth of each shape, and the results. A shape is "batch x length", or "mixed": 32 texts of
@@ -10,7 +10,9 @@ float64 truth of each shape, and the results. A shape is "batch x length", or "m
 once, or sorted by length in batches of 8. What is measured is written at once; later runs, with
 other shapes or names, fill up the same table. --no-run prints it. The last line is JSON. A ratio is
 that of a round, ours beside the best peer of the class; rounds go on until its quartiles are within
-5 %, or the time of --seconds is up, which the table then says.
+5 %, or the time of --seconds is up, which the table then says. Under --budget the shapes share that
+time in their order; what does not fit is left out and told. --fresh forgets earlier results.
+This file is long: one program, from the texts to the table.
 
 Who is not installed, or does not do a precision on this processor, is told with the reason.
 """
@@ -40,6 +42,8 @@ DENSE = ("onnxruntime", "openvino")
 COPIES = 6
 # Rounds go on until the quartiles of a ratio are within this share of its median, or time is up.
 WITHIN, FEWEST = 0.05, 5
+# Tokens whose float64 truth is made within a --budget.
+QUICK = 4096
 # Spinning threads of the last runner have gone to sleep after this.
 PAUSE_S = 0.03
 
@@ -138,6 +142,20 @@ def fits(name: str, shape: str, heads: int) -> bool:
     return COPIES * 4 * batch * heads * length**2 < free / 2
 
 
+def affordable(costs: dict[str, float], seconds: float) -> set[str]:
+    """Those whose first run and one round fit into the time; the slowest peers have to go first."""
+    kept = dict(costs)
+    while kept and 2 * sum(kept.values()) > seconds:
+        peers = [name for name in kept if not name.startswith(OURS)] or list(kept)
+        del kept[max(peers, key=lambda name: kept[name])]
+    return set(kept)
+
+
+def has_truth(folder: Path, shape: str, texts: list) -> bool:
+    """Whether the float64 result of a shape is there, or made in seconds."""
+    return (folder / f"truth-{shape}.npy").exists() or sum(map(len, texts)) <= QUICK
+
+
 def measure(
     runs: dict[str, rivals.Run], shape: str, texts: list, want: Any, seconds: float
 ) -> dict[str, dict]:
@@ -153,7 +171,7 @@ def measure(
                 rows[name] = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
                 continue
             cost += time.perf_counter() - start
-            errors[name, way] = relative_error(got, want)
+            errors[name, way] = None if want is None else relative_error(got, want)
             functions[name, way] = lambda run=run, given=given: [run(*batch) for batch in given]
     timed = until_settled(functions, seconds - cost) if functions else {}
     for (name, way), measured in timed.items():
@@ -239,8 +257,25 @@ def show(shape: str, rows: dict[str, dict]) -> None:
             ratio = f"{r['median']:6.2f} ({r['low']:.2f} - {r['high']:.2f})"
             ratio += "" if r["settled"] else " not settled"
         way = "" if row["way"] == "one batch" else row["way"]
+        error = f"{row['error']:8.1e}" if row["error"] is not None else f"{'no truth':>8}"
         print(f"{name:24} {row['tokens_per_s']:9.0f} {row['spread']:7.1%} {row['runs']:4} "
-              f"{row['error']:8.1e} {ratio} {way}")  # fmt: skip
+              f"{error} {ratio} {way}")  # fmt: skip
+
+
+def ratio_line(variant: str, shape: str, rows: dict[str, dict]) -> str:
+    """All ratios of a shape in one line, and in a word why one is missing."""
+    found = []
+    for name in (n for n in rivals.contenders() if n.startswith(OURS)):
+        row, dtype = rows.get(name, {"left_out": "not measured"}), name.split()[1]
+        if "ratio" in row:
+            r = row["ratio"]
+            calm = "" if r["settled"] else ", not settled"
+            found.append(f"{dtype} {r['median']:.2f} ({r['low']:.2f} - {r['high']:.2f}{calm})")
+        elif "tokens_per_s" in row:
+            found.append(f"{dtype} without a peer")
+        else:
+            found.append(f"{dtype} {(row.get('failed') or row['left_out']).split(':')[0]}")
+    return f"ratio {variant} {shape}: " + "; ".join(found)
 
 
 def config_of(variant: str, parser: argparse.ArgumentParser) -> Any:
@@ -270,6 +305,8 @@ def main() -> None:
     parser.add_argument("--only", help="contenders to run, by the start of their names")
     parser.add_argument("--isa", choices=rivals.CAPS, help="cap everybody that can be capped")
     parser.add_argument("--seconds", type=float, default=60, help="about how long per shape")
+    parser.add_argument("--budget", type=float, help="seconds for all shapes together")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--no-run", action="store_true", help="print what has been measured")
     parser.add_argument("--save", type=Path, help="write the last line to this file as well")
     options = parser.parse_args()
@@ -280,6 +317,8 @@ def main() -> None:
     folder = model_folder(options.cache, options.variant)
     suffix = f"-{options.isa}" if options.isa else ""
     path = folder / f"results-{options.threads}{suffix}.json"
+    if options.fresh:
+        path.unlink(missing_ok=True)
     table: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
     shapes = options.shapes
     if not options.no_run:
@@ -288,6 +327,8 @@ def main() -> None:
         if shape in table:
             show(shape, table[shape])
     print()
+    for shape in shapes:
+        print(ratio_line(options.variant, shape, table.get(shape, {})))
     found = {
         "question": f"engine and peers, {options.variant}, {options.threads} threads{suffix}",
         "date": time.strftime("%Y-%m-%d"),
@@ -302,26 +343,42 @@ def main() -> None:
 
 def run_all(names, shapes, folder, table, path, config, options) -> None:
     """Load whom there is, and measure shape by shape into `table` and its file."""
+    end = time.perf_counter() + (options.budget or float("inf"))
     texts = {shape: sequences(shape, config.vocab_size) for shape in shapes}
-    truths = {
-        shape: truth(folder, shape, batches(texts[shape], len(texts[shape]))) for shape in shapes
-    }
     runs: dict[str, rivals.Run] = {}
     for name in names:
         try:
+            if time.perf_counter() > end:
+                raise TimeoutError("no time was left to load it")
             runs[name] = rivals.load(name, folder, options.threads)
         except Exception as error:  # not there, or not here: the table says so
             why = f"not available: {str(error).splitlines()[0][:160]}"
             print(f"{name}: {why}", file=sys.stderr)
             for shape in shapes:
                 table.setdefault(shape, {})[name] = {"left_out": why}
-    for shape in shapes:
+    rates: dict[str, float] = {}
+    for i, shape in enumerate(shapes):
         rows = table.setdefault(shape, {})
+        tokens, seconds = sum(map(len, texts[shape])), options.seconds
         here = {n: r for n, r in runs.items() if fits(n, shape, config.num_attention_heads)}
         rows.update({n: {"left_out": "left out: its scores do not fit into memory"}
                      for n in runs if n not in here})  # fmt: skip
-        rows.update(measure(here, shape, texts[shape], truths[shape], options.seconds))
+        want = None
+        if not options.budget or has_truth(folder, shape, texts[shape]):
+            want = truth(folder, shape, batches(texts[shape], len(texts[shape])))
+        if options.budget:
+            seconds = min(seconds, (end - time.perf_counter()) / (len(shapes) - i))
+            costs = {n: tokens / rates[n] * len(ways(shape, texts[shape])) if n in rates else 0.0
+                     for n in here}  # fmt: skip
+            kept = affordable(costs, seconds) if seconds > 0 else set()
+            rows.update({n: {"left_out": f"no time: about {costs[n]:.1f} s a run"}
+                         for n in here if n not in kept})  # fmt: skip
+            here = {n: r for n, r in here.items() if n in kept}
+        found = measure(here, shape, texts[shape], want, seconds)
+        rates |= {n: row["tokens_per_s"] for n, row in found.items() if "tokens_per_s" in row}
+        rows.update(found)
         path.write_text(json.dumps(table, indent=1))
+        print(ratio_line(options.variant, shape, rows), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +158,70 @@ def test_peers_benchmark_fills_its_table_and_tells_who_is_missing(
         assert "native" in both["refimpl float32"]["left_out"]
     else:
         assert 0 < both["refimpl float32"]["error"] < np.sqrt(np.finfo(np.float32).eps)
+
+
+def test_a_budget_leaves_out_the_slowest_peers_first_and_says_so(
+    peers, monkeypatch, tmp_path, capsys
+):
+    costs = {"refimpl float32": 3.0, "torch float32": 9.0, "onnxruntime float32": 4.0}
+    assert peers.affordable(costs, 32.0) == set(costs)
+    assert peers.affordable(costs, 31.9) == {"refimpl float32", "onnxruntime float32"}
+    assert peers.affordable(costs, 6.0) == {"refimpl float32"}
+    assert peers.affordable(costs, 5.9) == set()
+
+    class Ours:
+        CONTENDERS = {"refimpl float32": "float32"}
+
+        @staticmethod
+        def load(name, files, threads):
+            return lambda ids, mask: np.zeros((*ids.shape, 1), np.float32)
+
+    seconds = iter(range(0, 10_000, 7))
+    monkeypatch.setattr(peers.rivals, "FILES", ("ours",))
+    monkeypatch.setattr(peers.rivals, "module", lambda file: Ours)
+    monkeypatch.setattr(peers, "truth", lambda *given: np.ones((1, 1)))
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: float(next(seconds)))
+    command = ["peers.py", str(tmp_path), "--variant", "tiny", "--shapes", "1x9,1x90,1x10"]
+    monkeypatch.setattr(sys, "argv", [*command, "--budget", "60"])
+    peers.main()
+    out = capsys.readouterr().out.splitlines()
+    rows = json.loads(out[-1])["rows"]
+    assert "tokens_per_s" in rows["1x9"]["refimpl float32"]
+    assert rows["1x10"]["refimpl float32"]["left_out"].startswith("no time")
+    assert out[-4].startswith("ratio tiny 1x9: float32 without a peer")
+    assert out[-2].startswith("ratio tiny 1x10: float32 no time")
+
+    monkeypatch.setattr(sys, "argv", [*command, "--only", "refimpl", "--fresh", "--no-run"])
+    peers.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == {}
+
+
+STUB = r"""#!/bin/bash
+[ "$1" != -c ] || { echo "tier none"; exit; }
+cache=$2 variant=$(sed 's/.*--variant \([a-z]*\).*/\1/' <<<"$*")
+case " $* " in
+    *" --no-run "*) printf 'table of %s\nratio %s 1x16: 2\n{}\n' "$variant" "$variant" ;;
+    *) mkdir -p "$cache/$variant"
+       [ "$variant" = b ] || echo {} >"$cache/$variant/results-2.json"
+       exec sleep 600 ;;
+esac
+"""
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs coreutils' timeout")
+def test_amx_table_keeps_its_time_and_prints_ratios_last(tmp_path):
+    (tmp_path / "python").write_text(STUB)
+    (tmp_path / "python").chmod(0o755)
+    command = ["bash", str(BENCHMARKS / "amx_table.sh"), str(tmp_path)]
+    env = os.environ | {"PYTHON": str(tmp_path / "python"), "VARIANTS": "a b"}
+    run = subprocess.run([*command, "24"], env=env, capture_output=True, text=True, timeout=23)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[:4] == ["tier none", "== a", "table of a", "== b"]
+    assert lines[4:] == ["ratio a 1x16: 2", "ratio b: nothing was measured"]
+    assert run.stderr.count("was stopped") == 2
+    too_long = subprocess.run([*command, "901"], env=env, capture_output=True, text=True)
+    assert too_long.returncode == 2 and "900 at most" in too_long.stderr
 
 
 @pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
