@@ -514,7 +514,7 @@ inline void attention_case(const Subject& s, Random& random, Op& op) {
   const bool longer = random.once_in(4);
   const std::size_t heads = random.between(1, 3), d = longer ? 8 : even_head(random, s), hidden = heads * d;
   Tokens t = longer ? any_tokens(random, s, 70, 1) : any_tokens(random, s, 70, random.between(1, 3));
-  if (longer) t.add(s, random.between(250, 530), random.once_in(2) ? -1 : t.sequences[0].window);  // several blocks of keys
+  if (longer) t.add(s, random.between(250, 700), random.once_in(2) ? -1 : t.sequences[0].window);  // several panels of keys
   hide_some(random, t);
   const std::size_t total = t.total();
   const float sharp[] = {1.0f, 30.0f, 300.0f, 1e10f};
