@@ -645,6 +645,18 @@ inline void qkv_case(const Subject& s, Random& random, Op& op) {
   Matrix a = fused.q.read(), b = separate.q.read();
   op.must(a.same_bits(b), "keys or values are other than those of its parts");
   op.must(fused.only_own_written() && g.scratch.buffer.surroundings_untouched(), "wrote beyond its memory");
+
+  // A hidden token of NaN is seen by no other.
+  const std::size_t lost = static_cast<std::size_t>(std::find(t.visible.begin(), t.visible.end(), 0) - t.visible.begin());
+  if (lost == t.visible.size()) return;
+  for (std::size_t c = 0; c < k; ++c) g.seen.row(lost)[c] = std::nanf("");
+  g.x.set(g.seen);
+  Placed spoilt(s, random, t, heads, d);
+  for (const Range& piece : pieces(random, m, g.panels())) s.k.project_qkv(g.gemm(), spoilt.view(), turn, piece, g.scratch.data());
+  spoilt.attend(random, 1);
+  Matrix others = spoilt.q.read();
+  for (std::size_t i = 0; i < m; ++i)
+    op.must(i == lost || std::memcmp(others.row(i), a.row(i), hidden * sizeof(float)) == 0, "a hidden token is seen");
 }
 
 }  // namespace driver
