@@ -12,6 +12,7 @@ namespace {
 
 // Panels that one task packs.
 constexpr std::size_t kPanelsAtATime = 8;
+constexpr std::size_t kLine = 64;  // where a packed matrix may start
 
 Floats make_floats(std::size_t n, const Tensor& x) {
   Floats floats(x.data ? n : 0);
@@ -31,14 +32,14 @@ const Plan& checked(const Plan& plan, const Weights& weights) {
 
 }  // namespace
 
-Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, const Tensor& w, const Tensor& bias) {
-  Linear l{packing, Memory(kernels.packed_bytes(packing)), make_floats(packing.n, bias)};
+Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, const Tensor& w, const Tensor& bias,
+                   std::byte* to) {
   const std::size_t panels = panels_of(packing, kernels.lanes);
   parallel_for(threads, ceil_div(panels, kPanelsAtATime), [&](std::size_t task, int) {
     const std::size_t first = task * kPanelsAtATime;
-    kernels.pack(packing, w, first, std::min(panels, first + kPanelsAtATime), l.packed.data());
+    kernels.pack(packing, w, first, std::min(panels, first + kPanelsAtATime), to);
   });
-  return l;
+  return {packing, to, make_floats(packing.n, bias)};
 }
 
 Norm make_norm(std::size_t n, const Tensor& weight, const Tensor& bias) {
@@ -55,24 +56,30 @@ Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads
       embedding_norm_(make_norm(plan.hidden, w.embedding_norm, w.embedding_norm_bias)),
       final_norm_(make_norm(plan.hidden, w.final_norm, w.final_norm_bias)) {
   const std::size_t hidden = plan.hidden, inter = plan.inter;
+  const Packing wqkv{3 * hidden, hidden, head_dim()}, wo{hidden, hidden, 0}, wi{2 * inter, hidden, 2 * inter},
+      mlp_wo{hidden, inter, 0};
+  packed_ = Memory(w.layers.size() * (room(wqkv) + room(wo) + room(wi) + room(mlp_wo)), Memory::Pages::huge);
+  std::byte* at = packed_.data();
+  const auto linear = [&](const Packing& packing, const Tensor& weight, const Tensor& bias) {
+    return make_linear(kernels, threads, packing, weight, bias, std::exchange(at, at + room(packing)));
+  };
   layers_.reserve(w.layers.size());
   for (const LayerWeights& l : w.layers) {
     if (reading) reading(layers_.size());
     layers_.push_back(
         {make_norm(hidden, l.attn_norm, l.attn_norm_bias), make_norm(hidden, l.mlp_norm, l.mlp_norm_bias),
-         make_linear(kernels, threads, {3 * hidden, hidden, head_dim()}, l.wqkv, l.wqkv_bias),
-         make_linear(kernels, threads, {hidden, hidden, 0}, l.wo, l.wo_bias),
-         make_linear(kernels, threads, {2 * inter, hidden, 2 * inter}, l.wi, l.wi_bias),
-         make_linear(kernels, threads, {hidden, inter, 0}, l.mlp_wo, l.mlp_wo_bias)});
+         linear(wqkv, l.wqkv, l.wqkv_bias), linear(wo, l.wo, l.wo_bias), linear(wi, l.wi, l.wi_bias),
+         linear(mlp_wo, l.mlp_wo, l.mlp_wo_bias)});
     if (packed) packed(layers_.size() - 1);
   }
 }
 
+std::size_t Engine::room(const Packing& packing) const { return round_up(kernels.packed_bytes(packing), kLine); }
+
 std::size_t Engine::packed_bytes() const {
-  std::size_t bytes = 0;
+  std::size_t bytes = packed_.bytes();
   for (const Layer& l : layers_)
-    for (const Linear* m : {&l.wqkv, &l.wo, &l.wi, &l.mlp_wo})
-      bytes += m->packed.bytes() + m->bias.size() * sizeof(float);
+    for (const Linear* m : {&l.wqkv, &l.wo, &l.wi, &l.mlp_wo}) bytes += m->bias.size() * sizeof(float);
   return bytes;
 }
 

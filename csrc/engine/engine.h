@@ -72,7 +72,7 @@ struct Batch {
 // Weights as the kernels take them; empty floats stand for a bias or norm that is not there.
 struct Linear {
   Packing packing{};
-  Memory packed;
+  const std::byte* packed = nullptr;  // in its owner's memory
   Floats bias;
 };
 
@@ -80,8 +80,9 @@ struct Norm {
   Floats weight, bias;
 };
 
-// Packed for the tier of `kernels`, on `threads` threads. Throw std::bad_alloc.
-Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, const Tensor& w, const Tensor& bias);
+// Packed for the tier of `kernels`, on `threads` threads, into packed_bytes() at `to`. Throw std::bad_alloc.
+Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, const Tensor& w, const Tensor& bias,
+                   std::byte* to);
 Norm make_norm(std::size_t n, const Tensor& weight, const Tensor& bias);
 
 struct Layer {
@@ -119,9 +120,11 @@ class Engine {
 
  private:
   friend class Forward;
+  std::size_t room(const Packing& packing) const;  // of a packed matrix, to where the next one may start
   RowSource embedding_;
   Floats types_;
   Norm embedding_norm_, final_norm_;
+  Memory packed_;  // the matrices of all layers, in the order in which a pass reads them
   std::vector<Layer> layers_;
 };
 

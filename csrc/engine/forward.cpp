@@ -246,7 +246,7 @@ Floats Forward::product(const Linear& l, Rows rows, const std::byte* in, std::si
 }
 
 Gemm Forward::gemm_of(const Linear& l, const std::byte* in, std::size_t ldin) const {
-  return {l.packing, l.packed.data(), or_null(l.bias), in, ldin};
+  return {l.packing, l.packed, or_null(l.bias), in, ldin};
 }
 
 Heads Forward::heads(std::size_t first) {

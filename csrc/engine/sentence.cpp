@@ -53,11 +53,13 @@ void weighted(const std::vector<Pooled>& tokens, Pooling how, std::size_t n, con
 SentenceHead::SentenceHead(const Kernels& kernels, std::size_t hidden, const std::vector<ModulePlan>& plan, int threads)
     : k_(kernels), hidden_(hidden), width_(hidden) {
   for (const ModulePlan& given : plan) {
-    Module module{given, {}, {}};
+    Module module{given, {}, {}, {}};
     if (given.kind == ModulePlan::Kind::pooling) width_ = hidden * given.modes.size();
     if (given.kind == ModulePlan::Kind::layer_norm) module.norm = make_norm(width_, given.weight, given.bias);
     if (given.kind == ModulePlan::Kind::dense) {
-      module.dense = make_linear(kernels, threads, {given.width, width_, 0}, given.weight, given.bias);
+      const Packing packing{given.width, width_, 0};
+      module.packed = Memory(kernels.packed_bytes(packing));
+      module.dense = make_linear(kernels, threads, packing, given.weight, given.bias, module.packed.data());
       width_ = given.width;
     }
     module.plan.weight = module.plan.bias = {};
@@ -94,7 +96,7 @@ Floats SentenceHead::dense(const Module& module, std::size_t rows, const Floats&
   const std::size_t n = l.packing.n, k = l.packing.k, ld = k_.operand_bytes(k), scratch_bytes = k_.scratch_bytes(k, 2);
   Memory in((rows + k_.row_block - 1) * ld), scratch(static_cast<std::size_t>(threads) * scratch_bytes);
   k_.to_operand(rows, k, x.data(), k, in.data(), ld);
-  const Gemm g{l.packing, l.packed.data(), l.bias.empty() ? nullptr : l.bias.data(), in.data(), ld};
+  const Gemm g{l.packing, l.packed, l.bias.empty() ? nullptr : l.bias.data(), in.data(), ld};
   // act(u) * 1 is the kernels' glu, with ones where it has its second half.
   Floats u(rows * 2 * n, 1.0f), y(rows * n);
   const Tasks tasks(k_, l.packing, rows, threads);

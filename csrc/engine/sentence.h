@@ -51,7 +51,8 @@ class SentenceHead {
  private:
   struct Module {
     ModulePlan plan;
-    Linear dense;
+    Memory packed;
+    Linear dense;  // in `packed`
     Norm norm;
   };
   Floats pool(const ModulePlan& plan, const Batch& batch, const float* hidden, std::size_t prompt_tokens) const;
