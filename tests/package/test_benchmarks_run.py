@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import refimpl
 from refimpl.backends.backend import why_not_native
 from refimpl.reference import ops
 
@@ -324,6 +325,24 @@ def test_bits_benchmark_ends_in_json_with_the_machine():
     result = json.loads(out.splitlines()[-1])
     assert result["rows"] == {"scalar float32": {"draws": 1, "different": 0, "seed": 0}}
     assert result["machine"]["numpy"] == np.__version__
+
+
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+def test_builds_are_held_against_the_first_bit_by_bit():
+    library = refimpl.info()["native"]["library"]
+    folder = str(Path(refimpl.__file__).parent / "bundled" / "tiny")
+    command = [sys.executable, "benchmarks/builds.py", folder, library]
+    options = ["--shapes", "1x9,2x3", "--seconds", "0", "--threads", "1"]
+    run = subprocess.run(
+        [*command, library, *options], cwd=BENCHMARKS.parent, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout.splitlines()[-1])["rows"][library]
+    assert [(row["shape"], row["rounds"], row["same_bits"]) for row in rows] == [
+        ("1x9", 2, True), ("2x3", 2, True)]  # fmt: skip
+    assert all(row["tokens_per_s"][1] > 0 for row in rows)
+    alone = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True)
+    assert alone.returncode == 2 and "two at least" in alone.stderr
 
 
 def test_limits_without_a_compiler_say_so(harness, monkeypatch, tmp_path):
