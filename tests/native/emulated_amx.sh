@@ -5,9 +5,10 @@
 # Bochs boots Linux from a CD image with the program and busybox in its initramfs; about 25 s, then
 # some 100 million instructions a second, one thread: this shows what is right, never what is fast.
 #
-# Needs Linux >= 6.15 (vmlinuz), Bochs >= 3.0, static busybox, genisoimage, isolinux and a C compiler. Found in their
-# usual places, or named: KERNEL, BOCHS, BUSYBOX, ISOLINUX (folder of isolinux.bin and ldlinux.c32),
-# BXSHARE (folder of Bochs' BIOS), MEMORY (MiB), TIMEOUT (s).
+# Needs Linux >= 6.15 (vmlinuz; 7.2 does not come up on Bochs 3.0), Bochs >= 3.0, static busybox, genisoimage, isolinux
+# and a C compiler. Debian 13: bochs bochsbios vgabios busybox-static genisoimage isolinux syslinux-common, and a kernel
+# of its backports; packages that are unpacked, not installed, do. Found in their usual places, or named: KERNEL, BOCHS,
+# BUSYBOX, ISOLINUX (folder of isolinux.bin and ldlinux.c32), BXSHARE (folder of Bochs' BIOS), MEMORY (MiB), TIMEOUT (s).
 #
 # Bochs has no XFD, by which Linux hands out AMX state lazily. `setcpuid=324` makes Linux believe in
 # it; tiles are then not saved when threads change places, and a tile instruction that follows is an
