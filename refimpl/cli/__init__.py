@@ -25,6 +25,7 @@ from . import (
     finetune,
     info,
     ner,
+    pretrain,
     rerank,
     search,
     tokenize,
@@ -35,7 +36,7 @@ from .streams import listening
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
-    *(tokenize, finetune, info, bench, verify, download),
+    *(tokenize, finetune, pretrain, info, bench, verify, download),
 )
 
 

@@ -1,20 +1,27 @@
-"""`modernbert finetune`: a classifier from labelled texts."""
+"""`modernbert finetune`: a model for a task from labelled rows."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
-from .options import count, positive
+from .options import positive
+from .training import add_parts, add_run, run_to_its_end, settings_given, tell
 
-HELP = "train a classifier on labelled texts"
+HELP = "train a model for a task on labelled rows"
 USAGE = "TASK DATA ... --out FOLDER"
 EXAMPLE = (
     "modernbert finetune classify train.jsonl --eval test.jsonl --out my-classifier\n"
-    '  with rows such as {"text": "a fine day", "label": "good"}, or CSV with these columns'
+    '  with rows such as {"text": "a fine day", "label": "good"}, or CSV with these columns\n\n'
+    "rows, by task:\n"
+    "  classify  text, label: a text, a list of texts, or a number\n"
+    "  tokens    tokens and tags (B-, I-, O), or text and entities (start, end, label)\n"
+    "  answer    question, context, answers as SQuAD has them, or answer and answer_start\n"
+    "  choice    text, choices (in CSV choice0, choice1, ..), label: the number of the right one\n"
+    "  embed     anchor, positive and perhaps negatives, in this order; or two texts and score\n"
+    "  rerank    query, document, label in 0 .. 1; or query, positive, negative\n"
+    "  mask      text; or plain text, documents parted by empty lines"
 )
-TASKS = ("classify",)
+TASKS = ("classify", "tokens", "answer", "choice", "embed", "rerank", "mask")
 PROBLEMS = {
     "single": "single_label_classification",
     "multi": "multi_label_classification",
@@ -24,7 +31,7 @@ PROBLEMS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
-    parser.add_argument("data", nargs="+", metavar="DATA", help="JSONL, CSV or TSV: text, label")
+    parser.add_argument("data", nargs="+", metavar="DATA", help="JSONL, CSV or TSV; see below")
     parser.add_argument(
         "--out", dest="folder", required=True, metavar="FOLDER", help="of the run and the model"
     )
@@ -35,31 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--eval", action="append", default=[], metavar="DATA", help="held-out rows")
     data.add_argument(
-        "--problem", choices=PROBLEMS, help="of the labels (default: what they look like)"
+        "--problem", choices=PROBLEMS, help="of classify's labels (default: what they look like)"
     )
-    data.add_argument("--max-length", type=positive, default=512, metavar="N", help="most tokens")
-    run = parser.add_argument_group("run")
-    run.add_argument("--epochs", type=positive, default=10, metavar="N")
-    run.add_argument("--batch-size", type=positive, default=16, metavar="N", help="texts a step")
-    run.add_argument("--learning-rate", type=float, metavar="LR", help="the peak (default: 8e-5)")
-    run.add_argument("--patience", type=count, default=0, metavar="N", help="evaluations; 0: never")
-    run.add_argument("--seed", type=count, default=0, metavar="N")
+    data.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a text")
+    add_run(parser, "rows")
+    add_parts(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..train.finetune import finetune
-    from ..train.settings import Settings
+    from dataclasses import replace
 
-    rate = {} if args.learning_rate is None else {"learning_rate": args.learning_rate}
-    settings = Settings(
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        patience=args.patience,
-        seed=args.seed,
-        **rate,
-    )
-    try:
-        figures = finetune(
+    from ..train.finetune import defaults, finetune
+
+    settings = replace(defaults(args.task), **settings_given(args))
+    figures = run_to_its_end(
+        "finetune",
+        args,
+        lambda: finetune(
+            args.task,
             args.data,
             args.folder,
             model=args.model,
@@ -68,22 +68,9 @@ def run(args: argparse.Namespace) -> int:
             max_length=args.max_length,
             settings=settings,
             resume=args.resume,
-            tell=lambda line: print(line, file=sys.stderr),
-        )
-    except KeyboardInterrupt:
-        print(
-            f"modernbert finetune: stopped and saved; the same command with --resume goes on from "
-            f"{args.folder}",
-            file=sys.stderr,
-        )
-        raise
-    except FloatingPointError as error:
-        raise ValueError(f"{error}; {args.folder} holds the last good state") from None
+            tell=tell,
+        ),
+    )
     if figures["truncated"]:
-        print(
-            f"modernbert finetune: {figures['truncated']} texts were cut to {args.max_length} "
-            "tokens",
-            file=sys.stderr,
-        )
-    print(json.dumps({"out": args.folder, **figures}), file=args.out)
+        tell(f"modernbert finetune: {figures['truncated']} texts were cut to their first tokens")
     return 0

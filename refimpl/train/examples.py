@@ -1,36 +1,32 @@
-"""Labelled texts from files: JSONL, CSV and TSV rows of `text`, `label` and perhaps `text_pair`.
+"""Labelled texts: rows of `text`, `label` and perhaps `text_pair` become ids and label arrays.
 
-    rows = read_rows("train.jsonl")              one Row per line, checked
+    rows = labelled("train.jsonl")               one Labelled per row, checked
     problem, names = problem_of(rows)            what the labels ask for
-    examples = encoded(rows, ..., tokenizer)     ids and label arrays
+    examples = encoded(rows, ..., tokenizer)     Examples
 
-Promise: a bad row stops the reading with file and row named; nothing is dropped or repaired, and
-what is cut for its length is counted. A row's number is that of its line for JSONL, and counts from
-1 below the header for CSV.
+`Examples` is what every task's data becomes. What is cut for its length is counted.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..text.tokenizer import Tokenizer
+from .rows import Row, read_rows
 from .task_loss import MULTI, REGRESSION, SINGLE
 
 Array = np.ndarray
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
-class Row:
+class Labelled:
     """One labelled text and where it stands. label: a text, a list of texts, or a number."""
 
     where: str
@@ -40,96 +36,75 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """ids: of each text, int64 [length]; labels: one entry per text, as `gradients` takes them;
-    truncated: how many texts were cut; where: of each text, for messages."""
+class Unit:
+    """What is computed at once: the sequences of one example, int64 [length] each, and its labels
+    as `gradients` takes them for these sequences, packed."""
 
-    ids: Sequence[Array]
-    labels: Array
+    sequences: Sequence[Array]
+    labels: Any
+    where: str
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(x) for x in self.sequences)
+
+
+# A model's outputs for each sequence of an evaluation -> figures by name.
+Figures = Callable[[Sequence[Mapping[str, Array]]], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The data of a task (tasks.TASKS). truncated: how many texts were cut. figures: what an
+    evaluation tells beside the loss; None for what the task's labels alone say."""
+
+    task: str
+    units: Sequence[Unit]
     truncated: int
-    where: Sequence[str]
+    figures: Figures | None = None
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.units)
+
+    def digest(self) -> str:
+        """Of ids and labels, in order."""
+        h = hashlib.sha256(self.task.encode())
+        for unit in self.units:
+            h.update(np.ascontiguousarray(unit.labels).tobytes())
+            for x in unit.sequences:
+                h.update(len(x).to_bytes(8, "little") + x.astype("<i8").tobytes())
+        return h.hexdigest()
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a file: .csv, .tsv, or else JSONL. Raises ValueError, OSError."""
-    path = Path(path)
-    delimiter = DELIMITERS.get(path.suffix.lower())
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            found = _json_lines(stream) if delimiter is None else _table(stream, delimiter, path)
-            rows = [_row(f"{path}, row {number}", fields) for number, fields in found]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from None
-    if not rows:
-        raise ValueError(f"{path} holds no rows")
-    return rows
+def labelled(path: str | os.PathLike[str]) -> list[Labelled]:
+    """The rows of a file, checked. Raises ValueError, OSError."""
+    return [_labelled(row) for row in read_rows(path, ("text", "label"))]
 
 
-def _json_lines(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield number, error
+def _labelled(row: Row) -> Labelled:
+    pair = row.fields.get("text_pair")
+    if pair is not None:
+        pair = row.text("text_pair")
+    return Labelled(row.where, row.text("text"), pair, _label(row))
 
 
-def _table(lines: Iterable[str], delimiter: str, path: Path) -> Iterator[tuple[int, Any]]:
-    table = csv.DictReader(lines, delimiter=delimiter, strict=True)
-    header = table.fieldnames or []
-    for name in ("text", "label"):
-        if header and name not in header:
-            raise ValueError(f"{path} has the columns {list(header)}; it needs {name!r}")
-    rows, number = iter(table), 0
-    while True:
-        number += 1
-        try:
-            fields = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield number, error
-            return
-        if None in fields or None in fields.values():
-            yield number, ValueError(f"it has not the {len(header)} fields of the header")
-        else:
-            yield number, fields
-
-
-def _row(where: str, fields: Any) -> Row:
-    if isinstance(fields, Exception):
-        raise ValueError(f"{where}: cannot be read: {fields}")
-    if not isinstance(fields, dict):
-        raise ValueError(f"{where}: expected an object, got {type(fields).__name__}")
-    for name in ("text", "label"):
-        if name not in fields:
-            raise ValueError(f"{where}: {name!r} is missing; the row has {sorted(fields)}")
-    text, pair, label = fields["text"], fields.get("text_pair"), fields["label"]
-    for name, value in (("text", text), ("text_pair", "" if pair is None else pair)):
-        if not isinstance(value, str):
-            raise ValueError(f"{where}: {name} is {type(value).__name__}, not text")
-    return Row(where, text, pair, _label(where, label))
-
-
-def _label(where: str, label: Any) -> Any:
+def _label(row: Row) -> Any:
     """A text, a list of texts, or a finite float; whole numbers and true, false are names."""
+    label = row.fields["label"]
     if isinstance(label, list) and all(isinstance(x, (str, int)) for x in label):
         return [_name(x) for x in label]
     if isinstance(label, float) and math.isfinite(label):
         return label
     if isinstance(label, (str, int)) and label != "":
         return _name(label)
-    raise ValueError(f"{where}: label is {label!r}; it must be a text, a number or a list of texts")
+    row.refuse(f"label is {label!r}; it must be a text, a number or a list of texts")
 
 
 def _name(label: str | int) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def problem_of(rows: Sequence[Row], problem: str | None = None) -> tuple[str, list[str]]:
+def problem_of(rows: Sequence[Labelled], problem: str | None = None) -> tuple[str, list[str]]:
     """What the labels ask for, and the names of the classes in sorted order (one for a regression).
 
     problem: one of the three, where the labels shall not decide: text that spells numbers then is
@@ -154,7 +129,7 @@ def problem_of(rows: Sequence[Row], problem: str | None = None) -> tuple[str, li
     return problem, names
 
 
-def _names(row: Row, problem: str) -> list[str]:
+def _names(row: Labelled, problem: str) -> list[str]:
     several = isinstance(row.label, list)
     if several != (problem == MULTI) or isinstance(row.label, float):
         raise ValueError(f"{row.where}: label is {row.label!r}; a {problem} cannot use it")
@@ -162,23 +137,26 @@ def _names(row: Row, problem: str) -> list[str]:
 
 
 def encoded(
-    rows: Sequence[Row], problem: str, names: Sequence[str], tokenizer: Tokenizer, max_length: int
+    rows: Sequence[Labelled],
+    problem: str,
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    max_length: int,
 ) -> Examples:
-    """Ids of at most max_length tokens, and labels: class numbers [n], 0 and 1 [n, classes] for
-    several labels a text, values [n, 1] for a regression. ValueError for an unknown label."""
+    """Ids of at most max_length tokens, and labels: a class number [1], 0 and 1 [1, classes] for
+    several labels a text, a value [1, 1] for a regression. ValueError for an unknown label."""
+    number = {name: i for i, name in enumerate(names)}
+    labels = [np.array([_numbers(row, problem, number)]) for row in rows]
     texts = [row.text if row.pair is None else (row.text, row.pair) for row in rows]
     found = tokenizer.encode_batch(texts, max_length=max_length, truncate="silent")
-    number = {name: i for i, name in enumerate(names)}
-    labels = [_numbers(row, problem, number) for row in rows]
-    return Examples(
-        [np.array(e.ids, np.int64) for e in found],
-        np.array(labels),
-        sum(e.lost > 0 for e in found),
-        [row.where for row in rows],
-    )
+    units = [
+        Unit([np.array(e.ids, np.int64)], label, row.where)
+        for e, label, row in zip(found, labels, rows, strict=True)
+    ]
+    return Examples("classify", units, sum(e.lost > 0 for e in found))
 
 
-def _numbers(row: Row, problem: str, number: dict[str, int]) -> Any:
+def _numbers(row: Labelled, problem: str, number: dict[str, int]) -> Any:
     if problem == REGRESSION:
         try:
             value = float(row.label)

@@ -1,95 +1,124 @@
-"""From labelled files to a classifier's folder in one call: `finetune`.
+"""From labelled files to a model's folder in one call: `finetune`.
 
-    finetune(["train.jsonl"], "my-classifier")
+    finetune("classify", ["train.jsonl"], "my-classifier")
     refimpl.pipeline("text-classification", "my-classifier")("a fine day")
 
-The head is that of checkpoints (ModernBertForSequenceClassification), so that transformers loads
-the folder too; a masked-LM model's prediction head comes along, the classifier starts random.
+Each task reads its own rows: classify (examples.py), tokens (tagged.py), answer (questions.py),
+choice (choices.py), embed and rerank (pairs.py), mask (documents.py). Every file is read and
+checked before anything is computed or written.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from ..errors import ModelFormatError
 from ..files.hub import resolve
 from ..models.model import Folder, ModernBERT, bundled
 from ..models.task_model import ModernBERTForTask, load
-from ..nlp.multi_task import CONFIG_KEY
-from ..reference.heads import HEADS
-from ..reference.params import encoder_shapes, initialise
+from ..reference.config import default_labels
 from ..text.tokenizer import Tokenizer
-from .examples import encoded, problem_of, read_rows
+from . import choices, examples, pairs, questions, start, tagged
+from .documents import TEXT, DocumentFile, Reader
+from .embedding_work import Contrastive
+from .masked import Masked, Masks, pieces
 from .settings import Settings
+from .task_loss import MULTI
 from .trainer import Tell, Trainer
+from .work import Supervised, Work
 
-MAX_LENGTH = 512
+Paths = Sequence[Folder]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a task makes of its files: the model to start from, the data, names of labels, and how
+    many texts were cut for their length."""
+
+    model: ModernBERTForTask
+    train: Work
+    evaluation: Work | None
+    labels: Sequence[str]
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """prepare: see `Run`. longest: most tokens of a text unless asked otherwise. rows: what a row
+    has. changes: of Settings, to what suits the task."""
+
+    prepare: Callable[..., Run]
+    longest: int
+    rows: str
+    changes: Mapping[str, Any]
 
 
 def finetune(
-    data: Sequence[Folder],
+    task: str,
+    data: Paths,
     out: Folder,
     *,
     model: Folder | None = None,
-    evaluation: Sequence[Folder] = (),
+    evaluation: Paths = (),
     problem: str | None = None,
-    max_length: int = MAX_LENGTH,
+    max_length: int | None = None,
     settings: Settings | None = None,
     resume: bool = False,
     tell: Tell = lambda line: None,
 ) -> dict[str, Any]:
-    """Train a classifier on rows of `text`, `label` (examples.py) and save it to the folder `out`.
+    """Train a model on rows of files and save it to the folder `out`.
 
-    data, evaluation: JSONL, CSV or TSV files. model: a folder or cached hub id, None for the
-    bundled encoder. problem: see `problem_of`; None: what the labels look like. max_length: tokens;
-    how many texts were cut is in the result. resume: go on with the run in `out`. tell: takes lines
-    of news. Returns the last figures, `labels` and `truncated`. Raises ValueError (data, settings),
+    task: one of TASKS. data, evaluation: JSONL, CSV or TSV files. model: a folder or cached hub id,
+    None for the bundled encoder. problem: of classify, see `examples.problem_of`; None: what the
+    labels look like. max_length: tokens; how many texts were cut is in the result. resume: go on
+    with the run in `out`. tell: takes lines of news.
+    Returns the last figures, `labels` and `truncated`. Raises ValueError (data, settings),
     ModelFormatError, OSError, FloatingPointError, KeyboardInterrupt once all is saved.
     """
+    if task not in TASKS:
+        raise ValueError(f"task is {task!r}; known: {', '.join(TASKS)}")
     if not data:
-        raise ValueError("data is empty; it needs one file of labelled texts or more")
-    rows = [row for path in data for row in read_rows(path)]
-    problem, names = problem_of(rows, problem)
-    held_out = [row for path in evaluation for row in read_rows(path)]
-    settings = settings or Settings()
-    base = load(bundled() if model is None else resolve(model), backend="numpy")
+        raise ValueError("data is empty; it needs one file of rows or more")
+    if problem is not None and task != "classify":
+        raise ValueError(f"problem is {problem!r}; it is of task classify, not {task}")
+    settings = settings or defaults(task)
+    base = opened(model)
     assert base.source is not None
     tokenizer = Tokenizer.from_folder(base.source)
-    train = encoded(rows, problem, names, tokenizer, max_length)
-    checked = encoded(held_out, problem, names, tokenizer, max_length) if held_out else None
+    longest = min(max_length or TASKS[task].longest, limit(base, tokenizer))
+    run = TASKS[task].prepare(
+        base, tokenizer, data, evaluation, longest, settings.seed, **options(task, problem)
+    )
     writable(out)
-    classifier = with_classifier(base, problem, names, settings.seed)
-    trainer = Trainer(classifier, train, checked, settings, out, tell)
-    figures = trainer.run(resume=resume)
-    cut = train.truncated + (checked.truncated if checked else 0)
-    return {**figures, "labels": names, "truncated": cut}
+    figures = Trainer(run.model, run.train, run.evaluation, settings, out, tell).run(resume=resume)
+    return {**figures, "labels": list(run.labels), "truncated": run.truncated}
 
 
-def with_classifier(
-    base: ModernBERT, problem: str, names: Sequence[str], seed: int
-) -> ModernBERTForTask:
-    """The model's encoder under a classifier of these names; its prediction head where it has one.
+def defaults(task: str) -> Settings:
+    """Settings that suit a task."""
+    return replace(Settings(), **TASKS[task].changes)
 
-    The classifier is drawn from `seed`, unless the model is a classifier of the same names.
-    """
-    head, labels = HEADS["sequence_classification"], dict(enumerate(names))
-    same = isinstance(base, ModernBERTForTask) and base.head is head
-    same = same and dict(base.config.id2label) == labels and base.config.problem_type == problem
-    extra = {name: x for name, x in base.config.extra.items() if name != CONFIG_KEY}
-    config = base.config.replace(
-        id2label=labels, problem_type=problem, architectures=(head.architecture,), extra=extra
-    )
-    shapes, encoder = head.shapes(config), encoder_shapes(config)
-    params = initialise(shapes, config, seed, np.dtype(base.dtype), len(encoder))
-    keep = [*encoder, *(n for n in shapes if same or not n.startswith("classifier."))]
-    params |= {name: base.params[name] for name in keep if name in base.params}
-    order = [*encoder, *shapes]
-    return ModernBERTForTask(
-        config, {n: params[n] for n in order}, head, backend="numpy", source=base.source
-    )
+
+def options(task: str, problem: str | None) -> dict[str, Any]:
+    return {"problem": problem} if task == "classify" else {}
+
+
+def opened(model: Folder | None) -> ModernBERT:
+    """The model to start from. Raises ModelFormatError for weights that are not finite, too."""
+    base = load(bundled() if model is None else resolve(model), backend="numpy")
+    for name, x in base.params.items():
+        if not (x == x).all():
+            assert base.source is not None
+            raise ModelFormatError("holds NaN", file=base.source.root, key=name)
+    return base
+
+
+def limit(base: ModernBERT, tokenizer: Tokenizer) -> int:
+    """The most tokens that the model was made for."""
+    return min(tokenizer.max_length or 2**31, base.config.max_position_embeddings)
 
 
 def writable(folder: Folder) -> None:
@@ -97,3 +126,161 @@ def writable(folder: Folder) -> None:
     os.makedirs(folder, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(f"{folder} cannot be written to")
+
+
+# -- tasks ----------------------------------------------------------------------------------------
+
+
+def held_out(evaluation: Paths, made: Callable[[Paths], Any]) -> Any:
+    """What is made of the evaluation's files; None without any."""
+    return made(evaluation) if evaluation else None
+
+
+def supervised(
+    model: ModernBERTForTask,
+    train: examples.Examples,
+    checked: examples.Examples | None,
+    labels: Sequence[str] = (),
+) -> Run:
+    cut = train.truncated + (checked.truncated if checked else 0)
+    return Run(model, Supervised(train), Supervised(checked) if checked else None, labels, cut)
+
+
+def classify(
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int,
+    *, problem: str | None,
+) -> Run:  # fmt: skip
+    rows = [row for path in data for row in examples.labelled(path)]
+    kind, names = examples.problem_of(rows, problem)
+
+    def made(paths: Paths) -> examples.Examples:
+        own = [row for path in paths for row in examples.labelled(path)]
+        return examples.encoded(own, kind, names, tokenizer, longest)
+
+    checked = held_out(evaluation, made)
+    model = start.with_head(base, "sequence_classification", names, kind, seed)
+    train = examples.encoded(rows, kind, names, tokenizer, longest)
+    return supervised(model, train, checked, names)
+
+
+def tokens(
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
+) -> Run:
+    rows = [row for path in data for row in tagged.tagged_rows(path)]
+    names = tagged.tags_of(rows)
+
+    def made(paths: Paths) -> examples.Examples:
+        own = [row for path in paths for row in tagged.tagged_rows(path)]
+        return tagged.encoded(own, names, tokenizer, longest)
+
+    checked = held_out(evaluation, made)
+    model = start.with_head(base, "token_classification", names, None, seed)
+    return supervised(model, tagged.encoded(rows, names, tokenizer, longest), checked, names)
+
+
+def answer(
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
+) -> Run:
+    def made(paths: Paths) -> examples.Examples:
+        own = [row for path in paths for row in questions.question_rows(path)]
+        return questions.encoded(own, tokenizer, longest)
+
+    train, checked = made(data), held_out(evaluation, made)
+    names = list(default_labels(2).values())
+    return supervised(
+        start.with_head(base, "question_answering", names, None, seed), train, checked
+    )
+
+
+def choice(
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
+) -> Run:
+    def made(paths: Paths) -> examples.Examples:
+        own = [row for path in paths for row in choices.choice_rows(path)]
+        return choices.encoded(own, tokenizer, longest)
+
+    train, checked = made(data), held_out(evaluation, made)
+    return supervised(start.with_head(base, "multiple_choice", (), None, seed), train, checked)
+
+
+def rerank(
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
+) -> Run:
+    def made(paths: Paths) -> examples.Examples:
+        own = [row for path in paths for row in pairs.relevance_rows(path)]
+        return pairs.reranked(own, tokenizer, longest)
+
+    train, checked = made(data), held_out(evaluation, made)
+    model = start.with_head(base, "sequence_classification", ["LABEL_0"], MULTI, seed)
+    return supervised(model, train, checked)
+
+
+def embed(
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
+) -> Run:
+    model = start.with_embeddings(base, longest)
+    assert model.sentence_head is not None
+    settings = model.sentence_head.settings
+    if settings.do_lower_case:
+        assert base.source is not None
+        tokenizer = Tokenizer.from_folder(base.source, lowercase=True)
+    longest = min(longest, settings.max_seq_length or longest)
+
+    def made(paths: Paths) -> Contrastive:
+        rows = [row for path in paths for row in pairs.together_rows(path)]
+        return Contrastive(rows, tokenizer, longest)
+
+    train, checked = made(data), held_out(evaluation, made)
+    cut = train.truncated + (checked.truncated if checked else 0)
+    return Run(model, train, checked, (), cut)
+
+
+def mask(
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
+) -> Run:
+    model = start.with_head(base, "masked_lm", (), None, seed)
+    masks = masks_of(model, tokenizer)
+
+    def made(paths: Paths) -> Masked:
+        return Masked(
+            [x for d in documents(paths) for x in pieces(tokenizer, d.text, d.where, longest)],
+            masks,
+        )
+
+    return Run(model, made(data), held_out(evaluation, made), (), 0)
+
+
+def masks_of(model: ModernBERT, tokenizer: Tokenizer) -> Masks:
+    """ValueError for a tokenizer without a mask token."""
+    if tokenizer.mask_token_id is None:
+        raise ValueError("the tokenizer names no mask token, which a masked-LM needs")
+    return Masks(tokenizer.mask_token_id, model.config.vocab_size)
+
+
+def documents(paths: Paths) -> list[Any]:
+    """All documents of files that are held in memory."""
+    out = []
+    for path in paths:
+        reader = Reader([DocumentFile(path)])
+        while True:
+            found = reader.next()
+            if reader.epoch:
+                break
+            out.append(found)
+    return out
+
+
+WHOLE = 512
+TASKS: Mapping[str, Task] = {
+    "classify": Task(classify, WHOLE, "text, label (a text, a list, a number)", {}),
+    "tokens": Task(tokens, WHOLE, "tokens, tags; or text, entities", {}),
+    "answer": Task(answer, 384, "question, context, answers", {"epochs": 3}),
+    "choice": Task(choice, WHOLE, "text, choices, label", {}),
+    "embed": Task(
+        embed, 256, "anchor, positive[, negative ..]; or two texts, score",
+        {"epochs": 3, "batch_size": 64},
+    ),
+    "rerank": Task(rerank, WHOLE, "query, document, label; or query, positive, negative", {}),
+    "mask": Task(mask, WHOLE, f"{TEXT}; or plain text, documents parted by empty lines",
+                 {"epochs": 3}),
+}  # fmt: skip

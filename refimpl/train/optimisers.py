@@ -48,8 +48,16 @@ class Optimiser(ABC):
         self.steps = 0
         self.moments: dict[str, Moments] = {}
 
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float) -> None:
+    def update(
+        self,
+        params: Mapping[str, Array],
+        grads: Mapping[str, Array],
+        lr: float,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
         """One step at the learning rate lr: the arrays of params that have a gradient change.
+
+        shares: name -> what its learning rate is of lr, 1 where it is not named.
 
         ValueError, before anything changes, for a gradient without its parameter, of another shape
         or dtype, or for a learning rate that is negative or not finite.
@@ -69,7 +77,7 @@ class Optimiser(ABC):
             if name not in self.moments:
                 self.moments[name] = Moments(np.zeros_like(p), np.zeros_like(p))
             decay = self.weight_decay if p.ndim > 1 else 0.0
-            self.step(p, g, self.moments[name], lr, decay)
+            self.step(p, g, self.moments[name], lr * (shares or {}).get(name, 1.0), decay)
 
     @abstractmethod
     def step(self, p: Array, g: Array, moments: Moments, lr: float, weight_decay: float) -> None:

@@ -6,37 +6,86 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .schedules import KINDS
+
+OPTIMISERS = ("adamw", "stable_adamw")
+
 
 @dataclass(frozen=True)
 class Settings:
     """What decides the numbers of a run, as far as model and data do not.
 
-    batch_size: texts a step. chunk_tokens: tokens whose steps are held at once. evaluate_every:
-    steps, 0 for once an epoch. patience: evaluations without a lower loss before the run ends, 0
-    for never. warmup: share of all steps. The schedule falls linearly to 0 unless it names another.
+    epochs: passes over the data; steps: how many at most, 0 for what the epochs have. batch_size x
+    accumulate: texts a step (rows, in pre-training); no sum depends on how the two share it.
+    batch_start: rows of the first step, which grow to all over the share batch_warmup of the steps
+    (pre-training alone). warmup, decay: shares of all steps; decay and floor are of the trapezoid.
+    evaluate_every: steps, 0 for once an epoch; save_every: steps, 0 for with each evaluation.
+    patience: evaluations without a lower loss before the run ends, 0 for never. layer_decay: the
+    learning rate of a layer as a share of that of the layer above it. freeze: beginnings of names
+    of parameters that stay as they are. lora_rank: of the adapters, 0 for none (lora.py).
     """
 
     epochs: int = 10
+    steps: int = 0
     batch_size: int = 16
-    chunk_tokens: int = 2048
+    accumulate: int = 1
+    batch_start: int = 0
+    batch_warmup: float = 0.0
+    optimiser: str = "adamw"
     learning_rate: float = 8e-5
     weight_decay: float = 1e-5
-    warmup: float = 0.06
     schedule: str = "linear"
+    warmup: float = 0.06
+    decay: float = 0.0
+    floor: float = 0.0
+    label_smoothing: float = 0.0
+    layer_decay: float = 1.0
+    freeze: tuple[str, ...] = ()
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
     evaluate_every: int = 0
+    save_every: int = 0
     patience: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "chunk_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
-        for name in ("evaluate_every", "patience", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 0")
+        for name in ("epochs", "batch_size", "accumulate"):
+            check_whole(name, getattr(self, name), 1)
+        whole = ("steps", "batch_start", "evaluate_every", "save_every", "patience", "seed")
+        for name in (*whole, "lora_rank"):
+            check_whole(name, getattr(self, name), 0)
         if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate is {self.learning_rate!r}; it must be positive")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is {self.warmup!r}; it must be in [0, 1)")
+        for name in ("weight_decay", "lora_alpha"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value!r}; it must be finite and at least 0")
+        for name in ("warmup", "decay", "batch_warmup", "label_smoothing", "floor"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be in [0, 1)")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay!r}; it must be in (0, 1]")
+        for name, known in (("optimiser", OPTIMISERS), ("schedule", KINDS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
+        if self.warmup + self.decay > 1:
+            raise ValueError(
+                f"warmup {self.warmup} + decay {self.decay} is more than all steps; at most 1"
+            )
+        if self.batch_start > self.texts_a_step:
+            raise ValueError(
+                f"batch_start is {self.batch_start}; it must be at most batch_size x accumulate, "
+                f"{self.texts_a_step}"
+            )
+
+    @property
+    def texts_a_step(self) -> int:
+        """batch_size x accumulate."""
+        return self.batch_size * self.accumulate
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """ValueError unless value is an integer of at least that."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")

@@ -1,13 +1,14 @@
 """The trainer: steps, evaluations, checkpoints, and going on after any interruption.
 
-    Trainer(model, examples, evaluation, settings, folder).run()
+    Trainer(model, Supervised(examples), evaluation, settings, folder).run()
 
-Each step adds up the gradients of its chunks, divides by what is counted in the whole step, and
-updates. The folder holds the model (best by evaluation, else the last), `metrics.jsonl`, and
-`training.safetensors`: weights, moments and counters in one file, replaced whole or not at all.
-Promise: a run that was stopped anywhere, also by SIGKILL, and resumed ends with the same bits as
-one that was not, on the same machine and settings; a number that is not finite stops the run with
-its step named and the last checkpoint as it was. numpy computes.
+The folder holds the model (best by evaluation, else the last), `metrics.jsonl`, their picture
+`run.svg`, and `training.safetensors`: weights, moments, counters and where the data stand, in one
+file, replaced whole or not at all. With adapters the model is the merged one, and `adapter/` is
+PEFT's folder. Promise: a run that was stopped anywhere, also by SIGKILL, and resumed ends with the
+same bits as one that was not, on the same machine and settings; a number that is not finite stops
+the run with its step named and the last checkpoint as it was. numpy computes. Long because a run
+and its checkpoints are one story.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,19 @@ import numpy as np
 
 from ..models.model import Folder
 from ..models.task_model import ModernBERTForTask
-from ..reference.heads import Head
-from .evaluation import evaluate
-from .examples import Examples
-from .loss_gradients import Draws, gradients
-from .optimisers import AdamW
-from .order import batch_at, chunks, steps_per_epoch
-from .run_state import METRICS, STATE, append, cut, digest, read_state, write_state
+from .lora import write_adapter
+from .optimisers import AdamW, Optimiser, StableAdamW
+from .plot import PLOT, read_metrics, write_plot
+from .run_state import METRICS, STATE, append, cut, read_state, told, write_state
 from .schedules import Schedule
 from .settings import Settings
 from .stopping import stops_asked_for
+from .trainable import Trainable
+from .work import Work
 
 Array = np.ndarray
 Tell = Callable[[str], None]
+ADAPTER = "adapter"
 
 
 @dataclass
@@ -46,38 +47,44 @@ class Progress:
     best: float | None = None
     since_best: int = 0
     ended: bool = False
+    tokens: int = 0
 
 
 class Trainer:
-    """Fine-tunes a sequence classifier (single, several labels, regression) in its dtype.
+    """Trains a model in its dtype.
 
-    model: ModernBERTForTask with a sequence_classification head of a checkpoint; its parameters are
-    copied. folder: of the run. tell: takes a line of news. Raises ValueError.
+    model: with a head that serves the task of `train`; its parameters are copied. evaluation: what
+    is measured, None for nothing. folder: of the run, None to keep nothing but `model`. tell: takes
+    a line of news. Raises ValueError.
     """
 
     def __init__(
         self,
         model: ModernBERTForTask,
-        train: Examples,
-        evaluation: Examples | None,
+        train: Work,
+        evaluation: Work | None,
         settings: Settings,
-        folder: Folder,
+        folder: Folder | None,
         tell: Tell = lambda line: None,
     ) -> None:
-        if not isinstance(model.head, Head) or model.head.kind != "sequence_classification":
-            raise ValueError(f"model has a {model.head.kind} head; this trains classifiers")
         self.params = {name: np.array(x) for name, x in model.params.items()}
         self.model = ModernBERTForTask(
             model.config, self.params, model.head, backend="numpy", source=model.source
         )
-        self.train, self.evaluation, self.settings = train, evaluation, settings
-        self.folder, self.tell = Path(folder), tell
-        self.optimiser = AdamW((0.9, 0.98), 1e-6, settings.weight_decay)
-        self.steps = settings.epochs * steps_per_epoch(len(train), settings.batch_size)
-        warmup = round(settings.warmup * self.steps)
-        self.schedule = Schedule(settings.schedule, warmup, self.steps)
-        self.every = settings.evaluate_every or steps_per_epoch(len(train), settings.batch_size)
+        self.train, self.evaluation, self.tell = train, evaluation, tell
+        self.folder = None if folder is None else Path(folder)
+        train.begin(self.model, settings)
+        self.steps = train.steps(settings)
+        self.settings = s = replace(settings, steps=self.steps)
+        self.trainable = Trainable(self.model, self.params, s)
+        self.optimiser = optimiser(s)
+        warmup, decay = round(s.warmup * self.steps), round(s.decay * self.steps)
+        self.schedule = Schedule(
+            s.schedule, warmup, self.steps, min(decay, self.steps - warmup), s.floor
+        )
+        self.every = s.evaluate_every or min(train.steps_per_epoch(s), self.steps)
         self.progress = Progress()
+        self.history: list[dict[str, Any]] = []
 
     # -- a run ------------------------------------------------------------------------------------
 
@@ -88,6 +95,37 @@ class Trainer:
         holds a run is refused. Raises ValueError, OSError, FloatingPointError; KeyboardInterrupt
         after Ctrl-C, once the step is done and saved.
         """
+        self._start(resume)
+        start, first, tokens = time.monotonic(), self.progress.step, self.progress.tokens
+        figures: dict[str, Any] = {}
+        with stops_asked_for() as stop:
+            while self.progress.step < self.steps and not self.progress.ended:
+                figures = self._step()
+                done = self.progress.step
+                elapsed = max(time.monotonic() - start, 1e-9)
+                left = elapsed / (done - first) * (self.steps - done)
+                self._note(figures)
+                self.tell(
+                    f"step {done}/{self.steps}  loss {figures['loss']:.4f}  "
+                    f"{(self.progress.tokens - tokens) / elapsed:,.0f} tokens/s  "
+                    f"{left:.0f} s left"
+                )
+                if done % self.every == 0 or done == self.steps:
+                    figures |= self._evaluate()
+                    self._save()
+                elif self.settings.save_every and done % self.settings.save_every == 0:
+                    self._save()
+                if stop.asked:
+                    self._save()
+                    raise KeyboardInterrupt
+        if self.evaluation is None:
+            self._save_model()
+        self._save()
+        return {"steps": self.progress.step, "best": self.progress.best, **figures}
+
+    def _start(self, resume: bool) -> None:
+        if self.folder is None:
+            return
         state = self.folder / STATE
         if state.exists() and not resume:
             raise ValueError(
@@ -99,92 +137,86 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._save()
         cut(self.folder / METRICS, self.progress.step)
-        start, first, tokens, figures = time.monotonic(), self.progress.step, 0, {}
-        with stops_asked_for() as stop:
-            while self.progress.step < self.steps and not self.progress.ended:
-                figures = self._step()
-                tokens += figures["tokens"]
-                done = self.progress.step
-                elapsed = max(time.monotonic() - start, 1e-9)
-                left = elapsed / (done - first) * (self.steps - done)
-                append(self.folder / METRICS, {"step": done, **figures})
-                self.tell(
-                    f"step {done}/{self.steps}  loss {figures['loss']:.4f}  "
-                    f"{tokens / elapsed:,.0f} tokens/s  {left:.0f} s left"
-                )
-                if done % self.every == 0 or done == self.steps:
-                    figures |= self._evaluate()
-                    self._save()
-                if stop.asked:
-                    self._save()
-                    raise KeyboardInterrupt
-        if self.evaluation is None:
-            self.model.save_pretrained(self.folder)
-        self._save()
-        return {"steps": self.progress.step, "best": self.progress.best, **figures}
 
     def _step(self) -> dict[str, Any]:
         """One update -> loss, learning rate and tokens."""
-        step, s = self.progress.step, self.settings
-        rows = batch_at(step, len(self.train), s.batch_size, s.seed)
-        lengths = np.array([len(self.train.ids[i]) for i in rows])
-        labels = self.train.labels[rows]
-        loss, total = 0.0, {name: np.zeros_like(x) for name, x in self.params.items()}
-        for some in chunks(lengths, s.chunk_tokens):
-            packed = {
-                "input_ids": np.concatenate([self.train.ids[i] for i in rows[some]]),
-                "cu_seqlens": np.cumsum([0, *lengths[some]]),
-            }
-            try:
-                own, grads = gradients(
-                    self.model, packed, labels[some], task="classify",
-                    normaliser=float(labels.size), draws=Draws(s.seed, step, some.start),
-                )  # fmt: skip
-            except FloatingPointError as error:
-                where = ", ".join(self.train.where[i] for i in rows[some][:3])
-                raise FloatingPointError(f"step {step + 1} ({where}, ..): {error}") from None
-            loss += own
-            for name, g in grads.items():
-                total[name] += g
-        lr = s.learning_rate * self.schedule(step)
-        self.optimiser.update(self.params, total, lr)
-        self.progress.step += 1
-        return {"loss": loss, "learning_rate": lr, "tokens": int(lengths.sum())}
+        p, s = self.progress, self.settings
+        found = self.train.step(self.model, p.step, s, self.trainable.wanted)
+        lr = s.learning_rate * self.schedule(p.step)
+        grads = self.trainable.gradients(found.gradients)
+        self.optimiser.update(self.trainable.tensors, grads, lr, self.trainable.rates)
+        self.trainable.apply()
+        p.step, p.tokens = p.step + 1, p.tokens + found.tokens
+        return {"loss": found.loss, "learning_rate": lr, "tokens": found.tokens}
 
     def _evaluate(self) -> dict[str, Any]:
         """Figures of the evaluation set; the model is written where its loss is the lowest yet."""
         if self.evaluation is None:
             return {}
         p = self.progress
-        found = evaluate(self.model, self.evaluation, self.settings.chunk_tokens)
+        found = self.evaluation.evaluate(self.model)
+        if not np.isfinite(found["loss"]):
+            raise FloatingPointError(f"step {p.step}: the loss of the evaluation is not finite")
         figures = {f"eval_{name}": value for name, value in found.items()}
-        append(self.folder / METRICS, {"step": p.step, **figures})
+        self._note(figures)
         self.tell("  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
         if p.best is None or found["loss"] < p.best:
             p.best, p.since_best = found["loss"], 0
-            self.model.save_pretrained(self.folder)
+            self._save_model()
         else:
             p.since_best += 1
             p.ended = 0 < self.settings.patience <= p.since_best
         return figures
 
+    def _note(self, figures: dict[str, Any]) -> None:
+        """A line of metrics."""
+        self.history.append({"step": self.progress.step, **figures})
+        if self.folder is not None:
+            path = self.folder / METRICS
+            with told("the line", path, self.progress.step):
+                append(path, self.history[-1])
+
     # -- checkpoints ------------------------------------------------------------------------------
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint belongs to; a run with another is not the same run."""
-        own = {"train": digest(self.train), "evaluation": digest(self.evaluation)}
+        own = {
+            "train": self.train.digest(),
+            "evaluation": None if self.evaluation is None else self.evaluation.digest(),
+        }
         return {**asdict(self.settings), **own, "config": self.model.config.to_dict()}
 
+    def _save_model(self) -> None:
+        if self.folder is None:
+            return
+        with told("the model", self.folder, self.progress.step):
+            self.model.save_pretrained(self.folder)
+            adapter = self.trainable.adapter
+            if adapter is not None:
+                base, kind = str(self.model.folder or ""), self.model.head.kind
+                where = self.folder / ADAPTER
+                write_adapter(where, adapter, self.params, self.model.config, kind, base)
+
     def _save(self) -> None:
-        write_state(
-            self.folder / STATE,
-            self.params,
-            self.optimiser.state(),
-            {"identity": self.identity(), "progress": asdict(self.progress)},
-        )
+        if self.folder is None:
+            return
+        step = self.progress.step
+        for name, x in self.trainable.tensors.items():
+            if not np.isfinite(x).all():
+                raise FloatingPointError(f"step {step}: {name} is not finite after the update")
+        arrays, where = self.train.state()
+        parts = {
+            "params": self.trainable.tensors, "optimiser": self.optimiser.state(), "data": arrays,
+        }  # fmt: skip
+        facts = {"identity": self.identity(), "progress": asdict(self.progress), "data": where}
+        with told("the state", self.folder / STATE, step):
+            write_state(self.folder / STATE, parts, facts)
+        if (self.folder / METRICS).exists():
+            with told("the picture", self.folder / PLOT, step):
+                write_plot(self.folder / PLOT, read_metrics(self.folder / METRICS))
 
     def _restore(self, path: Path) -> None:
-        params, moments, facts = read_state(path)
+        parts, facts = read_state(path)
         now = json.loads(json.dumps(self.identity()))
         for name, value in now.items():
             if facts["identity"].get(name) != value:
@@ -192,7 +224,16 @@ class Trainer:
                     f"{path} belongs to another run: its {name} is "
                     f"{facts['identity'].get(name)!r}, here it is {value!r}"
                 )
-        for name, x in self.params.items():
-            x[...] = params[name]
-        self.optimiser.restore(moments)
+        for name, x in self.trainable.tensors.items():
+            x[...] = parts["params"][name]
+        self.trainable.apply()
+        self.optimiser.restore(parts["optimiser"])
+        self.train.restore(parts["data"], facts["data"])
         self.progress = Progress(**facts["progress"])
+
+
+def optimiser(settings: Settings) -> Optimiser:
+    """What settings.optimiser names; betas and eps are ModernBERT's own."""
+    if settings.optimiser == "adamw":
+        return AdamW((0.9, 0.98), 1e-6, settings.weight_decay)
+    return StableAdamW(settings.learning_rate, (0.9, 0.98), 1e-6, settings.weight_decay)

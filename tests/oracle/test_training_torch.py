@@ -82,7 +82,7 @@ def test_transformers_loads_what_finetune_wrote(problem, tmp_path):
     rows = [{"text": f"some text {i}", "label": labels[i % 3]} for i in range(6)]
     data = tmp_path / "a.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    finetune([data], tmp_path / "out", settings=Settings(epochs=1, batch_size=3))
+    finetune("classify", [data], tmp_path / "out", settings=Settings(epochs=1, batch_size=3))
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(
         ["some text 1", "another"], return_tensors="pt", padding=True

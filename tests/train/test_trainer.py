@@ -17,14 +17,15 @@ import pytest
 import refimpl
 from refimpl.files.safetensors import open_safetensors
 from refimpl.train import gradients
-from refimpl.train.evaluation import evaluate
-from refimpl.train.examples import Examples
-from refimpl.train.finetune import finetune, with_classifier
+from refimpl.train.examples import Examples, Unit
+from refimpl.train.finetune import finetune
 from refimpl.train.settings import Settings
+from refimpl.train.start import with_head
 from refimpl.train.trainer import Trainer
+from refimpl.train.work import Supervised
 
 CLASSES = 3
-SETTINGS = Settings(epochs=3, batch_size=4, learning_rate=5e-3, chunk_tokens=24)
+SETTINGS = Settings(epochs=3, batch_size=4, learning_rate=5e-3)
 PROBLEM = "single_label_classification"
 
 
@@ -34,10 +35,10 @@ def small_model(seed: int = 0, dtype: str = "float32", **more) -> refimpl.Modern
         "tiny", num_layers=2, hidden_size=16, num_heads=2, intermediate_size=12, vocab_size=40,
         local_attention=4, seed=seed, dtype=dtype, backend="numpy", **(rates | more),
     )  # fmt: skip
-    return with_classifier(base, PROBLEM, ["a", "b", "c"], seed)
+    return with_head(base, "sequence_classification", ["a", "b", "c"], PROBLEM, seed)
 
 
-def examples(n: int = 18, seed: int = 0) -> Examples:
+def examples(n: int = 18, seed: int = 0) -> Supervised:
     """Texts whose class is that of their second token."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, n)
@@ -45,7 +46,8 @@ def examples(n: int = 18, seed: int = 0) -> Examples:
         np.array([1, 10 + y, *rng.integers(20, 40, rng.integers(1, 9)), 2], np.int64)
         for y in labels
     ]
-    return Examples(ids, labels, 0, [f"text {i}" for i in range(n)])
+    units = [Unit([x], labels[i : i + 1], f"text {i}") for i, x in enumerate(ids)]
+    return Supervised(Examples("classify", units, 0))
 
 
 def trained(folder: Path, settings: Settings = SETTINGS, tell=lambda line: None, resume=False):
@@ -69,33 +71,34 @@ def test_it_learns_and_the_folder_loads(tmp_path):
     assert figures["eval_accuracy"] >= 0.9 and figures["steps"] == 150
     found = refimpl.load(tmp_path, backend="numpy")
     assert found.config.label2id == {"a": 0, "b": 1, "c": 2}
-    assert evaluate(found, held_out)["loss"] == pytest.approx(figures["best"], rel=1e-6)
+    assert held_out.evaluate(found)["loss"] == pytest.approx(figures["best"], rel=1e-6)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "loss" in x] == list(range(1, 151))
     assert len([x for x in lines if "eval_loss" in x]) == 15
 
 
 def test_a_step_is_the_update_of_the_batch_gradient(tmp_path):
-    """In float64: chunks add up to the gradient of the whole batch, without dropout."""
+    """In float64: its units add up to the gradient of the whole batch, without dropout."""
     rates = dict(attention_dropout=0.0, mlp_dropout=0.0, classifier_dropout=0.0)
     model = small_model(dtype="float64", **rates)
-    settings = Settings(epochs=1, batch_size=18, warmup=0.0, chunk_tokens=24)
+    settings = Settings(epochs=1, batch_size=18, warmup=0.0)
     trainer = Trainer(model, examples(), None, settings, tmp_path)
     before = {name: x.copy() for name, x in trainer.params.items()}
     trainer._step()
-    data, n = examples(), 18
+    units = examples().examples.units
+    ids = [x for unit in units for x in unit.sequences]
     packed = {
-        "input_ids": np.concatenate(data.ids),
-        "cu_seqlens": np.cumsum([0, *(len(x) for x in data.ids)]),
+        "input_ids": np.concatenate(ids),
+        "cu_seqlens": np.cumsum([0, *(len(x) for x in ids)]),
     }
-    _, grads = gradients(model, packed, data.labels, task="classify")
+    labels = np.concatenate([unit.labels for unit in units])
+    _, grads = gradients(model, packed, labels, task="classify")
     for name, x in trainer.params.items():
         g = grads[name]
         # The first step of AdamW: both means are the gradient's own, so p moves by lr g / |g|.
         kept = before[name] * (1 - 8e-5 * 1e-5 * (x.ndim > 1))
         want = kept - 8e-5 * g / (np.abs(g) + 1e-6)
         np.testing.assert_allclose(x, want, atol=1e-12)
-    assert n == len(data)
 
 
 class Interrupted(Exception):
@@ -120,7 +123,7 @@ def test_a_run_that_broke_off_goes_on_with_the_same_bits(tmp_path, stop):
 
 def test_a_resumed_run_remembers_which_model_was_the_best(tmp_path):
     """At this learning rate the loss rises: the best model is one from before the stop."""
-    settings = Settings(epochs=6, batch_size=4, learning_rate=0.3)
+    settings = Settings(epochs=6, batch_size=4, learning_rate=0.3, schedule="constant")
     whole, _ = trained(tmp_path / "whole", settings)
 
     def tell(line):
@@ -218,7 +221,7 @@ def test_the_best_model_is_kept_and_patience_ends_a_run(tmp_path):
     settings = Settings(epochs=30, batch_size=4, learning_rate=0.3, patience=2)
     trainer, figures = trained(tmp_path, settings)
     assert trainer.progress.ended and figures["steps"] < 150
-    found = evaluate(refimpl.load(tmp_path, backend="numpy"), examples(9, 1))
+    found = examples(9, 1).evaluate(refimpl.load(tmp_path, backend="numpy"))
     assert found["loss"] == pytest.approx(trainer.progress.best, rel=1e-6)
 
 
@@ -242,7 +245,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_leaves_the_last_state(tmp
             trainer.params["layers.1.mlp.Wo.weight"][0, 0] = np.inf
 
     trainer.tell = tell
-    with pytest.raises(FloatingPointError, match=r"step 9 \(text \d+"):
+    with pytest.raises(FloatingPointError, match=r"step 9, text \d+: .* is not finite"):
         with np.errstate(invalid="ignore", over="ignore"):
             trainer.run()
     state = open_safetensors(tmp_path / "training.safetensors")
@@ -258,6 +261,13 @@ def test_a_number_that_is_not_finite_stops_the_run_and_leaves_the_last_state(tmp
         (dict(seed=-1), "seed is -1"),
         (dict(learning_rate=0.0), "learning_rate is 0.0"),
         (dict(warmup=1.0), "warmup is 1.0"),
+        (dict(accumulate=0), "accumulate is 0"),
+        (dict(warmup=0.6, decay=0.6), "warmup 0.6 . decay 0.6 is more"),
+        (dict(layer_decay=0.0), "layer_decay is 0.0"),
+        (dict(optimiser="sgd"), "optimiser is 'sgd'; known: adamw, stable_adamw"),
+        (dict(schedule="step"), "schedule is 'step'; known"),
+        (dict(batch_start=17), "batch_start is 17; it must be at most"),
+        (dict(label_smoothing=1.0), "label_smoothing is 1.0"),
     ],
 )
 def test_settings_are_checked(change, message):
@@ -281,7 +291,7 @@ def data_file(path: Path, n: int = 12) -> Path:
 def test_finetune_on_the_bundled_encoder(tmp_path):
     data = data_file(tmp_path / "a.jsonl")
     settings = Settings(epochs=2, batch_size=6)
-    figures = finetune([data], tmp_path / "out", settings=settings)
+    figures = finetune("classify", [data], tmp_path / "out", settings=settings)
     assert figures["labels"] == ["bad", "good"] and figures["truncated"] == 0
     classify = refimpl.pipeline("text-classification", tmp_path / "out")
     assert {r["label"] for r in classify("this is great", top_k=2)} == {"good", "bad"}
@@ -293,27 +303,27 @@ def test_finetune_on_the_bundled_encoder(tmp_path):
 def test_the_prediction_head_of_a_masked_lm_comes_along():
     base = refimpl.load(Path(refimpl.__file__).parent / "bundled" / "tiny", backend="numpy")
     assert base.head.kind == "masked_lm"
-    made = with_classifier(base, PROBLEM, ["x", "y"], 0)
+    made = with_head(base, "sequence_classification", ["x", "y"], PROBLEM, 0)
     for name in ("head.dense.weight", "head.norm.weight", "layers.1.mlp.Wi.weight"):
         np.testing.assert_array_equal(made.params[name], base.params[name])
     assert not made.params["classifier.bias"].any() and "decoder.bias" not in made.params
-    again = with_classifier(made, PROBLEM, ["x", "y"], 5)
+    again = with_head(made, "sequence_classification", ["x", "y"], PROBLEM, 5)
     np.testing.assert_array_equal(
         again.params["classifier.weight"], made.params["classifier.weight"]
     )
-    other = with_classifier(made, PROBLEM, ["x", "z"], 5)
+    other = with_head(made, "sequence_classification", ["x", "z"], PROBLEM, 5)
     assert not np.array_equal(other.params["classifier.weight"], made.params["classifier.weight"])
 
 
 def test_a_folder_that_cannot_be_is_told_before_the_work(tmp_path):
     data = data_file(tmp_path / "a.jsonl")
     with pytest.raises(OSError, match="a.jsonl"):
-        finetune([data], data / "below-a-file")
+        finetune("classify", [data], data / "below-a-file")
 
 
 def test_no_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match="data is empty"):
-        finetune([], tmp_path / "out")
+        finetune("classify", [], tmp_path / "out")
 
 
 def test_the_command_trains_evaluates_and_resumes(tmp_path, capsys):

@@ -17,8 +17,8 @@ from refimpl.train.examples import (
     REGRESSION,
     SINGLE,
     encoded,
+    labelled,
     problem_of,
-    read_rows,
 )
 from refimpl.train.order import batch_at, chunks, shuffled, steps_per_epoch
 
@@ -42,9 +42,9 @@ def test_jsonl_and_csv_say_the_same(tmp_path):
     tabs = written(tmp_path, "a.tsv", 'label\ttext\ngood\t"a ""fine"", day"\nbad\t"über\nzwei"\n')
     want = [(r["text"], None, r["label"]) for r in rows]
     for path in (jsonl, table, tabs):
-        assert [(r.text, r.pair, r.label) for r in read_rows(path)] == want
-    assert [r.where for r in read_rows(jsonl)] == [f"{jsonl}, row 2", f"{jsonl}, row 3"]
-    assert [r.where for r in read_rows(table)] == [f"{table}, row 1", f"{table}, row 2"]
+        assert [(r.text, r.pair, r.label) for r in labelled(path)] == want
+    assert [r.where for r in labelled(jsonl)] == [f"{jsonl}, row 2", f"{jsonl}, row 3"]
+    assert [r.where for r in labelled(table)] == [f"{table}, row 1", f"{table}, row 2"]
 
 
 BAD_FILES = {
@@ -74,11 +74,11 @@ BAD_FILES = {
 def test_a_bad_file_is_refused_with_its_row(name, tmp_path):
     file, content, message = BAD_FILES[name]
     with pytest.raises(ValueError, match=message):
-        read_rows(written(tmp_path, file, content))
+        labelled(written(tmp_path, file, content))
 
 
 def rows_of(tmp_path, *labels):
-    return read_rows(
+    return labelled(
         written(tmp_path, "a.jsonl", lines(*({"text": "t", "label": x} for x in labels)))
     )
 
@@ -114,7 +114,8 @@ def test_labels_become_arrays(tmp_path):
     tokenizer = open_tokenizer()
 
     def labels(problem, names, *given):
-        return encoded(rows_of(tmp_path, *given), problem, names, tokenizer, 16).labels.tolist()
+        found = encoded(rows_of(tmp_path, *given), problem, names, tokenizer, 16)
+        return np.concatenate([unit.labels for unit in found.units]).tolist()
 
     assert labels(SINGLE, ["a", "b"], "b", "a") == [1, 0]
     assert labels(MULTI, ["a", "b"], ["b"], ["a", "b"], []) == [[0, 1], [1, 1], [0, 0]]
@@ -126,14 +127,14 @@ def test_labels_become_arrays(tmp_path):
 
 
 def test_cut_texts_are_counted_and_pairs_are_joined(tmp_path):
-    rows = read_rows(written(tmp_path, "a.jsonl", lines(
+    rows = labelled(written(tmp_path, "a.jsonl", lines(
         {"text": "one two three four five six seven", "label": "a"},
         {"text": "one", "text_pair": "two", "label": "b"},
     )))  # fmt: skip
     tokenizer = open_tokenizer()
     found = encoded(rows, SINGLE, ["a", "b"], tokenizer, 6)
-    assert found.truncated == 1 and len(found.ids[0]) == 6
-    assert found.ids[1].tolist() == tokenizer.encode("one", "two").ids
+    assert found.truncated == 1 and found.units[0].tokens == 6
+    assert found.units[1].sequences[0].tolist() == tokenizer.encode("one", "two").ids
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(0, 99))

@@ -1,0 +1,218 @@
+"""Masked-language modelling as work for a trainer: on texts that are held, or on a stream.
+
+    Masked(sequences, masks)     a new order each epoch (`modernbert finetune mask`)
+    Stream(files, ..)            documents as they come, in rows packed full (`modernbert pretrain`)
+
+Masks are drawn when a step is taken, by seed, step, number of the sequence and position: they are
+the same however a run was stopped. Evaluation masks EVALUATION_RATE of the tokens, always the same.
+Long because a stream has to say where it stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..models.task_model import ModernBERTForTask
+from ..text.tokenizer import Tokenizer
+from .counter import purpose, words
+from .documents import Document, DocumentFile, Reader
+from .examples import Unit
+from .losses import IGNORED, cross_entropy
+from .masking import RATE, mask_tokens
+from .order import batch_at, steps_per_epoch
+from .packing import best_fit
+from .settings import Settings
+from .work import Stepped, Work, summed
+
+Array = np.ndarray
+
+EVALUATION_RATE = 0.15
+NO_STEP = 2**32 - 1  # what the masks of an evaluation are keyed by: no run gets there
+BLOCK = 1024  # documents that are shuffled together
+
+
+@dataclass(frozen=True)
+class Held:
+    """Ids, int64 [length], special tokens included, and where they stand."""
+
+    ids: Array
+    where: str
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What masks are made of. rate: share of the tokens to guess."""
+
+    mask_id: int
+    vocab_size: int
+    rate: float = RATE
+
+    def units(self, sequences: Sequence[Held], seed: int, step: int) -> list[Unit]:
+        """Each sequence as the model sees it, with its labels; numbered as they come."""
+        out = []
+        for n, x in enumerate(sequences):
+            at = np.arange(len(x.ids))
+            seen, labels = mask_tokens(
+                x.ids, np.full_like(at, n), at, mask_id=self.mask_id, vocab_size=self.vocab_size,
+                seed=seed, step=step, rate=self.rate,
+            )  # fmt: skip
+            out.append(Unit([seen], labels, x.where))
+        return out
+
+
+def pieces(tokenizer: Tokenizer, text: str, where: str, length: int) -> list[Held]:
+    """A text in sequences of at most `length` tokens: nothing is lost. [] for one without any."""
+    found = tokenizer.chunks(text, max_length=length, stride=0)
+    return [Held(np.array(e.ids, np.int64), where) for e in found if not all(e.special)]
+
+
+class Masked(Work):
+    """Texts that are held in memory. Raises ValueError for none."""
+
+    task = "mask"
+
+    def __init__(self, sequences: Sequence[Held], masks: Masks) -> None:
+        if not sequences:
+            raise ValueError("data holds no text")
+        self.sequences, self.masks = sequences, masks
+
+    def steps_per_epoch(self, settings: Settings) -> int:
+        return steps_per_epoch(len(self.sequences), settings.texts_a_step)
+
+    def step(
+        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+    ) -> Stepped:
+        some = batch_at(step, len(self.sequences), settings.texts_a_step, settings.seed)
+        units = self.masks.units([self.sequences[i] for i in some], settings.seed, step)
+        return summed(model, "mask", units, settings.seed, step, wanted)
+
+    def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
+        masks = Masks(self.masks.mask_id, self.masks.vocab_size, EVALUATION_RATE)
+        total, count, right = 0.0, 0.0, 0
+        for unit in masks.units(self.sequences, 0, NO_STEP):
+            (ids,), labels = unit.sequences, unit.labels
+            rows = labels != IGNORED
+            if rows.any():
+                hidden = model.encode_packed(ids, [0, len(ids)])[rows]
+                logits = model.head.forward(dict(model.params), model.config, hidden)["logits"]
+                loss = cross_entropy(logits, labels[rows])
+                total, count = total + loss.total, count + loss.count
+                right += int((logits.argmax(axis=-1) == labels[rows]).sum())
+        return {"loss": total / (count or 1.0), "accuracy": right / (count or 1.0)}
+
+    def digest(self) -> str:
+        h = hashlib.sha256(repr(self.masks).encode())
+        for x in self.sequences:
+            h.update(len(x.ids).to_bytes(8, "little") + x.ids.astype("<i8").tobytes())
+        return h.hexdigest()
+
+
+class Stream(Work):
+    """Documents as they come, shuffled in blocks, cut to `length`, in rows packed by best fit.
+
+    A step has the sequences of texts_a_step rows; what does not fit waits for the next.
+    """
+
+    task = "mask"
+
+    def __init__(
+        self, files: Sequence[DocumentFile], tokenizer: Tokenizer, length: int, masks: Masks
+    ) -> None:
+        self.files, self.tokenizer = list(files), tokenizer
+        self.length, self.masks = length, masks
+        self.reader = Reader(self.files)
+        self.pending: list[Held] = []
+        self.empty = 0  # documents without a token
+        self._start, self._block, self._taken = self.reader.place(), list[Document](), 0
+        self._number = -1
+
+    def steps_per_epoch(self, settings: Settings) -> int:
+        """About one pass: by the tokens a byte of the first block."""
+        reader, tokens, size = Reader(self.files), 0, 0
+        for _ in range(BLOCK // 4):
+            text = reader.next().text
+            if reader.epoch:
+                break
+            tokens += len(self.tokenizer.encode(text, truncate="never"))
+            size += len(text.encode())
+        whole = sum(file.size for file in self.files) * tokens / max(size, 1)
+        return max(1, round(whole / (self.length * settings.texts_a_step)))
+
+    def rows(self, step: int, settings: Settings) -> int:
+        """Rows of a step: they grow linearly over the share batch_warmup of the run."""
+        full, first = settings.texts_a_step, settings.batch_start
+        over = round(settings.batch_warmup * settings.steps)
+        if not first or step >= over:
+            return full
+        return first + (full - first) * step // over
+
+    def units(self, step: int, settings: Settings) -> list[Unit]:
+        """The sequences of a step, in the order in which they were read."""
+        rows = self.rows(step, settings)
+        tokens = sum(len(x.ids) for x in self.pending)
+        while tokens < rows * self.length:
+            document = self._next(settings.seed)
+            found = pieces(self.tokenizer, document.text, document.where, self.length)
+            self.empty += not found
+            self.pending += found
+            tokens += sum(len(x.ids) for x in found)
+        packed = best_fit([len(x.ids) for x in self.pending], self.length)[:rows]
+        chosen = {i for row in packed for i in row}
+        mine = [self.pending[i] for i in sorted(chosen)]
+        self.pending = [x for i, x in enumerate(self.pending) if i not in chosen]
+        return self.masks.units(mine, settings.seed, step)
+
+    def step(
+        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+    ) -> Stepped:
+        return summed(model, "mask", self.units(step, settings), settings.seed, step, wanted)
+
+    def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
+        raise ValueError("a stream has no end to evaluate; hold the texts, as Masked")
+
+    def digest(self) -> str:
+        own = [f"{self.length} {self.masks!r}", *(file.digest() for file in self.files)]
+        return hashlib.sha256("\n".join(own).encode()).hexdigest()
+
+    # -- where it stands --------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        lengths = [len(x.ids) for x in self.pending]
+        ids = np.concatenate([np.zeros(0, np.int64), *(x.ids for x in self.pending)])
+        facts = {
+            "block": self._start, "number": self._number, "taken": self._taken,
+            "empty": self.empty, "where": [x.where for x in self.pending],
+        }  # fmt: skip
+        return {"ids": ids, "lengths": np.array(lengths, np.int64)}, facts
+
+    def restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        parts = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
+        own = zip(parts, facts["where"], strict=False)
+        self.pending = [Held(ids, where) for ids, where in own]
+        self.reader.go_to(facts["block"])
+        self.empty, self._number = facts["empty"], facts["number"]
+        self._block, self._taken = [], 0
+        if self._number >= 0:
+            self._read_block()
+            self._taken = facts["taken"]
+
+    def _next(self, seed: int) -> Document:
+        """The next document of the block, in the order that the seed gives it."""
+        if self._taken == len(self._block):
+            self._number += 1
+            self._read_block()
+        drawn = words(purpose(seed, "documents"), (np.arange(BLOCK), self._number, 0, 0))
+        wide = drawn.astype(np.uint64)
+        order = np.argsort(wide[:, 0] << np.uint64(32) | wide[:, 1], kind="stable")
+        self._taken += 1
+        return self._block[order[self._taken - 1]]
+
+    def _read_block(self) -> None:
+        self._start = self.reader.place()
+        self._block = [self.reader.next() for _ in range(BLOCK)]
+        self._taken = 0

@@ -1,0 +1,237 @@
+"""What a trainer needs of a task and its data: the gradient of a step, and figures.
+
+    Supervised(examples)     labels beside texts: tasks.TASKS          Contrastive, Masked, Stream
+
+Promise: the gradient of a step is the sum over its units (a text, a question with its choices),
+each computed alone, in the order of the step, divided by what is counted in the whole step. So no
+bit depends on how a step is split into batches. Which units a step has depends on its number alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..models.task_model import ModernBERTForTask
+from ..nlp.head import NLPHead
+from ..nlp.multi_task import MultiTaskHead
+from ..reference.heads import Head
+from . import metrics
+from .examples import Examples, Unit
+from .loss_gradients import Draws, Grads, gradients
+from .losses import IGNORED
+from .order import batch_at, chunks, steps_per_epoch
+from .settings import Settings
+from .task_loss import ANSWER, MULTI, REGRESSION, loss_of
+from .tasks import problem
+
+Array = np.ndarray
+
+EVALUATION_TOKENS = 4096  # of texts that are evaluated together
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """loss and gradients of a step, and how many tokens it had."""
+
+    loss: float
+    gradients: Grads
+    tokens: int
+
+
+class Work(ABC):
+    """A task on its data."""
+
+    @abstractmethod
+    def steps_per_epoch(self, settings: Settings) -> int:
+        """Steps of one pass over the data."""
+
+    def steps(self, settings: Settings) -> int:
+        """Steps of the whole run."""
+        return settings.steps or settings.epochs * self.steps_per_epoch(settings)
+
+    @abstractmethod
+    def step(
+        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+    ) -> Stepped:
+        """Loss and gradients, of the parameters that are wanted, of a step, counted from 0.
+
+        Raises FloatingPointError that names step, unit and tensor.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
+        """`loss`, the lower the better, and further figures, over all of the data."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """What tells these data from others."""
+
+    def begin(self, model: ModernBERTForTask, settings: Settings) -> None:
+        """Before the first step of a run, and before it goes on. Raises ValueError."""
+        return None
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """What must be kept beside the number of the step to go on: arrays, and JSON."""
+        return {}, {}
+
+    def restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        return None
+
+
+class Supervised(Work):
+    """Labelled examples, a new order each epoch."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def steps_per_epoch(self, settings: Settings) -> int:
+        return steps_per_epoch(len(self.examples), settings.texts_a_step)
+
+    def units(self, step: int, settings: Settings) -> list[Unit]:
+        n = len(self.examples)
+        return [
+            self.examples.units[i] for i in batch_at(step, n, settings.texts_a_step, settings.seed)
+        ]
+
+    def step(
+        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+    ) -> Stepped:
+        units, s = self.units(step, settings), settings
+        smoothing = {"label_smoothing": s.label_smoothing} if s.label_smoothing else {}
+        return summed(model, self.examples.task, units, s.seed, step, wanted, **smoothing)
+
+    def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
+        units, head = self.examples.units, model.head
+        assert isinstance(head, (Head, NLPHead))
+        total, count, found = 0.0, 0.0, []
+        for unit, out in zip(units, outputs(model, units), strict=True):
+            kind = problem(head, model.config, unit.labels)
+            scored = loss_of(kind, out, checked_shape(kind, out, unit.labels))
+            total, count = total + scored.total, count + scored.count
+            found.append(out)
+        own = self.examples.figures or (lambda out: figures(model, units, out))
+        return {"loss": total / (count or 1.0), **own(found)}
+
+    def digest(self) -> str:
+        return self.examples.digest()
+
+
+def checked_shape(kind: str, out: Mapping[str, Array], labels: Any) -> Array:
+    """Labels in the shape of the logits, where the loss compares them one by one."""
+    x = np.asarray(labels)
+    return x.reshape(out["logits"].shape) if kind in (MULTI, REGRESSION) else x
+
+
+def summed(
+    model: ModernBERTForTask,
+    task: str,
+    units: Sequence[Unit],
+    seed: int,
+    step: int,
+    wanted: Collection[str],
+    **options: Any,
+) -> Stepped:
+    """The units of a step, one after the other. options: of `gradients`."""
+    count = sum(counted(model, unit.labels) for unit in units) or 1.0
+    loss, first, total = 0.0, 0, Sum(wanted)
+    for unit in units:
+        packed = {
+            "input_ids": np.concatenate(unit.sequences),
+            "cu_seqlens": np.cumsum([0, *(len(x) for x in unit.sequences)]),
+        }
+        try:
+            own, grads = gradients(
+                model, packed, unit.labels, task=task, normaliser=count,
+                draws=Draws(seed, step, first), **options,
+            )  # fmt: skip
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {step + 1}, {unit.where}: {error}") from None
+        loss += own
+        total.add(grads)
+        first += len(unit.sequences)
+    return Stepped(loss, total.gradients, sum(unit.tokens for unit in units))
+
+
+class Sum:
+    """Gradients added up in the order in which they come, those of the wanted parameters."""
+
+    def __init__(self, wanted: Collection[str]) -> None:
+        self.wanted, self.gradients = wanted, Grads()
+
+    def add(self, grads: Mapping[str, Array]) -> None:
+        for name in self.wanted:
+            if name in self.gradients:
+                self.gradients[name] += grads[name]
+            else:
+                self.gradients[name] = grads[name]
+
+
+def counted(model: ModernBERTForTask, labels: Any) -> float:
+    """What the loss of these labels is divided by (MODEL.md section 14)."""
+    head = model.head
+    if isinstance(head, MultiTaskHead):
+        raise ValueError("a multi_task head counts for each task; take its step as one unit")
+    assert isinstance(head, (Head, NLPHead))
+    x = np.asarray(labels)
+    kind = problem(head, model.config, labels)
+    return float(x.size if kind in (MULTI, REGRESSION) else (x != IGNORED).sum())
+
+
+# -- evaluation -----------------------------------------------------------------------------------
+
+
+def outputs(model: ModernBERTForTask, units: Sequence[Unit]) -> Iterator[dict[str, Array]]:
+    """The model's outputs for each unit: tokens of its own length, without a batch axis where the
+    task labels tokens ([length, labels]), else with one of 1."""
+    choices = model.head.kind == "multiple_choice"
+    longest = np.array([max(len(x) for x in unit.sequences) for unit in units])
+    width = len(units[0].sequences)
+    for some in chunks(longest * width, EVALUATION_TOKENS):
+        held = units[some]
+        sequences = [x for unit in held for x in unit.sequences]
+        lengths = np.array([len(x) for x in sequences])
+        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+        ids = np.zeros(mask.shape, np.int64)
+        ids[mask] = np.concatenate(sequences)
+        shape = (len(held), width, -1) if choices else mask.shape
+        out = model(
+            {
+                "input_ids": ids.reshape(shape),
+                "attention_mask": mask.astype(np.int64).reshape(shape),
+            }
+        )
+        for i, length in enumerate(lengths[::width]):
+            yield {name: own(model.head.kind, name, out[name], i, length) for name in out}
+
+
+def own(kind: str, name: str, x: Array, i: int, length: int) -> Array:
+    """What belongs to one unit of an output."""
+    if kind == "token_classification":
+        return x[i, :length]
+    return x[i : i + 1, :length] if name in ("start_logits", "end_logits") else x[i : i + 1]
+
+
+def figures(
+    model: ModernBERTForTask, units: Sequence[Unit], found: Sequence[Mapping[str, Array]]
+) -> dict[str, float]:
+    """The figures of classification, by the problem of the labels."""
+    head = model.head
+    assert isinstance(head, (Head, NLPHead))
+    kind = problem(head, model.config, units[0].labels)
+    if kind == ANSWER:
+        return {}
+    labels = np.concatenate([np.asarray(unit.labels) for unit in units])
+    logits = np.concatenate([out["logits"] for out in found])
+    if kind == REGRESSION:
+        return metrics.values(logits.astype(np.float64), labels.reshape(logits.shape))
+    if kind == MULTI:
+        wanted = labels.reshape(logits.shape) >= 0.5
+        return metrics.several((logits > 0).astype(np.float64), wanted.astype(np.float64))
+    rows = labels != IGNORED
+    return metrics.classes(logits.argmax(axis=-1)[rows], labels[rows])
