@@ -41,6 +41,7 @@ from ..reference.replacing import replaced
 from ..reference.sentence import SentenceHead
 from ..reference.taps import Recorder, attention_maps
 from .inputs import Inputs, check_inputs, check_packed
+from .lent import LentByTraining
 from .summary import model_in_words, parameter_table
 
 Array = np.ndarray
@@ -60,7 +61,7 @@ SHAPING = {
 BUNDLED = Path(__file__).parents[1] / "bundled" / "tiny"
 
 
-class ModernBERT(KerasNames):
+class ModernBERT(LentByTraining, KerasNames):
     """The encoder.
 
     config: ModernBertConfig; params: name -> array (params.py), all of one float dtype; folder:

@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-_FIT = "modernbert finetune, or steps of your own: refimpl.train.gradients and an optimiser"
-_OPTIMISER = "not a matter of the model: refimpl.train has AdamW, StableAdamW and Schedule"
 COUNTERPARTS: Mapping[str, str] = {
     "build": "not needed: parameters are there from the start",
     "call": "model(inputs)",
-    **dict.fromkeys(("fit", "train_on_batch"), _FIT),
-    **dict.fromkeys(("compile", "optimizer"), _OPTIMISER),
-    "evaluate": "modernbert finetune, which measures as it trains, or model.predict(inputs)",
+    "optimizer": "not kept: model.compile(optimizer=..) takes one of refimpl.train",
+    "train_on_batch": "not here: model.fit(x, y), or refimpl.train.gradients and an optimiser",
     "count_params": "model.num_parameters",
     "export": "model.save_pretrained(folder)",
     "get_config": "model.config.to_dict()",

@@ -5,7 +5,7 @@
 
 Each task reads its own rows: classify (examples.py), tokens (tagged.py), answer (questions.py),
 choice (choices.py), embed and rerank (pairs.py), mask (documents.py). Every file is read and
-checked before anything is computed or written.
+checked before anything is computed or written. Long because every task's preparation stands here.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Trainer:
 
     model: with a head that serves the task of `train`; its parameters are copied. evaluation: what
     is measured, None for nothing. folder: of the run, None to keep nothing but `model`. tell: takes
-    a line of news. Raises ValueError.
+    a line of news. optimiser: in the place of the one that settings name. Raises ValueError.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class Trainer:
         settings: Settings,
         folder: Folder | None,
         tell: Tell = lambda line: None,
+        *,
+        optimiser: Optimiser | None = None,
     ) -> None:
         self.params = {name: np.array(x) for name, x in model.params.items()}
         self.model = ModernBERTForTask(
@@ -77,7 +79,7 @@ class Trainer:
         self.steps = train.steps(settings)
         self.settings = s = replace(settings, steps=self.steps)
         self.trainable = Trainable(self.model, self.params, s)
-        self.optimiser = optimiser(s)
+        self.optimiser = optimiser or named(s)
         warmup, decay = round(s.warmup * self.steps), round(s.decay * self.steps)
         self.schedule = Schedule(
             s.schedule, warmup, self.steps, min(decay, self.steps - warmup), s.floor
@@ -184,6 +186,8 @@ class Trainer:
             "train": self.train.digest(),
             "evaluation": None if self.evaluation is None else self.evaluation.digest(),
         }
+        o = self.optimiser
+        own["rule"] = f"{type(o).__name__} {o.betas} {o.eps} {o.weight_decay}"
         return {**asdict(self.settings), **own, "config": self.model.config.to_dict()}
 
     def _save_model(self) -> None:
@@ -232,7 +236,7 @@ class Trainer:
         self.progress = Progress(**facts["progress"])
 
 
-def optimiser(settings: Settings) -> Optimiser:
+def named(settings: Settings) -> Optimiser:
     """What settings.optimiser names; betas and eps are ModernBERT's own."""
     if settings.optimiser == "adamw":
         return AdamW((0.9, 0.98), 1e-6, settings.weight_decay)

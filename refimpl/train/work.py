@@ -10,7 +10,7 @@ bit depends on how a step is split into batches. Which units a step has depends 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +20,16 @@ from ..models.task_model import ModernBERTForTask
 from ..nlp.head import NLPHead
 from ..nlp.multi_task import MultiTaskHead
 from ..reference.heads import Head
-from . import metrics
+from .evaluation import figures, outputs
 from .examples import Examples, Unit
 from .loss_gradients import Draws, Grads, gradients
 from .losses import IGNORED
-from .order import batch_at, chunks, steps_per_epoch
+from .order import batch_at, steps_per_epoch
 from .settings import Settings
-from .task_loss import ANSWER, MULTI, REGRESSION, loss_of
+from .task_loss import MULTI, REGRESSION, loss_of
 from .tasks import problem
 
 Array = np.ndarray
-
-EVALUATION_TOKENS = 4096  # of texts that are evaluated together
 
 
 @dataclass(frozen=True)
@@ -181,57 +179,3 @@ def counted(model: ModernBERTForTask, labels: Any) -> float:
     x = np.asarray(labels)
     kind = problem(head, model.config, labels)
     return float(x.size if kind in (MULTI, REGRESSION) else (x != IGNORED).sum())
-
-
-# -- evaluation -----------------------------------------------------------------------------------
-
-
-def outputs(model: ModernBERTForTask, units: Sequence[Unit]) -> Iterator[dict[str, Array]]:
-    """The model's outputs for each unit: tokens of its own length, without a batch axis where the
-    task labels tokens ([length, labels]), else with one of 1."""
-    choices = model.head.kind == "multiple_choice"
-    longest = np.array([max(len(x) for x in unit.sequences) for unit in units])
-    width = len(units[0].sequences)
-    for some in chunks(longest * width, EVALUATION_TOKENS):
-        held = units[some]
-        sequences = [x for unit in held for x in unit.sequences]
-        lengths = np.array([len(x) for x in sequences])
-        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
-        ids = np.zeros(mask.shape, np.int64)
-        ids[mask] = np.concatenate(sequences)
-        shape = (len(held), width, -1) if choices else mask.shape
-        out = model(
-            {
-                "input_ids": ids.reshape(shape),
-                "attention_mask": mask.astype(np.int64).reshape(shape),
-            }
-        )
-        for i, length in enumerate(lengths[::width]):
-            yield {name: own(model.head.kind, name, out[name], i, length) for name in out}
-
-
-def own(kind: str, name: str, x: Array, i: int, length: int) -> Array:
-    """What belongs to one unit of an output."""
-    if kind == "token_classification":
-        return x[i, :length]
-    return x[i : i + 1, :length] if name in ("start_logits", "end_logits") else x[i : i + 1]
-
-
-def figures(
-    model: ModernBERTForTask, units: Sequence[Unit], found: Sequence[Mapping[str, Array]]
-) -> dict[str, float]:
-    """The figures of classification, by the problem of the labels."""
-    head = model.head
-    assert isinstance(head, (Head, NLPHead))
-    kind = problem(head, model.config, units[0].labels)
-    if kind == ANSWER:
-        return {}
-    labels = np.concatenate([np.asarray(unit.labels) for unit in units])
-    logits = np.concatenate([out["logits"] for out in found])
-    if kind == REGRESSION:
-        return metrics.values(logits.astype(np.float64), labels.reshape(logits.shape))
-    if kind == MULTI:
-        wanted = labels.reshape(logits.shape) >= 0.5
-        return metrics.several((logits > 0).astype(np.float64), wanted.astype(np.float64))
-    rows = labels != IGNORED
-    return metrics.classes(logits.argmax(axis=-1)[rows], labels[rows])
