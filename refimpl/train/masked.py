@@ -34,6 +34,7 @@ Array = np.ndarray
 EVALUATION_RATE = 0.15
 NO_STEP = 2**32 - 1  # what the masks of an evaluation are keyed by: no run gets there
 BLOCK = 1024  # documents that are shuffled together
+CHOICE = 2  # times the tokens of a step wait to be packed: the more, the fuller the rows
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,20 @@ class Stream(Work):
         return first + (full - first) * step // over
 
     def units(self, step: int, settings: Settings) -> list[Unit]:
-        """The sequences of a step, in the order in which they were read."""
+        """The sequences of a step, in the order in which they were read: the row of the one that
+        waits longest, and the fullest of the others."""
         rows = self.rows(step, settings)
         tokens = sum(len(x.ids) for x in self.pending)
-        while tokens < rows * self.length:
+        while tokens < CHOICE * rows * self.length:
             document = self._next(settings.seed)
             found = pieces(self.tokenizer, document.text, document.where, self.length)
             self.empty += not found
             self.pending += found
             tokens += sum(len(x.ids) for x in found)
-        packed = best_fit([len(x.ids) for x in self.pending], self.length)[:rows]
-        chosen = {i for row in packed for i in row}
+        lengths = [len(x.ids) for x in self.pending]
+        first, *packed = best_fit(lengths, self.length)
+        packed.sort(key=lambda row: -sum(lengths[i] for i in row))
+        chosen = {i for row in (first, *packed[: rows - 1]) for i in row}
         mine = [self.pending[i] for i in sorted(chosen)]
         self.pending = [x for i, x in enumerate(self.pending) if i not in chosen]
         return self.masks.units(mine, settings.seed, step)
