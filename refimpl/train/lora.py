@@ -34,6 +34,7 @@ Array = np.ndarray
 TARGETS = ("attn.Wqkv", "attn.Wo")
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 A, B = "lora_A.weight", "lora_B.weight"
+DECODER, EMBEDDING = "decoder.weight", "embeddings.tok_embeddings.weight"
 # What PEFT writes before the name of every tensor of a model.
 PREFIX = "base_model.model."
 # Kind of head -> PEFT's name of the task.
@@ -158,6 +159,8 @@ def write_adapter(
     tensors = {PREFIX + inner + name: x for name, x in adapter.tensors().items()}
     whole = [] if kind == "sentence_embedding" else [n for n in params if n not in encoder]
     tensors |= {PREFIX + name: params[name] for name in whole}
+    if "decoder.bias" in whole and DECODER not in whole:  # PEFT keeps a module whole: untied there
+        tensors[PREFIX + DECODER] = params[EMBEDDING]
     content = {
         "peft_type": "LORA",
         "task_type": PEFT_TASKS[kind],
@@ -212,6 +215,8 @@ def read_adapter(
             halves.setdefault(stem, {})[half] = x
         elif name in params and params[name].shape == x.shape:
             whole[name] = x
+        elif name == DECODER and np.array_equal(x, params[EMBEDDING]):
+            continue  # tied here
         else:
             raise ModelFormatError("is no tensor of this model", file=weights, key=key)
     pairs = {}

@@ -34,7 +34,7 @@ Array = np.ndarray
 EVALUATION_RATE = 0.15
 NO_STEP = 2**32 - 1  # what the masks of an evaluation are keyed by: no run gets there
 BLOCK = 1024  # documents that are shuffled together
-CHOICE = 2  # times the tokens of a step wait to be packed: the more, the fuller the rows
+CHOICE = 4  # times the tokens of a step wait to be packed: the more, the fuller the rows
 
 
 @dataclass(frozen=True)

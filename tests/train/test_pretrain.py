@@ -136,7 +136,7 @@ def test_rows_are_full_and_no_document_waits_for_ever(files):
         filled.append(sum(lengths) / (4 * LENGTH))
         assert oldest is None or oldest in [unit.where for unit in units]
         seen += [unit.where for unit in units]
-        assert len(work.pending) < 40
+        assert len(work.pending) < 80
     assert len(set(seen)) > 20 and np.mean(filled) > 0.95
 
 
