@@ -46,6 +46,7 @@ SAID = {
     "--break": "first wrong step: layers.1.attention",
     "search": '"id": "c"',
     "finetune": "my-classifier",
+    "pretrain": "my-model",
     "bench": "tokens_per_s",
 }
 
@@ -56,6 +57,11 @@ def test_commands_of_a_page_run(page, n, tmp_path):
     rows = [{"text": f"a {w} day", "label": w} for w in ("good", "bad")] * 4
     for name in ("train.jsonl", "test.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [f"a {w} day is a day like any other {w} one" for w in ("good", "bad", "long")] * 20
+    for name in ("corpus.jsonl", "held-out.jsonl"):
+        lines = (json.dumps({"text": text}) + "\n" for text in texts[: 60 if name[0] == "c" else 3])
+        (tmp_path / name).write_text("".join(lines))
+    (tmp_path / "more.txt").write_text("\n\n".join(texts))
     block = blocks(page, "sh")[n].replace("FOLDER", str(BUNDLED))
     script = f'modernbert() {{ "{sys.executable}" -m refimpl "$@"; }}\n{block}'
     env = {**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,28 +142,30 @@ def test_a_resumed_run_remembers_which_model_was_the_best(tmp_path):
 CHILD = """
 import sys
 sys.path[:0] = {paths!r}
-from test_trainer import trained
+from test_trainer import SETTINGS, replace, trained
 from pathlib import Path
-trained(Path(sys.argv[1]), resume=True, tell=lambda line: print(line, flush=True))
+settings = replace(SETTINGS, batch_size=int(sys.argv[2]), accumulate=int(sys.argv[3]))
+trained(Path(sys.argv[1]), settings, resume=True, tell=lambda line: print(line, flush=True))
 """
 
 
-def child(folder: Path) -> subprocess.Popen:
+def child(folder: Path, split: tuple[int, int] = (4, 1)) -> subprocess.Popen:
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     code = CHILD.format(paths=paths)
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", code, str(folder), *map(str, split)], stdout=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
-def killed(folder: Path, seed: int, most: int) -> int:
+def killed(folder: Path, seed: int, most: int, split: tuple[int, int] = (4, 1)) -> int:
     """A run that is killed some milliseconds after a random step, and resumed, until it ends.
+    split: texts a batch, batches a step.
 
     Returns how often it was killed."""
     rng, kills = random.Random(seed), 0
     for _ in range(10 * most):
-        process, after = child(folder), rng.randint(1, 7)
+        process, after = child(folder, split), rng.randint(1, 7)
         for seen, _line in enumerate(process.stdout, start=1):
             if seen >= after and kills < most:
                 time.sleep(rng.random() * 0.02)
@@ -190,6 +194,18 @@ def test_a_hundred_kills_leave_the_same_bits(tmp_path):
         assert bits(tmp_path / str(run)) == bits(tmp_path / "whole"), f"run {run}"
         run += 1
     print(f"{kills} kills in {run} runs")
+
+
+@pytest.mark.soak
+def test_random_pairs_of_runs_have_the_same_bits(tmp_path):
+    """They differ in how a step is split into batches, and in how often they are killed."""
+    trained(tmp_path / "whole")
+    want, rng, kills = bits(tmp_path / "whole"), random.Random(1), 0
+    for n in range(50):
+        split = rng.choice([(4, 1), (2, 2), (1, 4)])
+        kills += killed(tmp_path / str(n), n, rng.randint(0, 4), split)
+        assert bits(tmp_path / str(n)) == want, (n, split)
+    print(f"50 pairs, {kills} kills")
 
 
 def test_ctrl_c_saves_after_the_step_and_the_run_goes_on(tmp_path):
@@ -251,6 +267,48 @@ def test_a_number_that_is_not_finite_stops_the_run_and_leaves_the_last_state(tmp
     state = open_safetensors(tmp_path / "training.safetensors")
     assert json.loads(state.metadata["refimpl_run"])["progress"]["step"] == 5
     assert all(np.isfinite(t.array()).all() for t in state.values())
+
+
+def test_numbers_that_overflow_are_told_with_step_and_tensor(tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e38, warmup=0.0, save_every=1)
+    trainer = Trainer(small_model(), examples(), None, settings, tmp_path)
+    with np.errstate(all="ignore"), pytest.raises(
+        FloatingPointError, match=r"step \d+(, text \d+)?: [\w. ]+ is not finite"
+    ):  # fmt: skip
+        trainer.run()
+    state = open_safetensors(tmp_path / "training.safetensors")
+    assert all(np.isfinite(t.array()).all() for t in state.values())
+
+
+def test_a_full_disk_names_file_and_step_and_leaves_the_last_state(tmp_path):
+    """Every write beyond some bytes of a file fails, as on a disk without room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    trained(tmp_path / "whole")
+
+    def tell(line):
+        if line.startswith("step 7/"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+
+    try:
+        with pytest.raises(OSError, match="of step 10 was not written, what was there is as") as e:
+            trained(tmp_path / "full", tell=tell)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(tmp_path / "full") in str(e.value)
+    state = open_safetensors(tmp_path / "full" / "training.safetensors")
+    assert json.loads(state.metadata["refimpl_run"])["progress"]["step"] == 5
+    refimpl.load(tmp_path / "full")
+    trained(tmp_path / "full", resume=True)
+    assert bits(tmp_path / "full") == bits(tmp_path / "whole")
+
+
+def test_the_picture_shows_the_run(tmp_path):
+    trained(tmp_path)
+    picture = (tmp_path / "run.svg").read_text()
+    assert picture.count("<circle") == 3 and picture.count("<polyline") == 3
+    import xml.etree.ElementTree as tree
+
+    tree.fromstring(picture)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +397,26 @@ def test_the_command_trains_evaluates_and_resumes(tmp_path, capsys):
     assert main(call) == 1
     assert "holds a run already" in capsys.readouterr().err
     assert main([*call, "--resume"]) == 0
+
+
+def test_ctrl_c_at_the_command_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    from refimpl.cli import finetune as verb
+    from refimpl.cli import main
+
+    data, out = str(data_file(tmp_path / "a.jsonl")), str(tmp_path / "out")
+    call = ["finetune", "classify", data, "--out", out, "--epochs", "3", "--batch-size", "4"]
+
+    def tell(line):
+        if line.startswith("step 2/"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(verb, "tell", tell)
+    assert main(call) == 130
+    said = capsys.readouterr().err
+    assert f"stopped and saved; the same command with --resume goes on from {out}" in said
+    assert main([*call, "--resume"]) == 0
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(x)["step"] for x in lines] == list(range(1, 10))
 
 
 def test_the_command_tells_what_is_wrong_with_the_data(tmp_path, capsys):
