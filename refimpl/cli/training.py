@@ -18,7 +18,9 @@ def add_run(parser: argparse.ArgumentParser, texts: str) -> None:
     run.add_argument("--steps", type=positive, metavar="N", help="in the place of --epochs")
     run.add_argument("--batch-size", type=positive, metavar="N", help=f"{texts} a batch")
     run.add_argument("--accumulate", type=positive, metavar="N", help="batches a step")
-    run.add_argument("--learning-rate", type=float, metavar="LR", help="the peak")
+    run.add_argument(
+        "--learning-rate", type=float, metavar="LR", help="the peak (default: by the width)"
+    )
     run.add_argument("--weight-decay", type=float, metavar="WD")
     run.add_argument("--schedule", metavar="NAME", help="constant, linear, cosine or trapezoidal")
     run.add_argument("--warmup", type=float, metavar="SHARE", help="of all steps")

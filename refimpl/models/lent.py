@@ -20,7 +20,7 @@ class LentByTraining:
     """The three methods of a model."""
 
     def compile(
-        self, optimizer: Any = "adamw", learning_rate: float = 8e-5, **options: Any
+        self, optimizer: Any = "adamw", learning_rate: float | None = None, **options: Any
     ) -> None:
         """How `fit` trains: see refimpl.train.keras.compiled. Raises ValueError, TypeError."""
         self._compiled = _lender().compiled(self, optimizer, learning_rate, **options)

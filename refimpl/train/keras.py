@@ -59,7 +59,7 @@ class History:
 def compiled(
     model: ModernBERT,
     optimizer: Any = "adamw",
-    learning_rate: float = 8e-5,
+    learning_rate: float | None = None,
     *,
     loss: None = None,
     metrics: Sequence[str] = (),
@@ -81,7 +81,7 @@ def compiled(
         own: Optimiser = (
             AdamW(weight_decay=weight_decay)
             if optimizer == "adamw"
-            else StableAdamW(learning_rate, weight_decay=weight_decay)
+            else StableAdamW(made.peak(model.config.hidden_size), weight_decay=weight_decay)
         )
     elif isinstance(optimizer, Optimiser):
         own = optimizer

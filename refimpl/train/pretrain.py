@@ -22,16 +22,17 @@ from .documents import DocumentFile
 from .finetune import documents, limit, masks_of, opened, writable
 from .masked import Masked, Stream, pieces
 from .masking import RATE
-from .settings import Settings
+from .settings import PRE_TRAINING, Settings
 from .trainer import Tell, Trainer
 
 LENGTH = 256  # tokens of a row
 
 
 def recipe(**changes: Any) -> Settings:
-    """Settings of a pre-training run; batch_size counts rows."""
+    """Settings of a pre-training run; batch_size counts rows. learning_rate: None for 8e-4 x 768 /
+    hidden size, the recipe of base."""
     own: dict[str, Any] = dict(
-        epochs=1, batch_size=32, optimiser="stable_adamw", learning_rate=2e-3, weight_decay=1e-5,
+        epochs=1, batch_size=32, optimiser="stable_adamw", weight_decay=1e-5,
         schedule="trapezoidal", warmup=0.02, decay=0.2, floor=0.001, batch_start=8,
         batch_warmup=0.02, save_every=100,
     )  # fmt: skip
@@ -76,6 +77,8 @@ def pretrain(
         source = ModelFolder(bundled() if tokenizer is None else resolve(tokenizer))
         texts = Tokenizer.from_folder(source)
         first = start.fresh(variant, texts, source, settings.seed)
+    peak = settings.peak(first.config.hidden_size, PRE_TRAINING)
+    settings = replace(settings, learning_rate=peak)
     if length > limit(first, texts):
         raise ValueError(f"length is {length}; the model takes at most {limit(first, texts)}")
     texts.room(length)

@@ -9,6 +9,9 @@ import numpy as np
 from .schedules import KINDS
 
 OPTIMISERS = ("adamw", "stable_adamw")
+# Learning rates for a width of 768, that of base: fine-tuning (GLUE), pre-training. They go with
+# 1 / width, as Adam's step of a matrix should; the recipes of tiny and large models agree.
+FINE_TUNING, PRE_TRAINING, WIDTH = 8e-5, 8e-4, 768
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,12 @@ class Settings:
     epochs: passes over the data; steps: how many at most, 0 for what the epochs have. batch_size x
     accumulate: texts a step (rows, in pre-training); no sum depends on how the two share it.
     batch_start: rows of the first step, which grow to all over the share batch_warmup of the steps
-    (pre-training alone). warmup, decay: shares of all steps; decay and floor are of the trapezoid.
-    evaluate_every: steps, 0 for once an epoch; save_every: steps, 0 for with each evaluation.
-    patience: evaluations without a lower loss before the run ends, 0 for never. layer_decay: the
-    learning rate of a layer as a share of that of the layer above it. freeze: beginnings of names
-    of parameters that stay as they are. lora_rank: of the adapters, 0 for none (lora.py).
+    (pre-training alone). learning_rate: the peak, None for 8e-5 x 768 / hidden size. warmup, decay:
+    shares of all steps; decay and floor are of the trapezoid. layer_decay: the learning rate of a
+    layer as a share of that of the layer above it. freeze: beginnings of names of parameters that
+    stay as they are. lora_rank: of the adapters, 0 for none; lora_alpha: 0 for twice the rank
+    (lora.py). evaluate_every: steps, 0 for once an epoch; save_every: steps, beside evaluations, 0
+    for never. patience: evaluations without a lower loss before the run ends, 0 for never.
     """
 
     epochs: int = 10
@@ -32,7 +36,7 @@ class Settings:
     batch_start: int = 0
     batch_warmup: float = 0.0
     optimiser: str = "adamw"
-    learning_rate: float = 8e-5
+    learning_rate: float | None = None
     weight_decay: float = 1e-5
     schedule: str = "linear"
     warmup: float = 0.06
@@ -54,8 +58,9 @@ class Settings:
         whole = ("steps", "batch_start", "evaluate_every", "save_every", "patience", "seed")
         for name in (*whole, "lora_rank"):
             check_whole(name, getattr(self, name), 0)
-        if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate is {self.learning_rate!r}; it must be positive")
+        lr = self.learning_rate
+        if lr is not None and not (np.isfinite(lr) and lr > 0):
+            raise ValueError(f"learning_rate is {lr!r}; it must be positive")
         for name in ("weight_decay", "lora_alpha"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
@@ -78,6 +83,10 @@ class Settings:
                 f"batch_start is {self.batch_start}; it must be at most batch_size x accumulate, "
                 f"{self.texts_a_step}"
             )
+
+    def peak(self, hidden: int, at_768: float = FINE_TUNING) -> float:
+        """The learning rate, for a model of that width."""
+        return self.learning_rate or at_768 * WIDTH / hidden
 
     @property
     def texts_a_step(self) -> int:

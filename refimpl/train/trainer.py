@@ -77,9 +77,10 @@ class Trainer:
         self.folder = None if folder is None else Path(folder)
         train.begin(self.model, settings)
         self.steps = train.steps(settings)
-        self.settings = s = replace(settings, steps=self.steps)
+        self.peak = settings.peak(model.config.hidden_size)
+        self.settings = s = replace(settings, steps=self.steps, learning_rate=self.peak)
         self.trainable = Trainable(self.model, self.params, s)
-        self.optimiser = optimiser or named(s)
+        self.optimiser = optimiser or named(s, self.peak)
         warmup, decay = round(s.warmup * self.steps), round(s.decay * self.steps)
         self.schedule = Schedule(
             s.schedule, warmup, self.steps, min(decay, self.steps - warmup), s.floor
@@ -144,7 +145,7 @@ class Trainer:
         """One update -> loss, learning rate and tokens."""
         p, s = self.progress, self.settings
         found = self.train.step(self.model, p.step, s, self.trainable.wanted)
-        lr = s.learning_rate * self.schedule(p.step)
+        lr = self.peak * self.schedule(p.step)
         grads = self.trainable.gradients(found.gradients)
         self.optimiser.update(self.trainable.tensors, grads, lr, self.trainable.rates)
         self.trainable.apply()
@@ -236,8 +237,8 @@ class Trainer:
         self.progress = Progress(**facts["progress"])
 
 
-def named(settings: Settings) -> Optimiser:
+def named(settings: Settings, peak: float) -> Optimiser:
     """What settings.optimiser names; betas and eps are ModernBERT's own."""
     if settings.optimiser == "adamw":
         return AdamW((0.9, 0.98), 1e-6, settings.weight_decay)
-    return StableAdamW(settings.learning_rate, (0.9, 0.98), 1e-6, settings.weight_decay)
+    return StableAdamW(peak, (0.9, 0.98), 1e-6, settings.weight_decay)

@@ -85,6 +85,23 @@ def test_memory_benchmark_runs_and_ends_in_json():
         assert row["own"] <= row["steady"] <= row["peak"] and row["long_adds"] > 0
 
 
+def test_few_shot_benchmark_trains_and_ends_in_json(tmp_path):
+    """On a file in WordNet's form, of words that tell the label."""
+    lines = [
+        f'{i:08d} {file} n 01 word 0 000 @ 0 | {label} of the kind number {i} and so on; "it is"'
+        for file, label in (("05", "beast"), ("06", "thing"), ("13", "meal"), ("18", "man"))
+        for i in range(170)
+    ]
+    (tmp_path / "data.noun").write_text("\n".join(["  1 a licence", *lines]))
+    command = [sys.executable, "benchmarks/few_shot.py", str(tmp_path / "data.noun")]
+    out = subprocess.run(
+        [*command, "--seeds", "1", "--only", "refimpl"],
+        cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    row = json.loads(out.splitlines()[-1])["rows"]["refimpl"]
+    assert row["mean"] > 0.9 and row["processor_s"][0] > 0
+
+
 @pytest.fixture
 def peers(harness):
     import peers

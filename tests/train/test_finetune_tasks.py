@@ -15,7 +15,7 @@ from refimpl.cli import main
 from refimpl.files.safetensors import open_safetensors
 from refimpl.tasks.task import open_tokenizer
 from refimpl.train import finetune as finetune_of
-from refimpl.train import metrics, questions, tagged
+from refimpl.train import gradients, metrics, questions, tagged
 from refimpl.train.choices import choice_rows
 from refimpl.train.choices import encoded as encoded_choices
 from refimpl.train.finetune import TASKS, defaults
@@ -137,6 +137,28 @@ def test_no_bit_depends_on_how_a_step_is_split_into_batches(task, tmp_path, base
         run(task, where, base, replace(short(task), batch_size=batch_size, accumulate=accumulate))
         found.append(bits(where / "out"))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("task", ["tokens", "answer"])
+def test_a_step_is_the_gradient_of_its_whole_batch(task, tmp_path, base):
+    """Texts with more labels weigh more: the sum over all, divided once."""
+    data = lines(tmp_path / "rows.jsonl", ROWS[task])
+    model = refimpl.load(base, backend="numpy", dtype="float64")
+    tokenizer = open_tokenizer()
+    run = TASKS[task].prepare(model, tokenizer, [data], (), 64, 0)
+    settings = replace(defaults(task), batch_size=len(run.train.examples), epochs=1)
+    found = run.train.step(run.model, 0, settings, list(run.model.params))
+    units = run.train.examples.units
+    ids = [x for unit in units for x in unit.sequences]
+    packed = {
+        "input_ids": np.concatenate(ids), "cu_seqlens": np.cumsum([0, *map(len, ids)])
+    }  # fmt: skip
+    labels = np.concatenate([unit.labels for unit in units])
+    loss, grads = gradients(run.model, packed, labels, task=task)
+    assert found.loss == pytest.approx(loss, rel=1e-12)
+    largest = max(np.abs(g).max() for g in grads.values())
+    for name, g in grads.items():
+        np.testing.assert_allclose(found.gradients[name], g, atol=1e-11 * largest)
 
 
 class Stopped(Exception):

@@ -183,7 +183,9 @@ def test_learning_rates_fall_from_layer_to_layer(tmp_path):
              "layers.0.mlp.Wi.weight", "embeddings.norm.weight")  # fmt: skip
     assert [depth(name, 2) for name in names] == [0, 0, 1, 2, 3]
     model = small_model()
-    settings = Settings(layer_decay=0.5, batch_size=6, epochs=1, warmup=0.0, weight_decay=0.0)
+    settings = Settings(
+        layer_decay=0.5, batch_size=6, epochs=1, warmup=0.0, weight_decay=0.0, learning_rate=8e-5
+    )
     parts = Trainable(model, dict(model.params), settings)
     assert parts.rates["layers.0.attn.Wo.weight"] == 0.25
     one = Trainer(model, examples(), None, settings, None)

@@ -83,7 +83,7 @@ def test_a_step_is_the_update_of_the_batch_gradient(tmp_path):
     """In float64: its units add up to the gradient of the whole batch, without dropout."""
     rates = dict(attention_dropout=0.0, mlp_dropout=0.0, classifier_dropout=0.0)
     model = small_model(dtype="float64", **rates)
-    settings = Settings(epochs=1, batch_size=18, warmup=0.0)
+    settings = Settings(epochs=1, batch_size=18, warmup=0.0, learning_rate=8e-5)
     trainer = Trainer(model, examples(), None, settings, tmp_path)
     before = {name: x.copy() for name, x in trainer.params.items()}
     trainer._step()
@@ -152,8 +152,9 @@ trained(Path(sys.argv[1]), settings, resume=True, tell=lambda line: print(line, 
 def child(folder: Path, split: tuple[int, int] = (4, 1)) -> subprocess.Popen:
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     code = CHILD.format(paths=paths)
+    call = [sys.executable, "-c", code, str(folder), *map(str, split)]
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder), *map(str, split)], stdout=subprocess.PIPE, text=True,
+        call, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -309,6 +310,11 @@ def test_the_picture_shows_the_run(tmp_path):
     import xml.etree.ElementTree as tree
 
     tree.fromstring(picture)
+
+
+def test_the_learning_rate_goes_with_the_width():
+    assert Settings().peak(768) == 8e-5 and Settings().peak(256) == pytest.approx(2.4e-4)
+    assert Settings(learning_rate=1e-3).peak(256) == 1e-3
 
 
 @pytest.mark.parametrize(
