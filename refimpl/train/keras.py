@@ -124,7 +124,8 @@ def fit(
     lines = iter(progress(range(settings.epochs * work.steps_per_epoch(settings)), "fit", verbose))
 
     def tell(line: str) -> None:
-        next(lines, None)
+        if line.startswith("step "):
+            next(lines, None)
 
     trainer = Trainer(mine, work, checked, settings, None, tell, optimiser=how.optimiser)
     trainer.run()

@@ -34,7 +34,7 @@ def recipe(**changes: Any) -> Settings:
     own: dict[str, Any] = dict(
         epochs=1, batch_size=32, optimiser="stable_adamw", weight_decay=1e-5,
         schedule="trapezoidal", warmup=0.02, decay=0.2, floor=0.001, batch_start=8,
-        batch_warmup=0.02, save_every=100,
+        batch_warmup=0.02, save_every=100, evaluate_every=500,
     )  # fmt: skip
     whole = {**own, **changes}
     whole["batch_start"] = min(

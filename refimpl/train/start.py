@@ -39,7 +39,7 @@ def with_head(
     """The base's encoder under a head of that kind (reference.heads.HEADS).
 
     names: of its labels, where it has any; problem: config.json's problem_type. The classifier is
-    drawn from `seed`, unless the base has one of the same kind, names and problem.
+    drawn from `seed`, unless the base has one of the same kind, names and problem (or names none).
     """
     head = HEADS[kind]
     changes: dict[str, Any] = {"architectures": (head.architecture,)}
@@ -49,7 +49,7 @@ def with_head(
     config = base.config.replace(**changes, extra=extra)
     same = isinstance(base, ModernBERTForTask) and base.head is head
     same = same and base.config.id2label == config.id2label
-    same = same and base.config.problem_type == config.problem_type
+    same = same and base.config.problem_type in (None, config.problem_type)
     shapes, encoder = head.shapes(config), encoder_shapes(config)
     params = initialise(shapes, config, seed, np.dtype(base.dtype), len(encoder))
     keep = [*encoder, *(n for n in shapes if same or not n.startswith(OF_LABELS))]

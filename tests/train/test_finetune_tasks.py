@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.text_folders import model_folder
+from support.text_folders import model_folder, sentence_folder
 
 import refimpl
 from refimpl.cli import main
@@ -159,6 +159,29 @@ def test_a_step_is_the_gradient_of_its_whole_batch(task, tmp_path, base):
     largest = max(np.abs(g).max() for g in grads.values())
     for name, g in grads.items():
         np.testing.assert_allclose(found.gradients[name], g, atol=1e-11 * largest)
+
+
+@pytest.mark.parametrize("task", ["rerank", "embed", "tokens"])
+def test_what_was_finetuned_can_be_finetuned_on(task, tmp_path, base):
+    """The head goes on from what it has learned: nothing of it is drawn anew."""
+    run(task, tmp_path / "a", base)
+    first = tmp_path / "a" / "out"
+    still = replace(short(task), epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    run(task, tmp_path / "b", first, still)
+    once, again = (refimpl.load(tmp_path / x / "out", backend="numpy") for x in "ab")
+    for name, x in once.params.items():
+        np.testing.assert_allclose(again.params[name], x, atol=1e-8)
+
+
+def test_a_modular_reranker_has_no_embeddings_to_train(tmp_path):
+    scores = {"in_features": 32, "out_features": 1, "module_output_name": "scores"}
+    own = "sentence_transformers.models."
+    folder = sentence_folder(tmp_path / "m", [
+        (own + "Pooling", {"word_embedding_dimension": 32}), (own + "Dense", scores)
+    ])  # fmt: skip
+    data = lines(tmp_path / "a.jsonl", ROWS["embed"])
+    with pytest.raises(ValueError, match="model is a reranker, whose modules give scores"):
+        finetune_of("embed", [data], tmp_path / "out", model=folder)
 
 
 class Stopped(Exception):
