@@ -83,6 +83,10 @@ class Optimiser(ABC):
     def step(self, p: Array, g: Array, moments: Moments, lr: float, weight_decay: float) -> None:
         """The formula: p and its moments change in place; self.steps counts from 1."""
 
+    def in_words(self) -> str:
+        """Class and settings: what tells one rule from another."""
+        return f"{type(self).__name__} betas {self.betas} eps {self.eps} decay {self.weight_decay}"
+
     def state(self) -> dict[str, Array]:
         """All that a run needs to go on: "steps", and "first.<name>", "second.<name>"."""
         out = {"steps": np.array(self.steps, np.int64)}

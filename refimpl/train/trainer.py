@@ -86,6 +86,7 @@ class Trainer:
             s.schedule, warmup, self.steps, min(decay, self.steps - warmup), s.floor
         )
         self.every = s.evaluate_every or min(train.steps_per_epoch(s), self.steps)
+        self._digests = train.digest(), None if evaluation is None else evaluation.digest()
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
 
@@ -116,6 +117,7 @@ class Trainer:
                 if done % self.every == 0 or done == self.steps:
                     figures |= self._evaluate()
                     self._save()
+                    self._draw()
                 elif self.settings.save_every and done % self.settings.save_every == 0:
                     self._save()
                 if stop.asked:
@@ -124,6 +126,7 @@ class Trainer:
         if self.evaluation is None:
             self._save_model()
         self._save()
+        self._draw()
         return {"steps": self.progress.step, "best": self.progress.best, **figures}
 
     def _start(self, resume: bool) -> None:
@@ -183,13 +186,13 @@ class Trainer:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint belongs to; a run with another is not the same run."""
-        own = {
-            "train": self.train.digest(),
-            "evaluation": None if self.evaluation is None else self.evaluation.digest(),
+        return {
+            **asdict(self.settings),
+            "train": self._digests[0],
+            "evaluation": self._digests[1],
+            "rule": self.optimiser.in_words(),
+            "config": self.model.config.to_dict(),
         }
-        o = self.optimiser
-        own["rule"] = f"{type(o).__name__} {o.betas} {o.eps} {o.weight_decay}"
-        return {**asdict(self.settings), **own, "config": self.model.config.to_dict()}
 
     def _save_model(self) -> None:
         if self.folder is None:
@@ -216,8 +219,11 @@ class Trainer:
         facts = {"identity": self.identity(), "progress": asdict(self.progress), "data": where}
         with told("the state", self.folder / STATE, step):
             write_state(self.folder / STATE, parts, facts)
-        if (self.folder / METRICS).exists():
-            with told("the picture", self.folder / PLOT, step):
+
+    def _draw(self) -> None:
+        """The picture of metrics.jsonl."""
+        if self.folder is not None and (self.folder / METRICS).exists():
+            with told("the picture", self.folder / PLOT, self.progress.step):
                 write_plot(self.folder / PLOT, read_metrics(self.folder / METRICS))
 
     def _restore(self, path: Path) -> None:

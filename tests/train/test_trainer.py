@@ -165,7 +165,7 @@ def killed(folder: Path, seed: int, most: int, split: tuple[int, int] = (4, 1)) 
 
     Returns how often it was killed."""
     rng, kills = random.Random(seed), 0
-    for _ in range(10 * most):
+    for _ in range(10 * most + 1):
         process, after = child(folder, split), rng.randint(1, 7)
         for seen, _line in enumerate(process.stdout, start=1):
             if seen >= after and kills < most:
@@ -206,7 +206,7 @@ def test_random_pairs_of_runs_have_the_same_bits(tmp_path):
         split = rng.choice([(4, 1), (2, 2), (1, 4)])
         kills += killed(tmp_path / str(n), n, rng.randint(0, 4), split)
         assert bits(tmp_path / str(n)) == want, (n, split)
-    print(f"50 pairs, {kills} kills")
+        print(f"{n + 1} pairs, {kills} kills", flush=True)
 
 
 def test_ctrl_c_saves_after_the_step_and_the_run_goes_on(tmp_path):
