@@ -22,7 +22,7 @@ from .documents import DocumentFile
 from .finetune import documents, limit, masks_of, opened, writable
 from .masked import Masked, Stream, pieces
 from .masking import RATE
-from .settings import PRE_TRAINING, Settings
+from .settings import PRE_TRAINING, WIDTH, Settings
 from .trainer import Tell, Trainer
 
 LENGTH = 256  # tokens of a row
@@ -77,7 +77,7 @@ def pretrain(
         source = ModelFolder(bundled() if tokenizer is None else resolve(tokenizer))
         texts = Tokenizer.from_folder(source)
         first = start.fresh(variant, texts, source, settings.seed)
-    peak = settings.peak(first.config.hidden_size, PRE_TRAINING)
+    peak = settings.learning_rate or PRE_TRAINING * WIDTH / first.config.hidden_size
     settings = replace(settings, learning_rate=peak)
     if length > limit(first, texts):
         raise ValueError(f"length is {length}; the model takes at most {limit(first, texts)}")

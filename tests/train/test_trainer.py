@@ -313,7 +313,7 @@ def test_the_picture_shows_the_run(tmp_path):
 
 
 def test_the_learning_rate_goes_with_the_width():
-    assert Settings().peak(768) == 8e-5 and Settings().peak(256) == pytest.approx(2.4e-4)
+    assert Settings().peak(768) == 8e-5 and Settings().peak(256) == pytest.approx(7.2e-4)
     assert Settings(learning_rate=1e-3).peak(256) == 1e-3
 
 
