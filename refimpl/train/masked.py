@@ -210,13 +210,20 @@ class Stream(Work):
         if self._taken == len(self._block):
             self._number += 1
             self._read_block()
-        drawn = words(purpose(seed, "documents"), (np.arange(BLOCK), self._number, 0, 0))
+        counter = (np.arange(len(self._block)), self._number, 0, 0)
+        drawn = words(purpose(seed, "documents"), counter)
         wide = drawn.astype(np.uint64)
         order = np.argsort(wide[:, 0] << np.uint64(32) | wide[:, 1], kind="stable")
         self._taken += 1
         return self._block[order[self._taken - 1]]
 
     def _read_block(self) -> None:
-        self._start = self.reader.place()
-        self._block = [self.reader.next() for _ in range(BLOCK)]
-        self._taken = 0
+        """The next BLOCK documents, or those that are left of a pass over the data."""
+        self._start, self._block, self._taken = self.reader.place(), [], 0
+        while len(self._block) < BLOCK:
+            before, epoch = self.reader.place(), self.reader.epoch
+            found = self.reader.next()
+            if self._block and self.reader.epoch != epoch:
+                self.reader.go_to(before)
+                return
+            self._block.append(found)

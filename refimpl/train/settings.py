@@ -22,10 +22,10 @@ class Settings:
     epochs: passes over the data; steps: how many at most, 0 for what the epochs have. batch_size x
     accumulate: texts a step (rows, in pre-training); no sum depends on how the two share it.
     batch_start: rows of the first step, which grow to all over the share batch_warmup of the steps
-    (pre-training alone). learning_rate: the peak, None for 8e-5 (768 / hidden size)^2. warmup, decay:
-    shares of all steps; decay and floor are of the trapezoid. layer_decay: the learning rate of a
-    layer as a share of that of the layer above it. freeze: beginnings of names of parameters that
-    stay as they are. lora_rank: of the adapters, 0 for none; lora_alpha: 0 for twice the rank
+    (pre-training alone). learning_rate: the peak, None for 8e-5 (768 / hidden size)^2. warmup,
+    decay: shares of all steps; decay and floor are of the trapezoid. layer_decay: the learning rate
+    of a layer as a share of that of the layer above it. freeze: beginnings of names of parameters
+    that stay as they are. lora_rank: of the adapters, 0 for none; lora_alpha: 0 for twice the rank
     (lora.py). evaluate_every: steps, 0 for once an epoch; save_every: steps, beside evaluations, 0
     for never. patience: evaluations without a lower loss before the run ends, 0 for never.
     """

@@ -140,6 +140,13 @@ def test_rows_are_full_and_no_document_waits_for_ever(files):
     assert len(set(seen)) > 20 and np.mean(filled) > 0.95
 
 
+def test_every_document_comes_once_a_pass_in_another_order(files):
+    work, settings = stream(files)
+    passes = [[work._next(settings.seed).where for _ in range(60)] for _ in range(3)]
+    assert len({frozenset(one) for one in passes}) == 1 and len(set(passes[0])) == 60
+    assert passes[0] != passes[1] != passes[2] != sorted(passes[2])
+
+
 def test_masks_are_those_of_the_step_and_the_place(files):
     one, settings = stream(files)
     for step in range(3):
