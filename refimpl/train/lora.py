@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import ModelFormatError
 from ..files.atomic import staged
-from ..files.safetensors import dump_safetensors, open_safetensors
+from ..files.safetensors import dump_safetensors, in_memory, open_safetensors
 from ..files.strictjson import read_json
 from ..reference.config import ModernBertConfig
 from ..reference.params import encoder_shapes
@@ -210,7 +210,7 @@ def read_adapter(
         name = key.removeprefix(PREFIX).removeprefix("model.")
         stem, half = name[: -len(A) - 1], name[-len(A) :]
         dtype = next(iter(params.values())).dtype
-        x = np.array(tensor.array()).astype(dtype)
+        x = np.array(in_memory(tensor.array())).astype(dtype)
         if half in (A, B) and f"{stem}.weight" in params:
             halves.setdefault(stem, {})[half] = x
         elif name in params and params[name].shape == x.shape:
