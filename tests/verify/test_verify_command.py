@@ -37,19 +37,19 @@ def test_a_right_dump_of_one_case_is_incomplete_unless_that_is_asked_for(tmp_pat
     given = "--dump", path, "--case", NAME
     assert run(*given, "--json", files[0], "--html", files[1]) == 4
     first, lacking, unasked = capsys.readouterr().out.splitlines()[:3]
-    assert first.startswith("dump (float32), incomplete, 1 of 18 cases, 66 of 1,188 steps")
+    assert first.startswith("dump (float32), incomplete, 1 of 27 cases, 70 of 1,694 steps")
     assert first.endswith(": exact-spec")
     assert lacking.startswith("not shown: padding, ") and "packed" in lacking
     assert unasked.startswith("not asked: ")
     data = json.loads(files[0].read_text())
     assert data["verdict"] == "exact-spec" and data["cases"][0]["name"] == NAME
     assert data["exit_code"] == 4 and not data["coverage"]["complete"]
-    assert data["coverage"]["cases"] == {"compared": 1, "of": 18}
+    assert data["coverage"]["cases"] == {"compared": 1, "of": 27}
     assert "packed" in data["coverage"]["not_shown"]
     page = files[1].read_text()
     assert page.startswith("<!doctype html>") and "incomplete: exact-spec" in page
     assert run(*given, "--partial") == 0
-    assert "(float32), partial, 1 of 18" in capsys.readouterr().out
+    assert "(float32), partial, 1 of 27" in capsys.readouterr().out
     assert run(*given, "--partial", ",".join(data["coverage"]["not_shown"])) == 0
     assert run(*given, "--partial", ",".join(data["coverage"]["not_shown"][1:])) == 4
 

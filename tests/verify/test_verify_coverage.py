@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from refimpl.reference.config import ModernBertConfig
 from refimpl.verify.judge.coverage import ASPECTS, COMPANY, HEADS, NAMES, covered
 from refimpl.verify.judge.gates import verify
 from refimpl.verify.ports.port import ReferencePort
 from refimpl.verify.truth.cases import BY_NAME, CASES
+from refimpl.verify.truth.passes import config_of
 from refimpl.verify.truth.shapes import tap_shapes
 
 
 def steps(name):
     c = BY_NAME[name]
-    return list(tap_shapes(ModernBertConfig.from_dict(c.config), c.inputs, c.head))
+    return list(tap_shapes(config_of(c.config), c.inputs, c.head))
 
 
 EVERYTHING = {c.name: steps(c.name) for c in CASES}
@@ -24,7 +24,7 @@ OUTPUTS = {name: [*(s for s in all_ if s == "final_norm" or "logits" in s)]
 def test_every_step_of_every_case_is_everything():
     made = covered(EVERYTHING, asked=True, askable=True)
     assert made.complete and made.enough and made.lacking == ()
-    assert made.cases == (18, 18) and made.steps == (1188, 1188)
+    assert made.cases == (27, 27) and made.steps == (1786, 1786)
     assert len(set(NAMES)) == len(NAMES)
 
 
@@ -47,7 +47,7 @@ def test_each_name_is_lacking_when_its_cases_are_not_run(name):
 def test_no_case_is_left_out_without_a_word(name):
     rest = {n: s for n, s in EVERYTHING.items() if n != name}
     made = covered(rest, asked=True, askable=True)
-    assert not made.complete and made.cases == (17, 18)
+    assert not made.complete and made.cases == (26, 27)
 
 
 def test_early_steps_show_nothing_of_what_comes_after_them():
@@ -80,7 +80,7 @@ def test_what_the_user_does_without_is_enough_but_not_complete():
 def test_a_verdict_counts_what_was_compared_and_asked():
     names = ["one-token", "two-tokens"]
     report = verify(ReferencePort(), [BY_NAME[name] for name in names], without=NAMES)
-    assert report.coverage.cases == (2, 18) and report.exit_code == 0
+    assert report.coverage.cases == (2, 27) and report.exit_code == 0
     assert report.coverage.steps[0] == sum(len(steps(name)) for name in names)
     assert COMPANY not in report.coverage.lacking
     report = verify(ReferencePort(), [BY_NAME["one-token"]], runtime=False, without=NAMES)

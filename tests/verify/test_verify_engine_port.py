@@ -79,7 +79,7 @@ def test_engine_tier_that_is_not_there_is_refused():
 
 def test_command_takes_the_engine(capsys):
     assert main(["verify", "--engine", "scalar", "--case", "two-tokens", "--no-runtime"]) == 4
-    assert "engine, tier scalar (float32), incomplete, 1 of 18" in capsys.readouterr().out
+    assert "engine, tier scalar (float32), incomplete, 1 of 27" in capsys.readouterr().out
     in_half = ["verify", "--engine", "scalar", "--dtype", "bfloat16", "--case", "two-tokens"]
     assert main([*in_half, "--no-runtime"]) == 4
-    assert "engine, tier scalar (bfloat16), incomplete, 1 of 18" in capsys.readouterr().out
+    assert "engine, tier scalar (bfloat16), incomplete, 1 of 27" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from refimpl.verify.truth.cases import case
 from refimpl.verify.truth.compare import compare
 from refimpl.verify.truth.passes import trace
 from refimpl.verify.zoo import ZOO
+from refimpl.verify.zoo.mistake import with_config
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;</style>"
 
@@ -59,9 +60,7 @@ class Page(HTMLParser):
 
 
 def broken_window(p):
-    config = p.config
-    object.__setattr__(config, "local_attention", 2 * config.local_attention)
-    return p
+    return with_config(p, local_attention=2 * p.config.local_attention)
 
 
 def report_of(name, mistake=None, spoil=None):
@@ -210,18 +209,18 @@ def test_the_budget_line_parts_right_from_wrong(wrong, page):
 
 
 def test_a_right_port_is_called_so_and_has_no_suspects():
-    everything = Coverage((18, 18), (1188, 1188), ())
+    everything = Coverage((27, 27), (1690, 1690), ())
     report = Report("reference", "float32", (report_of("eight-tokens"),), (), coverage=everything)
     page = Page(to_html(to_json(report)))
     assert "Every step agrees" in page.text and "Suspects" not in page.text
 
 
 def test_a_right_port_that_showed_little_has_no_green_page():
-    little = Coverage((1, 18), (66, 1188), ("padding", "packed"), True)
+    little = Coverage((1, 27), (66, 1690), ("padding", "packed"), True)
     report = Report("reference", "float32", (report_of("eight-tokens"),), (), coverage=little)
     page = Page(to_html(to_json(report)))
     assert "Every step agrees" not in page.text and "incomplete: exact-spec" in page.text
-    assert "padding, packed" in page.text and "66 of 1,188" in page.text
+    assert "padding, packed" in page.text and "66 of 1,690" in page.text
     assert [a["class"] for a in page.of("p") if "verdict" in a.get("class", "")] == [
         "verdict declared"
     ]

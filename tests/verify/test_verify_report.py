@@ -23,7 +23,7 @@ def report(*findings: Finding, ratios=((1.0, 1.0),)) -> Report:
     )
     case = CaseReport("a-case", "why", ("full_attention",), Comparison("float32", rows, None))
     suspects = (Suspect("F2", "tanh GELU", 0.9999, ("org/repo#1",), ("F9",)),)
-    everything = Coverage((18, 18), (1188, 1188), ())
+    everything = Coverage((27, 27), (1690, 1690), ())
     return Report("a port", "float32", (case,), findings, suspects, coverage=everything)
 
 
@@ -51,7 +51,7 @@ def test_culprit_is_the_first_step_over_its_own_budget():
 def test_text_holds_verdict_culprit_suspect_and_threads():
     made = report(Finding("operations", "fail", "wrong by itself"), ratios=((0.5, 0.5), (1.5, 2.0)))
     text = render(made)
-    for part in ("a port (float32), 18 of 18 cases, 1,188 of 1,188 steps: fail",
+    for part in ("a port (float32), 27 of 27 cases, 1,690 of 1,690 steps: fail",
                  "layers.1.q   (case a-case)", "F2  tanh GELU",
                  "explains 99.99 %", "org/repo#1", "the same here: F9", "k = 4"):  # fmt: skip
         assert part in text

@@ -20,7 +20,7 @@ from refimpl.verify.truth.fixtures import FIXTURES
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "refimpl" / "verify" / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FEW = ("one-token", "eight-tokens", "packed", "spans")
+FEW = ("plain-short", "plain-window", "packed", "spans")
 PROGRAMS = {"modernbert": [sys.executable, "-m", "refimpl"], "python": [sys.executable]}
 MEASURED = re.compile(
     r"\d+\.\d+(e[+-]\d+)?|\d+ of \d+ cases, [\d,]+ of [\d,]+ steps|\d+(?= steps in | cases )"
@@ -80,8 +80,8 @@ def test_the_report_page_is_written(walked):
 
 
 def test_numbers_and_links_of_the_page_hold():
-    assert f"{len(CASES)}" == "18" and "eighteen inputs" in PAGE
-    assert len(FIXTURES) == 8 and "eight small models" in PAGE
+    assert len(CASES) == 27 and "27 inputs" in PAGE
+    assert len(FIXTURES) == 14 and "fourteen small models" in PAGE
     codes = "0 exact-spec, 1 fail, 3 declared deviation, 4 incomplete"
     assert codes in " ".join(PAGE.split())
     assert sorted(EXIT_CODES.items(), key=lambda c: c[1]) == [

@@ -141,9 +141,9 @@ def test_faulty_port_is_right_in_its_first_call(mistake: str) -> None:
 NEIGHBOURS = [
     ("F2b", "C6", ("eight-tokens", "one-token")),
     ("F2b", "F2", ("eight-tokens", "one-token")),
-    ("C5b", "C4c", ("eight-tokens", "pad-id-is-a-word")),
-    ("C5e", "C5d", ("eight-tokens",)),
-    ("C5f", "C4c", ("eight-tokens", "pad-id-is-a-word")),
+    ("C5b", "C4c", ("plain-new-keys", "plain-window")),
+    ("C5e", "C5d", ("plain-new-keys",)),
+    ("C5f", "C4c", ("plain-new-keys", "plain-window")),
     ("E1a", "C7b", ("one-token", "eight-tokens")),
     ("E1b", "E1a", ("one-token",)),
     ("N7", "N3", ("one-token",)),

@@ -14,10 +14,10 @@ import numpy as np
 
 from ...files.bfloat16 import to_bits, widen
 from ...reference import ops
-from ...reference.config import ModernBertConfig
 from ..findings import Finding
 from ..ports.port import PortResult, Request
 from ..truth.compare import real_rows
+from ..truth.passes import config_of
 from ..truth.plan import differences, plan_of
 
 Array = np.ndarray
@@ -27,7 +27,7 @@ def plan_gate(request: Request, result: PortResult) -> list[Finding]:
     """What the port is going to compute, fact by fact. Tanh GELU is a deviation."""
     if result.plan is None:
         return []
-    expected = plan_of(ModernBertConfig.from_dict(request.config), request.head)
+    expected = plan_of(config_of(request.config), request.head)
     wrong, unknown = differences(expected, result.plan)
     findings = []
     for fact, (right, told) in wrong.items():

@@ -20,6 +20,7 @@ from ..ports.port import Port, PortResult, Request
 from ..truth.cases import CASES, Case
 from ..truth.compare import Comparison, compare
 from ..truth.passes import Pass
+from ..truth.vectors import VECTORS
 from ..zoo import FAULTY, ZOO
 from . import exact
 from .coverage import covered
@@ -33,7 +34,7 @@ from .slices import slices
 from .verdict import CaseReport, Report
 
 Array = np.ndarray
-HEAD_STEPS = ("pooled", "head.", "logits", "start_logits", "end_logits")
+HEAD_STEPS = ("pooled", "head.", "logits", "start_logits", "end_logits", *VECTORS)
 
 
 @np.errstate(all="ignore")  # a port may give any number; what is not finite is a finding
@@ -67,6 +68,8 @@ def verify(
             told = result.dtype
         result = replace(result, dtype=told)
         p = replace(p, shown=result.shown)
+        if not result.taps.keys() & set(VECTORS):
+            p = replace(p, vectors=None)
         shown_tokens[case.name] = result.shown
         taps = {name: x.astype(np.float64) for name, x in result.taps.items()}
         comparison = compare(p, taps, result.dtype) if taps else None

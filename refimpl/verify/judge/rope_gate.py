@@ -14,19 +14,22 @@ from dataclasses import replace
 import numpy as np
 
 from ...reference import ops
-from ...reference.config import ModernBertConfig
 from ..findings import Finding
 from ..ports.port import PortResult, Request
 from ..truth.compare import real_rows
+from ..truth.passes import config_of
 from ..truth.rounding import ANGLE_ROUNDOFF, DTYPES
 from .exact import expected_inputs, finding
 
 Array = np.ndarray
+# Half the distance of float16's subnormal numbers: a sine of 2e-5, as heads of 64 have it at
+# position 1, is one.
+LEAST = {"float16": 2.0**-25}
 
 
 def rope_gate(request: Request, result: PortResult) -> list[Finding]:
     """Inverse frequencies within one float32 ulp; cos and sin within what that implies."""
-    config = ModernBertConfig.from_dict(request.config)
+    config = config_of(request.config)
     real = real_rows(replace(request.to_pass(), shown=result.shown))
     positions = np.broadcast_to(expected_inputs(request, real)["position_ids"], real.shape)[real]
     findings = []
@@ -75,19 +78,20 @@ def table_bounds(positions: Array, inv_freq: Array, dtype: str) -> tuple[Array, 
 
     The angle: one ulp of the inverse frequency times the position, and half an ulp of the angle
     itself, in float32 (float64 when that is declared). The functions: one ulp of a good library.
-    The table: half an ulp of what it is stored in. |cos(a + e) - cos a| <= |sin a| e + e^2 / 2.
+    The table: half an ulp of what it is stored in, of a subnormal number, too.
+    |cos(a + e) - cos a| <= |sin a| e + e^2 / 2.
     """
     position = np.asarray(positions, np.float64)[..., None]
     angle = position * inv_freq
     scale = ANGLE_ROUNDOFF.get(dtype, 2.0**-24) / 2.0**-24
     phase = scale * (np.abs(position) * _ulp(inv_freq) + 0.5 * _ulp(angle))
-    store = DTYPES[dtype].store
+    store, least = DTYPES[dtype].store, LEAST.get(dtype, 0.0)
 
     def bound(value: Array, slope: Array) -> Array:
         moved = np.abs(slope) * phase + 0.5 * phase**2
         size = np.abs(value) + moved
         moved = moved + scale * _ulp(size)
-        return np.concatenate([moved + store * size] * 2, axis=-1)
+        return np.concatenate([moved + np.maximum(store * size, least)] * 2, axis=-1)
 
     cos, sin = np.cos(angle), np.sin(angle)
     return bound(cos, sin), bound(sin, cos)

@@ -12,7 +12,7 @@ Long because the calls and the judge of them belong together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..ports.port import Port, PortResult, Request
 from ..truth.cases import Case
 from ..truth.compare import STATISTICS, budgets, error, real_rows
 from ..truth.passes import Pass, Taps, per_token, trace
+from ..truth.vectors import VECTORS
 
 Array = np.ndarray
 # Beyond the usual tiles, and a multiple of 32 over 128: mlx-embeddings#80's NaN needs both.
@@ -58,7 +59,8 @@ class Judge:
         self.known: dict[bytes, tuple[Pass, Taps, dict[str, dict[str, float]]]] = {}
 
     def findings(self, call: Call, result: PortResult) -> list[Finding]:
-        out = [f for f in result.findings if f.level == "fail"]
+        failed = [f for f in result.findings if f.level == "fail"]
+        out = [replace(f, message=f"{call.what}: {f.message}") for f in failed]
         last = last_step(result.taps)
         if last is None:
             if out:
@@ -121,7 +123,8 @@ def runtime_findings(
     answer = port.run(first.request)
     judge = Judge(case, dtype, reference, None if right else answer)
     out = judge.findings(first, answer)
-    for call in altered(case, port.abilities):
+    per_token_only = {"packed"} if last_step(answer.taps) in VECTORS else set()
+    for call in altered(case, port.abilities - per_token_only):
         out += judge.findings(call, port.run(call.request))
     if "state" in port.abilities:
         out += in_order(port, case, judge, answer)
@@ -196,7 +199,9 @@ def together(port: Port, case: Case, judge: Judge) -> list[Finding]:
 
 
 def last_step(taps: Mapping[str, Array]) -> str | None:
-    return next(reversed(list(taps)), None)
+    """The last one; a vector a sequence, which tells less, only where there is nothing else."""
+    steps = [name for name in taps if name not in VECTORS] or list(taps)
+    return steps[-1] if steps else None
 
 
 def _quotient(observed: float, allowed: float) -> float:

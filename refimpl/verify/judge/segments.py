@@ -24,8 +24,8 @@ from .evidence import Array, Change, Evidence, with_starts
 @dataclass(eq=False)
 class Segment:
     """Stages first .. stop - 1 of a case's pass: 0 embedding, 1 .. n layers, n + 1 final norm,
-    n + 2 head; steps: those of them that the port gave. start: the given step that it begins with,
-    None for the input."""
+    n + 2 head and vectors; steps: those of them that the port gave. start: the given step that it
+    begins with, None for the input."""
 
     of: Evidence
     first: int
@@ -62,7 +62,8 @@ class Segment:
                 x = tap("final_norm", norm(params, "final_norm", x, config, ops))
             return x
 
-        return replace(one.p, encode=encode, head=one.p.head if self.stop > n + 2 else None)
+        p = replace(one.p, encode=encode)
+        return p if self.stop > n + 2 else replace(p, head=None, vectors=None)
 
     def replay(self, change: Change, whole: bool = False) -> dict[str, Array]:
         """The given steps as the changed reference makes them. whole: from the input on, for a
@@ -99,7 +100,7 @@ def segments_of(one: Evidence) -> Iterator[Segment]:
     ends |= {i + 1: f"layers.{i}.residual_2" for i in range(n)}
     if one.p.shown is not None:  # the other tokens go on with what the pass itself makes
         ends = {}
-    last = n + 3 if one.p.head else n + 2
+    last = n + 3 if one.p.head or one.p.vectors else n + 2
     first, start = 0, None
     stages = {name: stage_of(name, one.p) for name in one.right}
     for stage in range(last):

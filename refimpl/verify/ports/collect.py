@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ...reference.config import ModernBertConfig
 from ..findings import Finding
 from ..truth.compare import real_rows
-from ..truth.passes import per_token
+from ..truth.passes import config_of, per_token
 from ..truth.shapes import Shape, tap_shapes
+from ..truth.vectors import VECTORS
 from .layouts import arrange
 from .names import Description, ambiguous, layout_of, tap_of
 from .port import PortResult, Request
@@ -49,7 +49,7 @@ def collect(
     dtype: str | None = None,
 ) -> PortResult:
     """Tensors under the port's names to a PortResult under ours; every port ends here."""
-    config = ModernBertConfig.from_dict(request.config)
+    config = config_of(request.config)
     steps = tap_shapes(config, request.inputs, request.head)
     # A port may give its inverse frequencies too: not a step, but the rotary gate looks at them.
     kinds = {kind.removesuffix("_attention") for kind in config.layer_types}
@@ -227,6 +227,8 @@ class _Reader:
         if self.extra:
             self.say("port", "note", f"not used: {_listed(self.extra)}")
         steps = [step for step in self.shapes if not step.endswith(".inv_freq")]
+        if "final_norm" in self.taps:  # which shows whatever they would
+            steps = [step for step in steps if step not in VECTORS]
         missing = [step for step in self.request.wanted or steps if step not in self.taps]
         if not self.taps:
             self.say("port", "fail", "no tensor is a step under a name that is known")

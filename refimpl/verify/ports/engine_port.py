@@ -18,6 +18,7 @@ from ...reference import ops
 from ...reference.config import ModernBertConfig
 from ...reference.heads import HEADS
 from ...reference.taps import record
+from ..truth.passes import config_of
 from ..truth.plan import plan_of
 from ..truth.rounding import DTYPES
 from .port import PortResult, Request
@@ -52,7 +53,7 @@ class EnginePort:
         return f"engine, tier {self.tier}"
 
     def run(self, request: Request) -> PortResult:
-        config = ModernBertConfig.from_dict(request.config)
+        config = config_of(request.config)
         params, engine = self.load(config, request.params)
         hidden = self.forward(engine, request.inputs)
         taps: dict[str, Array] = {"final_norm": hidden}

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..truth.passes import of_sequences
+
 Array = np.ndarray
 Shape = tuple[int, ...]
 Arrange = Callable[[Array], Array]
@@ -51,7 +53,7 @@ def _readings(
 ) -> list[tuple[Shape, Arrange]]:
     """(shape, how to read it) of everything that is accepted unasked."""
     out: list[tuple[Shape, Arrange]] = []
-    tokens = real.ndim if expected[: real.ndim] == real.shape else 1
+    tokens = real.ndim if expected[: real.ndim] == real.shape and not of_sequences(step) else 1
     if listed is not None:
         some: Array = listed if tokens == real.ndim else np.asarray(listed.any(axis=1))
         out.append(((int(some.sum()), *expected[tokens:]), lambda x: _scatter(x, expected, some)))

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...reference.config import ModernBertConfig
 from ..findings import Finding
-from ..truth.passes import Pass, trace
+from ..truth.passes import Pass, config_of, trace
 from ..truth.plan import plan_of
+from ..truth.vectors import vectors_of
 
 Array = np.ndarray
 
@@ -50,8 +50,10 @@ class Request:
 
     def to_pass(self) -> Pass:
         """The same in the reference, in the dtype of params."""
-        config = ModernBertConfig.from_dict(self.config)
-        return Pass(config, self.params, self.inputs, self.head, written=self.config)
+        return Pass(
+            config_of(self.config), self.params, self.inputs, self.head,
+            written=self.config, vectors=vectors_of(self.inputs),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from ...reference.config import ModernBertConfig
 from .fixtures import (
     CLS_ID,
     FIXTURES,
@@ -32,7 +31,8 @@ from .fixtures import (
     integers,
     uniform,
 )
-from .passes import Pass
+from .passes import Pass, config_of
+from .vectors import vectors_of
 
 Array = np.ndarray
 Mask = tuple[str, int]
@@ -83,8 +83,10 @@ class Case:
 
     def model(self) -> Pass:
         """The right forward pass; its float64 run is the truth."""
-        config = ModernBertConfig.from_dict(self.config)
-        return Pass(config, self.params(), dict(self.inputs), self.head, written=self.config)
+        return Pass(
+            config_of(self.config), self.params(), dict(self.inputs), self.head,
+            written=self.config, vectors=vectors_of(self.inputs),
+        )  # fmt: skip
 
 
 @cache
@@ -168,54 +170,105 @@ LEFT_ROWS: tuple[Mask, ...] = (("left", 7), ("none", 12))
 
 CASES: tuple[Case, ...] = (
     padded(
-        "one-token", "tied-v4",
+        "plain-short", "plain",
+        "the first to run: GELU, no biases, old keys, no head, and so short that the window hides "
+        "nothing; norms, angles, attention and MLP are right or not",
+        4, ("none", 4),
+    ),
+    padded(
+        "plain-window", "plain",
+        "the same model past its window, three tokens to either side: a window that is missing, "
+        "not halved or off by one shows here and not in the case before",
+        24, ("none", 24),
+    ),
+    padded(
+        "plain-padded", "plain",
+        "the same with padding on the right, as tokenizers pad: the mask hides keys and does no "
+        "more; a port that takes one row at a time runs its rows one by one",
+        12, ("none", 12), ("right", 7), ("right", 3),
+    ),
+    padded(
+        "plain-silu", "plain-silu",
+        "the same weights with silu: hidden_activation is read, or it is not",
+        12, ("none", 12),
+    ),
+    padded(
+        "plain-biases", "plain-biases",
+        "the same with biases in norms, attention and MLP, which published checkpoints lack",
+        12, ("none", 12),
+    ),
+    padded(
+        "plain-new-keys", "plain-new-keys",
+        "the same weights under a config that has layer_types and rope_parameters alone; every "
+        "second layer is full and no theta is a default",
+        12, ("none", 12),
+    ),
+    padded(
+        "contradicting-keys", "plain-contradicting",
+        "both spellings in one config.json, and they do not agree: layer_types and "
+        "rope_parameters win over the old keys, as in transformers",
+        12, ("none", 12),
+    ),
+    padded(
+        "usual-size-80", "usual-size",
+        "a model of usual proportions, four heads of 64: for kernels that take no other, tiles "
+        "that are full, and a window of 16 to either side",
+        80, ("none", 80),
+    ),
+    padded(
+        "usual-size-padded", "usual-size",
+        "the same with a padded row, longer than the window and no multiple of a tile",
+        20, ("none", 20), ("right", 9),
+    ),
+    padded(
+        "one-token", "tied",
         "one token sees only itself: norms, MLP and head are right or not, whatever the mask",
         1, ("none", 1),
     ),
     padded(
-        "two-tokens", "biased-v5",
+        "two-tokens", "biased",
         "the smallest input on which q and k matter; every bias the config can switch on",
         2, ("none", 2),
     ),
     padded(
-        "eight-tokens", "silu-v5",
+        "eight-tokens", "silu",
         "two tokens per side see each other (window 5): a window that is missing, not halved (5) "
         "or halved twice (1) shows here already, each in its own way",
         8, ("none", 8),
     ),
     padded(
-        "window-66", "tied-v4",
+        "window-66", "tied",
         "the workhorse, every step in full: ten windows long, and past 65 where a window taken "
         "from ModernBERT's default of 128 would start to cut",
         66, ("none", 66),
     ),
     padded(
-        "silu-64", "silu-v5",
+        "silu-64", "silu",
         "silu, an odd window, every second layer full, eps 1e-3, thetas of its own, untied decoder "
         "without bias; the width of a whole tile",
         64, ("none", 64),
     ),
     padded(
-        "mean-65", "mean-v4",
+        "mean-65", "mean",
         "mean pooling over real tokens only, three labels; a row of 20 beside one of 65: 45 pads "
         "that must not count",
         65, ("none", 65), ("right", 20),
     ),
     padded(
-        "cls-padding", "cls-v5",
+        "cls-padding", "cls",
         "cls pooling is column 0 whatever the padding; three heads; a schedule that begins with a "
         "sliding layer, which only layer_types can say",
         10, ("none", 10), ("right", 6), ("holes", 7),
     ),
     padded(
-        "padding-mixed", "biased-v5",
+        "padding-mixed", "biased",
         "all ways to pad in one batch, a row without any token included: no NaN, no row that "
         "depends on another, holes keep their places",
         8, ("none", 8), ("right", 6), ("left", 5), ("holes", 5), ("empty", 0),
     ),
     with_ids(
         padded(
-            "pad-id-is-a-word", "tied-v4",
+            "pad-id-is-a-word", "tied",
             "real tokens whose id is the padding's, and padding whose id is a word's: the mask "
             "decides, never the id",
             12, ("none", 12), ("right", 8),
@@ -223,47 +276,47 @@ CASES: tuple[Case, ...] = (
         {(0, 2): PAD_ID, (0, 7): PAD_ID, (1, 3): PAD_ID, (1, 9): ORDINARY_IDS},
     ),
     packed(
-        "packed", "tokens-v5",
+        "packed", "tokens",
         "sequences end to end: positions restart, none sees another, a sequence of one token",
         7, 1, 18, 2, 12,
     ),
     padded(
-        "positions-left", "silu-v5",
+        "positions-left", "silu",
         "explicit positions that count from the first real token of a left-padded row: they turn "
         "the angles and nothing else, the window stays on the index",
         12, *LEFT_ROWS, position_ids=_counted(LEFT_ROWS, 12),
     ),
     padded(
-        "positions-far", "tied-v4",
+        "positions-far", "tied",
         "explicit positions up to the last that the config allows, some far apart, none in order: "
         "tables in half precision, clamped, wrapped or cached fall apart here",
         12, ("none", 12),
         position_ids=np.array([[8191, 0, 129, 127, 1024, 2047, 4096, 63, 8190, 511, 5000, 1]]),
     ),
     padded(
-        "lengths-127-130", "silu-v5",
+        "lengths-127-130", "silu",
         "either side of 128, where short tables, tiles and windows of the default size end",
         130, ("right", 127), ("right", 128), ("right", 129), ("none", 130),
     ),
     padded(
-        "many-pads-192", "mean-v4",
+        "many-pads-192", "mean",
         "70 trailing pads and 65 leading ones, width a multiple of 32: in the sliding layers many "
         "padded queries have no key at all, and their NaN must not spread",
         192, ("none", 192), ("right", 122), ("left", 127),
     ),
     padded(
-        "lengths-255-257", "biased-v5",
+        "lengths-255-257", "biased",
         "either side of 256; the first case in which an error growing with the position shows",
         257, ("right", 255), ("right", 256), ("none", 257),
     ),
     padded(
-        "long-512", "tied-v4",
+        "long-512", "tied",
         "512 tokens in one row: tables that end early, accumulations that lose digits",
         512, ("none", 512),
     ),
     with_ids(
         padded(
-            "hard-rows", "hard-v4",
+            "hard-rows", "hard",
             "hidden rows of variance below eps, of mean 1000, with one entry of 25000, and a late "
             "layer that swells one channel: one-pass variance, a wrong eps, sums kept in f16",
             32, ("none", 32),
@@ -272,7 +325,7 @@ CASES: tuple[Case, ...] = (
          (0, 20): LOW_VARIANCE_ID, (0, 26): OFFSET_ID, (0, 29): OUTLIER_ID},
     ),
     padded(
-        "spans", "spans-v4",
+        "spans", "spans",
         "question answering: start and end are the two columns of one classifier, in this order",
         9, ("none", 9), ("left", 6),
     ),

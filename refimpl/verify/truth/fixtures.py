@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ...reference.config import FULL, SLIDING, ModernBertConfig
+from ...reference.config import FULL, SLIDING
 from ...reference.heads import HEADS
 from ...reference.params import encoder_shapes
+from .passes import config_of
 
 Array = np.ndarray
 
@@ -55,11 +56,15 @@ def integers(shape: tuple[int, ...], low: int, high: int, seed: int, name: str) 
 
 @dataclass(frozen=True)
 class Fixture:
-    """One model: config.json in one spelling, and parameters drawn from its seed.
+    """One model: config.json with the keys that files on the hub have, and drawn parameters.
 
-    pattern: a letter per layer, f(ull) or s(liding); biases: letters of the biases switched on,
-    n(orm) a(ttention) m(lp) c(lassifier) d(ecoder); hard_rows: the embedding table holds the three
-    hard rows and the residual stream swells.
+    spelling: how the config says schedule and thetas: "old" (the keys of transformers 4, as the
+    published checkpoints), "new" (of transformers 5), "both" (as files saved anew hold), or
+    "contradicting" (both, and the old ones say other things: the new ones win); pattern: a letter
+    per layer, f(ull) or s(liding); biases: letters of the biases switched on, n(orm) a(ttention)
+    m(lp) c(lassifier) d(ecoder); hard_rows: the embedding table holds the three hard rows and the
+    residual stream swells; stream: under which name the numbers are drawn, where it is not the
+    model's own (twins share one, and models that the first kit had under it keep theirs).
     """
 
     name: str
@@ -67,6 +72,7 @@ class Fixture:
     head: str | None
     pattern: str = "fssf"
     hidden: int = 32
+    head_dim: int = 16
     inter: int = 24
     vocab: int = 97
     window: int = 6
@@ -80,13 +86,15 @@ class Fixture:
     pooling: str = "mean"
     labels: tuple[str, ...] = ()
     hard_rows: bool = False
+    stream: str = ""
 
     @property
     def seed(self) -> int:
-        return zlib.crc32(self.name.encode())
+        return zlib.crc32((self.stream or self.name).encode())
 
     def config(self) -> dict[str, Any]:
-        """The content of config.json in the fixture's spelling."""
+        """The content of config.json: keys that change numbers, then those that the files hold,
+        too."""
         architecture = HEADS[self.head].architecture if self.head else "ModernBertModel"
         c: dict[str, Any] = {
             "model_type": "modernbert",
@@ -95,10 +103,11 @@ class Fixture:
             "hidden_size": self.hidden,
             "intermediate_size": self.inter,
             "num_hidden_layers": len(self.pattern),
-            "num_attention_heads": self.hidden // 16,
+            "num_attention_heads": self.hidden // self.head_dim,
             "hidden_activation": self.activation,
             "max_position_embeddings": 8192,
             "norm_eps": self.eps,
+            "layer_norm_eps": self.eps,
             "norm_bias": "n" in self.biases,
             "attention_bias": "a" in self.biases,
             "mlp_bias": "m" in self.biases,
@@ -117,22 +126,24 @@ class Fixture:
         if self.labels:
             c["id2label"] = {str(i): label for i, label in enumerate(self.labels)}
             c["label2id"] = {label: i for i, label in enumerate(self.labels)}
-        if self.spelling == "v4":
+        if self.spelling == "contradicting":
+            c["global_attn_every_n_layers"] = 2
+            c["global_rope_theta"], c["local_rope_theta"] = 20000.0, 500.0
+        elif self.spelling != "new":
             every = self.pattern.find("f", 1)
             c["global_attn_every_n_layers"] = every if every > 0 else len(self.pattern)
-            c["global_rope_theta"] = self.theta_full
-            c["local_rope_theta"] = self.theta_sliding
-        else:
+            c["global_rope_theta"], c["local_rope_theta"] = self.theta_full, self.theta_sliding
+        if self.spelling != "old":
             c["layer_types"] = [FULL if kind == "f" else SLIDING for kind in self.pattern]
             c["rope_parameters"] = {
                 FULL: {"rope_type": "default", "rope_theta": self.theta_full},
                 SLIDING: {"rope_type": "default", "rope_theta": self.theta_sliding},
             }
-        return c
+        return c | IDLE_KEYS | (IDLE_OLD if self.spelling == "old" else IDLE_NEW)
 
     def params(self) -> dict[str, Array]:
         """Encoder and head, float64 arrays of float32 numbers, under the reference's names."""
-        config = ModernBertConfig.from_dict(self.config())
+        config = config_of(self.config())
         shapes = encoder_shapes(config)
         if self.head is not None:
             shapes = shapes | HEADS[self.head].shapes(config)
@@ -166,26 +177,60 @@ def hf_names(params: Mapping[str, Array], head: str | None) -> dict[str, Array]:
     }
 
 
+# Keys that files on the hub hold and inference never reads, with the values that they have there.
+IDLE_KEYS: dict[str, Any] = {
+    "attention_dropout": 0.0, "classifier_dropout": 0.0, "embedding_dropout": 0.0,
+    "mlp_dropout": 0.0, "deterministic_flash_attn": False, "gradient_checkpointing": False,
+    "initializer_cutoff_factor": 2.0, "initializer_range": 0.02, "sparse_prediction": False,
+    "sparse_pred_ignore_index": -100,
+}  # fmt: skip
+IDLE_OLD: dict[str, Any] = {
+    "position_embedding_type": "absolute", "torch_dtype": "float32",
+    "transformers_version": "4.48.0",
+}  # fmt: skip
+IDLE_NEW: dict[str, Any] = {"dtype": "float32", "transformers_version": "5.0.0"}
 THREE = ("negative", "neutral", "positive")
 FIXTURES: dict[str, Fixture] = {
     f.name: f
     for f in (
-        Fixture("tied-v4", "v4", "masked_lm", biases="d"),
+        Fixture("plain", "old", None),
+        Fixture("plain-silu", "old", None, activation="silu", stream="plain"),
+        Fixture("plain-biases", "old", None, biases="nam", stream="plain"),
         Fixture(
-            "silu-v5", "v5", "masked_lm", "fsfs", window=5, activation="silu", eps=1e-3,
+            "plain-new-keys", "new", None, "fsfs", theta_full=40000.0, theta_sliding=25.0,
+            stream="plain",
+        ),
+        Fixture("plain-contradicting", "contradicting", None, stream="plain"),
+        Fixture(
+            "usual-size", "both", None, "fs", hidden=256, head_dim=64, inter=384, window=32,
+            theta_sliding=100.0,
+        ),
+        Fixture("tied", "both", "masked_lm", biases="d", stream="tied-v4"),
+        Fixture(
+            "silu", "both", "masked_lm", "fsfs", window=5, activation="silu", eps=1e-3,
             head_activation="silu", tied=False, theta_full=40000.0, theta_sliding=25.0,
-        ),
-        Fixture("biased-v5", "v5", "masked_lm", eps=1e-6, biases="namcd", tied=False),
-        Fixture("hard-v4", "v4", None, eps=1e-4, tied=False, hard_rows=True),
-        Fixture("mean-v4", "v4", "sequence_classification", "fsfs", labels=THREE, tied=False),
-        Fixture(
-            "cls-v5", "v5", "sequence_classification", "sfss", hidden=48, inter=20, window=7,
-            eps=1e-12, biases="c", pooling="cls", labels=THREE, tied=False,
+            stream="silu-v5",
         ),
         Fixture(
-            "tokens-v5", "v5", "token_classification", "ffss", window=9, tied=False,
-            labels=("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+            "biased", "both", "masked_lm", eps=1e-6, biases="namcd", tied=False,
+            stream="biased-v5",
         ),
-        Fixture("spans-v4", "v4", "question_answering", tied=False, labels=("start", "end")),
+        Fixture("hard", "both", None, eps=1e-4, tied=False, hard_rows=True, stream="hard-v4"),
+        Fixture(
+            "mean", "both", "sequence_classification", "fsfs", labels=THREE, tied=False,
+            stream="mean-v4",
+        ),
+        Fixture(
+            "cls", "new", "sequence_classification", "sfss", hidden=48, inter=20, window=7,
+            eps=1e-12, biases="c", pooling="cls", labels=THREE, tied=False, stream="cls-v5",
+        ),
+        Fixture(
+            "tokens", "new", "token_classification", "ffss", window=9, tied=False,
+            labels=("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), stream="tokens-v5",
+        ),
+        Fixture(
+            "spans", "both", "question_answering", tied=False, labels=("start", "end"),
+            stream="spans-v4",
+        ),
     )
 }  # fmt: skip

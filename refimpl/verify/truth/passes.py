@@ -9,8 +9,11 @@ for `given`, what the reference makes of the port's inputs (teacher forcing, rea
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +23,7 @@ from ...reference import ops as equations
 from ...reference.config import ModernBertConfig
 from ...reference.encoder import Tap, encode, no_tap
 from ...reference.heads import HEADS
+from .vectors import VECTORS, Vectors
 
 Array = np.ndarray
 Taps = Mapping[str, Array]
@@ -33,7 +37,8 @@ class Pass:
     head: a key of heads.HEADS or None; ops: the equations; edit: called on every step's value
     before anybody sees it; encode, head_forward: the two stages, replaceable by a mistake; shown:
     bool [batch, seq] or [total], the tokens that somebody has given values for, None for all;
-    written: the content of the config.json that the config was read from.
+    written: the content of the config.json that the config was read from; vectors: makes the steps
+    of one vector a sequence, None where nobody asks for them.
     """
 
     config: ModernBertConfig
@@ -46,6 +51,7 @@ class Pass:
     head_forward: Callable[..., dict[str, Array]] | None = field(default=None)
     shown: Array | None = None
     written: Mapping[str, Any] = field(default_factory=dict)
+    vectors: Vectors | None = None
 
     def with_ops(self, **equations: Callable[..., Any]) -> Pass:
         """The same pass with some equations replaced."""
@@ -65,6 +71,19 @@ class Pass:
         return replace(self, params={k: x.astype(dtype) for k, x in self.params.items()})
 
 
+def config_of(written: Mapping[str, Any]) -> ModernBertConfig:
+    """The config that a config.json says, read once; that its keys contradict each other is not
+    told again: it is what some case is about."""
+    return _config_of(json.dumps(written))
+
+
+@lru_cache(maxsize=256)
+def _config_of(written: str) -> ModernBertConfig:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is not used: rope_parameters")
+        return ModernBertConfig.from_dict(json.loads(written))
+
+
 def run(p: Pass, tap: Tap = no_tap) -> None:
     """Run encoder and head; `tap` sees (and may replace) every step after the pass's own edit."""
 
@@ -73,9 +92,11 @@ def run(p: Pass, tap: Tap = no_tap) -> None:
 
     with np.errstate(all="ignore"):
         hidden = p.encode(p.params, p.config, **p.inputs, ops=p.ops, tap=edited)
+        mask = p.inputs.get("attention_mask")
+        if p.vectors is not None:
+            p.vectors(hidden, mask, edited)
         if p.head is not None:
             forward = p.head_forward or HEADS[p.head].forward
-            mask = p.inputs.get("attention_mask")
             forward(p.params, p.config, hidden, mask, p.ops, edited)
 
 
@@ -106,7 +127,12 @@ def forced(p: Pass, given: Taps) -> dict[str, Array]:
 
 def per_token(name: str, x: Array, tokens: Array) -> bool:
     """Whether the step has one entry per token of `tokens` (else one per sequence)."""
-    return x.shape[: tokens.ndim] == tokens.shape and not name.startswith("pooled")
+    return x.shape[: tokens.ndim] == tokens.shape and not of_sequences(name)
+
+
+def of_sequences(name: str) -> bool:
+    """Whether a step's name says that it has one entry per sequence, whatever its shape."""
+    return name == "pooled" or name in VECTORS
 
 
 def entries_of(name: str, x: Array, tokens: Array) -> Array:

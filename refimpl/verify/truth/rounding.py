@@ -61,6 +61,8 @@ DTYPES: dict[str, Precision] = {
 }
 # Rotary angles are positions times inverse frequencies in float32 in every dtype but float64.
 ANGLE_ROUNDOFF = {"float64": 2.0**-53}
+# The eight signs that a byte's bits stand for.
+SIGNS = 1.0 - 2.0 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
 
 
 def noisy(p: Pass, dtype: str, seed: int, fed: bool = False) -> Pass:
@@ -113,7 +115,8 @@ def significant_bits(x: Array) -> int:
 
 def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """+1 or -1 by chance."""
-    return rng.integers(0, 2, shape) * 2.0 - 1.0
+    n = math.prod(shape)
+    return SIGNS[np.frombuffer(rng.bytes(-(-n // 8)), np.uint8)].reshape(-1)[:n].reshape(shape)
 
 
 def sum_growth(n: int) -> float:
@@ -223,7 +226,7 @@ class _Noise:
 
     def between(self, name: str, x: Array, mask: Array | None) -> Array:
         """Steps that are no operation of `ops`: residual sums are stored (fed: M = |W| |a| of the
-        product before); pooling is a mean."""
+        product before); pooling is a mean, a length the root of a sum."""
         if ".residual_" in name:
             fused = self.u.compute * self.product_size * self.xi(x.shape) if self.fed else 0.0
             return self.stored(x + fused)
@@ -232,6 +235,9 @@ class _Noise:
             total = np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
             kept = np.where(weights[..., None] != 0, np.abs(x), 0.0)
             self.mean_magnitude = sum_growth(x.shape[1]) * kept.sum(axis=1) / total
-        if name == "pooled" and self.mean_magnitude is not None:
+        if name in ("pooled", "mean_pooled") and self.mean_magnitude is not None:
             return self.stored(x + self.u.compute * self.mean_magnitude * self.xi(x.shape))
+        if name.endswith("_normalised"):
+            grow = 0.5 * sum_growth(x.shape[-1]) * self.xi((len(x), 1))
+            return self.stored(x * (1.0 + self.u.compute * (grow + 2.0 * self.xi(x.shape))))
         return x

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...reference.config import ModernBertConfig
+from .vectors import vector_steps
 
 Shape = tuple[int, ...]
 
@@ -57,6 +58,7 @@ def tap_shapes(
         ):
             out[f"layers.{i}.{step}"] = (*axes, *width)
     out["final_norm"] = (*axes, hidden)
+    out |= {name: (axes[0], hidden) for name in vector_steps(inputs)}
     if head is None:
         return out
     rows: Shape = axes

@@ -5,7 +5,7 @@ Long because a row of the zoo and its one-line change stand together, mistake by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,19 +15,27 @@ from ..truth.passes import Pass
 from .mistake import Array, Mistake, at, rewired, with_config
 
 POOLED = ("pooled",)
+MEANS = ("pooled", "mean_pooled")
 
 
-def pooled_by(p: Pass, weights: Any) -> Pass:
-    """pooled = sum_j w_j h_j with weights(visible bool [batch, seq]) [batch, seq]."""
+def pooled_by(p: Pass, weights: Any, steps: Collection[str] = POOLED) -> Pass:
+    """steps = sum_j w_j h_j with weights(visible bool [batch, seq]) [batch, seq]."""
 
     def pool(name: str, value: Array, seen: Mapping[str, Array]) -> Array:
+        if name not in steps:
+            return value
         hidden = seen["final_norm"]
         mask = p.inputs.get("attention_mask")
         visible = np.ones(hidden.shape[:2], bool) if mask is None else mask != 0
         w = np.asarray(weights(visible), hidden.dtype)[..., None]
         return np.where(w != 0, hidden * w, 0.0).sum(axis=1, dtype=hidden.dtype)
 
-    return rewired(p, at("pooled", pool))
+    return rewired(p, pool)
+
+
+def means(p: Pass) -> tuple[str, ...]:
+    """The steps that are a mean: the head's only where the config says so."""
+    return MEANS if p.config.classifier_pooling == "mean" else MEANS[1:]
 
 
 def mean_over(chosen: Array) -> Array:
@@ -51,13 +59,11 @@ def without_specials(visible: Array) -> Array:
 
 
 def mean_over_padding(p: Pass) -> Pass:
-    if p.config.classifier_pooling != "mean":
-        return p
-    return pooled_by(p, lambda visible: mean_over(np.ones_like(visible)))
+    return pooled_by(p, lambda visible: mean_over(np.ones_like(visible)), means(p))
 
 
 def mean_without_specials(p: Pass) -> Pass:
-    return pooled_by(p, without_specials) if p.config.classifier_pooling == "mean" else p
+    return pooled_by(p, without_specials, means(p))
 
 
 def cls_without_stride(p: Pass) -> Pass:
@@ -182,12 +188,12 @@ MISTAKES = (
     Mistake(
         "H2a", "mean over padding",
         "The mean divides by the padded length and adds up padding.",
-        ("astronomical#597",), mean_over_padding, POOLED,
+        ("astronomical#597",), mean_over_padding, MEANS,
     ),
     Mistake(
         "H2b", "mean without special tokens",
         "The first and the last real token are left out of the mean.",
-        ("astronomical#597",), mean_without_specials, POOLED,
+        ("astronomical#597",), mean_without_specials, MEANS,
     ),
     Mistake(
         "H3a", "prediction head missing",

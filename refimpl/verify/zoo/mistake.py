@@ -98,7 +98,14 @@ def rewired(p: Pass, change: Change, *, reported_only: bool = False) -> Pass:
         forward = p.head_forward or HEADS[p.head or ""].forward
         return forward(params, config, hidden, mask, ops, listen(tap, {"final_norm": hidden}))
 
-    return replace(p, encode=encode, head_forward=head if p.head else None)
+    def vectors(hidden: Array, mask: Any, tap: Any) -> None:
+        assert p.vectors is not None
+        p.vectors(hidden, mask, listen(tap, {"final_norm": hidden}))
+
+    return replace(
+        p, encode=encode, head_forward=head if p.head else None,
+        vectors=vectors if p.vectors else None,
+    )  # fmt: skip
 
 
 def at(pattern: str, change: Callable[[str, Array, Mapping[str, Array]], Array]) -> Change:

@@ -6,7 +6,7 @@ Long because a row of the zoo and its one-line change stand together, mistake by
 from __future__ import annotations
 
 from ...reference.config import FULL, SLIDING, ModernBertConfig
-from ..truth.passes import Pass
+from ..truth.passes import Pass, config_of
 from .mistake import (
     Array,
     Change,
@@ -71,8 +71,8 @@ def unread(p: Pass, keys: tuple[str, ...]) -> Pass:
     """Thetas and schedule as they are to someone who does not know these keys of config.json."""
     if not p.written:
         return p
-    whole = ModernBertConfig.from_dict(p.written)
-    part = ModernBertConfig.from_dict({k: x for k, x in p.written.items() if k not in keys})
+    whole = config_of(p.written)
+    part = config_of({k: x for k, x in p.written.items() if k not in keys})
     read = ("layer_types", "global_rope_theta", "local_rope_theta")
     other = {name: getattr(part, name) for name in read}
     return with_config(p, **{k: x for k, x in other.items() if x != getattr(whole, k)})
