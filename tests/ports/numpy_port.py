@@ -15,6 +15,7 @@ import numpy as np
 
 from refimpl.reference.config import ModernBertConfig
 from refimpl.verify.truth.passes import Pass, trace
+from refimpl.verify.truth.vectors import vectors_of
 
 
 def load(folder, kind):
@@ -23,11 +24,15 @@ def load(folder, kind):
 
 def steps(case):
     """Every step of the case in float32."""
-    config = ModernBertConfig.from_dict(json.loads((case / "config.json").read_text()))
-    request = json.loads((case / "request.json").read_text())
-    params = {k.removeprefix("model."): x for k, x in load(case, "weights").items()}
-    taps = trace(Pass(config, params, load(case, "inputs"), request["head"]))
-    assert {k: list(x.shape) for k, x in taps.items()} == request["steps"]
+    about = json.loads((case / "case.json").read_text())
+    model = case / about["model"]
+    config = ModernBertConfig.from_dict(json.loads((model / "config.json").read_text()))
+    params = {k.removeprefix("model."): x for k, x in load(model, "weights").items()}
+    inputs = load(case, "inputs")
+    taps = trace(Pass(config, params, inputs, about["head"], vectors=vectors_of(inputs)))
+    assert [(k, list(x.shape)) for k, x in taps.items()] == [
+        (step["tap"], step["shape"]) for step in about["steps"]
+    ]
     return taps
 
 

@@ -1,5 +1,6 @@
 """A port as a command: what it is given, what is read back, and that its end is never ours."""
 
+import json
 import os
 import shlex
 import signal
@@ -55,10 +56,11 @@ def test_a_command_gets_everything_that_the_case_holds(name):
 
 def test_both_formats_of_a_case_hold_the_same(tmp_path):
     c = case(NAME)
-    write_case(tmp_path, Request.of(c.name, c.config, c.model()))
-    for kind, file in (("weights", "model"), ("inputs", "inputs")):
-        together = open_safetensors(tmp_path / f"{file}.safetensors")
-        apart = {p.stem: np.load(p) for p in (tmp_path / kind).glob("*.npy")}
+    folder = write_case(tmp_path, Request.of(c.name, c.config, c.model()))
+    model = folder / json.loads((folder / "case.json").read_text())["model"]
+    for at, kind, file in ((model, "weights", "model"), (folder, "inputs", "inputs")):
+        together = open_safetensors(at / f"{file}.safetensors")
+        apart = {p.stem: np.load(p) for p in (at / kind).glob("*.npy")}
         assert set(together) == set(apart)
         assert all(np.array_equal(together[k].array(), x) for k, x in apart.items())
 

@@ -173,7 +173,7 @@ def test_a_target_that_is_not_empty_is_refused_and_left_alone(tmp_path, no_budge
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path, no_budgets, monkeypatch):
-    def broken(fixture):
+    def broken(*model):
         yield from ()
         raise RuntimeError("disk full")
 

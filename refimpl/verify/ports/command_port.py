@@ -2,10 +2,11 @@
 
     CMD CASE_DIR OUT_DIR            or CMD with {case} and {out} where the folders go
 
-CASE_DIR holds `config.json`; the weights in float32 under Hugging Face's names
-(`model.safetensors`, and `weights/NAME.npy`); the inputs in int64 (`inputs.safetensors`, and
-`inputs/NAME.npy`): input_ids and where given attention_mask, position_ids or cu_seqlens; and
-`request.json`: case, head, and name and shape of every step. The command writes a dump (dump.py)
+CASE_DIR is a case as the exported kit has it (kit.md), without expected values: `case.json` (case,
+head, name and shape of every step, and in `model` where the model's folder is, seen from here), the
+inputs in int64 (`inputs.safetensors`, and `inputs/NAME.npy`), and `texts.json` where a tokenizer
+makes them of texts. The model's folder holds `config.json`, a tokenizer, and the weights in float32
+(`model.safetensors`, and `weights/NAME.npy`). The command writes a dump (dump.py)
 into OUT_DIR, any subset of the steps, perhaps with `port.json` ({"dtype": ..., "plan": ...,
 "refused": "why it does not run this"}), and ends with exit code 0. A hang, a crash, an error or too
 much output is a finding, with the end of its stderr.
@@ -13,7 +14,6 @@ much output is a finding, with the end of its stderr.
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import tempfile
@@ -23,11 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...reference.config import ModernBertConfig
 from ..findings import Finding
-from ..truth.fixtures import hf_names
-from ..truth.kit import tensor_files
-from ..truth.shapes import tap_shapes
+from ..truth.cases import BY_NAME
+from ..truth.kit import input_files, model_files
 from .dump import read_dump
 from .isolation import (
     Limits,
@@ -66,9 +64,8 @@ class CommandPort:
 
     def run(self, request: Request) -> PortResult:
         with tempfile.TemporaryDirectory(prefix="modernbert-verify-") as folder:
-            case, out = Path(folder, "case"), Path(folder, "out")
+            case, out = write_case(Path(folder), request), Path(folder, "out")
             out.mkdir()
-            write_case(case, request)
             log = Path(folder, "log")
             with child_signals():
                 problem = self._execute(self._line(case, out), out, log)
@@ -112,31 +109,18 @@ class CommandPort:
         return killed or how_it_ended(process.returncode, self.limits)
 
 
-def write_case(folder: Path, request: Request) -> None:
-    """CASE_DIR of a request."""
-    weights = {
-        name: np.ascontiguousarray(x, "<f4")
-        for name, x in hf_names(dict(request.params), request.head).items()
-    }
-    inputs = {
-        name: np.ascontiguousarray(x, "<i8") for name, x in request.inputs.items() if x is not None
-    }
-    shapes = tap_shapes(ModernBertConfig.from_dict(request.config), request.inputs, request.head)
-    description = {
-        "case": request.name,
-        "head": request.head,
-        "steps": {name: list(shape) for name, shape in shapes.items()},
-    }
-    files = {
-        "config.json": json.dumps(dict(request.config), indent=1).encode(),
-        "request.json": json.dumps(description, indent=1).encode(),
-        **dict(tensor_files("model.safetensors", "weights/", weights)),
-        **dict(tensor_files("inputs.safetensors", "inputs/", inputs)),
-    }
+def write_case(folder: Path, request: Request) -> Path:
+    """CASE_DIR of a request, with its model, below `folder`, as in an exported kit."""
+    known = BY_NAME.get(request.name)
+    model = known.fixture.name if known else request.name
+    config, head = dict(request.config), request.head
+    files = dict(model_files(model, config, request.params, head))
+    files |= input_files(request.name, model, config, request.inputs, head)
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    return folder / "cases" / request.name
 
 
 def detached(result: PortResult) -> PortResult:

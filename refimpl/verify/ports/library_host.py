@@ -76,18 +76,18 @@ class Library:
 
     # -- a model ----------------------------------------------------------------------------------
 
-    def load(self, case: Path, head: str | None) -> None:
-        """Open the case's model, unless it is the one that is open. Sets what it tells."""
-        config = (case / "config.json").read_bytes()
+    def load(self, folder: Path, head: str | None) -> None:
+        """Open the model in a folder, unless it is the one that is open. Sets what it tells."""
+        config = (folder / "config.json").read_bytes()
         digest = hashlib.sha256(config + repr(head).encode())
-        digest.update((case / "model.safetensors").read_bytes())
+        digest.update((folder / "model.safetensors").read_bytes())
         if digest.hexdigest() == self.loaded:
             self.weights = {}
             return
         if self.model is not None:
             self.lib.mbv_close(self.model)
             self.model, self.loaded = None, ""
-        arrays = {p.stem: np.load(p) for p in sorted((case / "weights").glob("*.npy"))}
+        arrays = {p.stem: np.load(p) for p in sorted((folder / "weights").glob("*.npy"))}
         new, kept = self.ffi.new, []
         tensors = new("mbv_tensor[]", len(arrays))
         for tensor, (name, x) in zip(tensors, arrays.items(), strict=True):
@@ -127,7 +127,7 @@ class Library:
 
     def forward(self, case: Path, request: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
         """Every step that the library gives, and which outputs it has not written, or not whole."""
-        shapes: dict[str, list[int]] = request["steps"]
+        shapes: dict[str, list[int]] = {s["tap"]: s["shape"] for s in request["steps"]}
         inputs = {p.stem: np.load(p) for p in (case / "inputs").glob("*.npy")}
         inject = {p.stem: np.load(p) for p in (case / "inject").glob("*.npy")}
         taps: dict[str, np.ndarray] = {}
@@ -200,8 +200,8 @@ def serve(path: str, lines: Any, reply: Any) -> None:
         jobs = [(Path(case), Path(out)) for case, out in json.loads(line)["jobs"]]
         try:
             library = library or Library(path)
-            requests = [json.loads((case / "request.json").read_text()) for case, _ in jobs]
-            library.load(jobs[0][0], requests[0]["head"])
+            requests = [json.loads((case / "case.json").read_text()) for case, _ in jobs]
+            library.load(jobs[0][0] / requests[0]["model"], requests[0]["head"])
             run = [(library, case, out, r) for (case, out), r in zip(jobs, requests, strict=True)]
             with ThreadPoolExecutor(len(run)) as pool:
                 results = list(pool.map(job, run))

@@ -70,8 +70,7 @@ class LibraryPort:
         with tempfile.TemporaryDirectory(prefix="modernbert-verify-") as folder:
             jobs = []
             for i, request in enumerate(requests):
-                case, out = Path(folder, f"case{i}"), Path(folder, f"out{i}")
-                write_case(case, request)
+                case, out = write_case(Path(folder, str(i)), request), Path(folder, f"out{i}")
                 write_injected(case / "inject", request)
                 out.mkdir()
                 jobs.append((case, out))

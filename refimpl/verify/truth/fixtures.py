@@ -22,10 +22,10 @@ from ...reference.config import FULL, SLIDING
 from ...reference.heads import HEADS
 from ...reference.params import encoder_shapes
 from .passes import config_of
+from .texts import CLS_ID, PAD_ID, SEP_ID
 
 Array = np.ndarray
 
-CLS_ID, SEP_ID, PAD_ID = 1, 2, 3
 # Rows of the embedding table that are hard on a LayerNorm, in the fixture that asks for them:
 # variance below eps; mean far above the spread; one entry that carries the whole norm.
 LOW_VARIANCE_ID, OFFSET_ID, OUTLIER_ID = 5, 6, 7

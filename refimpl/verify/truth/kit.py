@@ -22,9 +22,11 @@ from ...files.safetensors import dump_safetensors
 from ...progress import progress
 from .cases import Case
 from .compare import STATISTICS, error
-from .fixtures import Fixture, hf_names
-from .passes import Pass, forced, per_token, trace
+from .fixtures import hf_names
+from .passes import Pass, config_of, forced, of_sequences, per_token, trace
 from .rounding import DTYPES, SEEDS, K, noisy, unrounded
+from .shapes import Shape, axes_of, tap_shapes
+from .texts import text_file, texts_of, tokenizer_files
 
 Array = np.ndarray
 Files = Iterator[tuple[str, bytes]]
@@ -40,8 +42,8 @@ DIGITS = 4
 def kit_files(cases: Sequence[Case], full: bool) -> Files:
     """Every file of the kit but the manifest: path, content."""
     yield "README.md", README.read_bytes()
-    for fixture in dict.fromkeys(c.fixture for c in cases):
-        yield from model_files(fixture)
+    for f in dict.fromkeys(c.fixture for c in cases):
+        yield from model_files(f.name, f.config(), f.params(), f.head)
     for case in progress(cases, "cases"):
         yield from case_files(case, full)
 
@@ -49,49 +51,74 @@ def kit_files(cases: Sequence[Case], full: bool) -> Files:
 # -- one model, one case --------------------------------------------------------------------------
 
 
-def model_files(fixture: Fixture) -> Files:
-    """config.json and float32 weights under the names of Hugging Face files."""
-    at = f"models/{fixture.name}/"
-    weights = {n: x.astype("<f4") for n, x in hf_names(fixture.params(), fixture.head).items()}
-    yield at + "config.json", as_json(fixture.config())
+def model_files(
+    name: str, config: Mapping[str, Any], params: Mapping[str, Array], head: str | None
+) -> Files:
+    """config.json, float32 weights under the names of Hugging Face files, and a tokenizer."""
+    at = f"models/{name}/"
+    weights = {n: np.ascontiguousarray(x, "<f4") for n, x in hf_names(params, head).items()}
+    yield at + "config.json", as_json(config)
+    for file, content in tokenizer_files(
+        config["vocab_size"], config["max_position_embeddings"]
+    ).items():
+        yield at + file, as_json(content)
     yield from tensor_files(at + "model.safetensors", at + "weights/", weights)
+
+
+def input_files(
+    name: str, model: str, config: Mapping[str, Any], given: Mapping[str, Array | None],
+    head: str | None, **more: Any,
+) -> Files:  # fmt: skip
+    """What a case asks: case.json with the shape of every step, inputs, and texts that become
+    them. more: further keys of case.json; `step` maps a step to further keys of its line."""
+    at = f"cases/{name}/"
+    inputs = {n: np.ascontiguousarray(x, "<i8") for n, x in given.items() if x is not None}
+    lines = more.pop("step", {})
+    about = {
+        "case": name,
+        "model": f"../../models/{model}",
+        "head": head,
+        "inputs": {n: list(x.shape) for n, x in inputs.items()},
+        **more,
+        "steps": [
+            {"tap": step, "shape": list(shape), "rows": _rows(step, shape, given)}
+            | lines.get(step, {})
+            for step, shape in tap_shapes(config_of(config), given, head).items()
+        ],
+    }
+    yield at + "case.json", as_json(about)
+    texts = texts_of(given)
+    if texts is not None:
+        yield at + "texts.json", text_file(texts)
+    yield from tensor_files(at + "inputs.safetensors", at + "inputs/", inputs)
+
+
+def _rows(step: str, shape: Shape, inputs: Mapping[str, Array | None]) -> str:
+    axes = axes_of(inputs)
+    return "tokens" if shape[: len(axes)] == axes and not of_sequences(step) else "sequences"
 
 
 def case_files(case: Case, full: bool) -> Files:
     """Inputs, expected values of every step, and case.json with shapes and budgets."""
     at = f"cases/{case.name}/"
     p = case.model()
-    inputs = {name: x.astype("<i8") for name, x in case.inputs.items()}
     chosen = chosen_tokens(case, full)
     truth = trace(p)
-    steps, expected = [], {}
+    expected = {}
     budgets = {dtype: step_budgets(p, truth, dtype, chosen) for dtype in DTYPES}
     for name, x in truth.items():
         of_tokens = per_token(name, x, case.real)
         rows = x[chosen] if of_tokens else x[chosen.any(axis=1)]
         expected[name] = np.ascontiguousarray(rows, "<f8")
-        steps.append(
-            {
-                "tap": name,
-                "shape": list(x.shape),
-                "rows": "tokens" if of_tokens else "sequences",
-                "budget": {dtype: budgets[dtype][name] for dtype in DTYPES},
-            }
-        )
     index = {"tokens": np.flatnonzero(chosen).astype("<i8")}
-    if any(step["rows"] == "sequences" for step in steps):
+    if chosen.ndim == 2:
         index["sequences"] = np.flatnonzero(chosen.any(axis=1)).astype("<i8")
-    about = {
-        "case": case.name,
-        "why": case.why,
-        "model": f"../../models/{case.fixture.name}",
-        "head": case.head,
-        "complete": bool((chosen == case.real).all()),
-        "inputs": {name: list(x.shape) for name, x in inputs.items()},
-        "steps": steps,
-    }
-    yield at + "case.json", as_json(about)
-    yield from tensor_files(at + "inputs.safetensors", at + "inputs/", inputs)
+    yield from input_files(
+        case.name, case.fixture.name, case.config, case.inputs, case.head,
+        why=case.why,
+        complete=bool((chosen == case.real).all()),
+        step={name: {"budget": {d: budgets[d][name] for d in DTYPES}} for name in truth},
+    )  # fmt: skip
     yield from tensor_files(at + "expected.safetensors", at + "expected/", {**index, **expected})
 
 
