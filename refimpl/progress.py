@@ -2,6 +2,7 @@
 
     for item in progress(items, "encode"): ...               encode [####....] 5/10  3.2/s  2 s left
     with Progress("embed") as p: p.advance(32, part=0.4)     embed [####......] 40%  32  3.2/s  ...
+    for case in progress(cases, "verify", name): ...         verify [##....] 3/27  window-66  1.1/s
 
 By default it is silent unless stderr is a terminal, so that logs and pipes stay clean. It uses no
 colour at all, so NO_COLOR has nothing to switch off. Needs no package. Rate and time left are those
@@ -13,7 +14,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Generator, Iterable, Sized
+from collections.abc import Callable, Generator, Iterable, Sized
 from types import TracebackType
 from typing import TypeVar
 
@@ -36,6 +37,7 @@ class Progress:
     def __init__(self, label: str, total: int | None = None, verbose: bool | None = None) -> None:
         self.label, self.total, self.done = label, total, 0
         self.part: float | None = None
+        self.what = ""
         stream = sys.stderr
         self._stream = stream if (stream.isatty() if verbose is None else verbose) else None
         self._start = self._drawn = time.monotonic()
@@ -53,6 +55,11 @@ class Progress:
         if self._stream is not None and time.monotonic() - self._drawn >= REDRAW_SECONDS:
             self._draw()
 
+    def now(self, what: str) -> None:
+        """What is in hand, shown at once."""
+        self.what = what
+        self._draw()
+
     def clear(self) -> None:
         """Make room for other words on stderr; the line comes back when it is drawn next."""
         if self._stream is not None and self._width:
@@ -66,13 +73,15 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.what = self.what if self.total is None and not self.done else ""
         self._draw("\n")
 
     def _draw(self, end: str = "") -> None:
         if self._stream is None:
             return
         self._drawn = time.monotonic()
-        text = line(self.label, self.done, self.total, self._drawn - self._start, self.part)
+        seconds = self._drawn - self._start
+        text = line(self.label, self.done, self.total, seconds, self.part, self.what)
         text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be redrawn
         self._stream.write(f"\r{text}{' ' * (self._width - len(text))}{end}")
         self._stream.flush()
@@ -80,31 +89,44 @@ class Progress:
 
 
 def progress(
-    iterable: Iterable[T], label: str, verbose: bool | None = None
+    iterable: Iterable[T],
+    label: str,
+    name: Callable[[T], str] | None = None,
+    verbose: bool | None = None,
 ) -> Generator[T, None, None]:
     """The items of `iterable`, with a line on stderr that moves as they are taken.
 
-    The total is known when the iterable has a length. verbose: see Progress.
+    The total is known when the iterable has a length. name: what an item in hand is called; it
+    stands in the line. verbose: see Progress.
     """
     total = len(iterable) if isinstance(iterable, Sized) else None
     with Progress(label, total, verbose) as shown:
         for item in iterable:
+            if name is not None:
+                shown.now(name(item))
             yield item
             shown.advance()
 
 
 def line(
-    label: str, done: int, total: int | None, seconds: float = 0.0, part: float | None = None
+    label: str,
+    done: int,
+    total: int | None,
+    seconds: float = 0.0,
+    part: float | None = None,
+    what: str = "",
 ) -> str:
-    """`label [####....] 5/10  3.2/s  2 s left`; without a total its part of the bar in percent and
-    the count, without either the count alone."""
+    """`label [####....] 5/10  what  3.2/s  2 s left`; without a total its part of the bar in percent
+    and the count, without either the count alone, and `label  what` where nothing is counted."""
     known = done / total if total else part
     shown = f"{done}/{total}" if total else f"{done}"
     if known is not None:
         full = int(BAR_WIDTH * min(known, 1.0))
         bar = f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
         shown = f"{bar} {shown}" if total else f"{bar} {int(100 * known)}%  {shown}"
-    out = [f"{label} {shown}"]
+    if what and not total and not done:
+        return f"{label}  {what}"
+    out = [f"{label} {shown}", *([what] if what else [])]
     if done and seconds >= RATE_SECONDS:
         out.append(f"{rate(done / seconds)}/s")
         if known and known < 1:

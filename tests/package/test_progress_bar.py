@@ -38,6 +38,21 @@ def test_progress_shows_first_and_last_count(monkeypatch, stream, verbose):
     assert "\x1b" not in text, "no colour, no cursor sequences"
 
 
+def test_progress_names_what_is_in_hand_and_not_at_the_end(monkeypatch):
+    drawn = shown(monkeypatch, Terminal(), ["one", "two"], name=lambda item: item.upper())
+    lines = [part.rstrip() for part in drawn.split("\r")]
+    assert any(part.endswith("0/2  ONE") for part in lines)
+    assert any(part.endswith("1/2  TWO") for part in lines)
+    assert lines[-1].endswith("2/2")
+
+
+def test_progress_without_anything_to_count_says_what_is_done(monkeypatch):
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    with Progress("work") as p:
+        p.now("looking")
+    assert stream.getvalue().endswith("work  looking\n")
+
+
 def test_progress_of_unknown_length_counts(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)

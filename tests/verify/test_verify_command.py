@@ -1,6 +1,10 @@
 """`modernbert verify`: exit codes, files, and what it says about wrong usage."""
 
+import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,9 +124,41 @@ def test_lists_name_everything(capsys):
 def test_an_export_of_some_cases(tmp_path, capsys):
     target = tmp_path / "kit"
     assert run("--export", target, "--case", "one-token") == 0
-    assert capsys.readouterr().out.strip() == str(target)
+    said = capsys.readouterr()
+    assert said.out.strip() == str(target)
+    files = [f for f in target.rglob("*") if f.is_file()]
+    assert f"wrote {target}: 1 models and 1 cases, {len(files)} files, " in said.err
     assert (target / "cases" / "one-token" / "case.json").is_file()
     assert "not an empty folder" in usage_error(capsys, "--export", target)
+
+
+def test_one_blas_thread_unless_the_user_says_otherwise_and_never_for_the_port():
+    script = (
+        "import os, sys; from refimpl.cli.verify import one_blas_thread; one_blas_thread(); "
+        "import numpy; print(len(os.listdir('/proc/self/task')), "
+        "os.environ.get('OPENBLAS_NUM_THREADS'))"
+    )
+    env = {k: x for k, x in os.environ.items() if "NUM_THREADS" not in k}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=env | more, capture_output=True, text=True,
+            check=True,
+        ).stdout.split()
+        for more in ({}, {"OPENBLAS_NUM_THREADS": "2"})
+    ]  # fmt: skip
+    assert told[0] == ["1", "None"] and told[1][1] == "2"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_is_told_the_case_in_hand_the_calls_and_the_search(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    run("--break", "W4a", "--case", "plain-window", "--case", "plain-padded")
+    for words in ("0/2  plain-window", "1/2  plain-padded", "row 2 alone", "known mistakes"):
+        assert words in stream.getvalue(), words
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Texts of a case become its ids again under the model's tokenizer, for ports that take text only."""
+"""Texts of a case become its ids again under the model's tokenizer, for ports that take text."""
 
 import json
 

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 
+from ...progress import Progress, progress
 from ..findings import Finding, Suspect
 from ..ports.port import Port, PortResult, Request
 from ..truth.cases import CASES, Case
@@ -60,7 +61,7 @@ def verify(
     held_to: dict[str, Deviation | None] = {}
     shown_tokens: dict[str, Array | None] = {}
     told = dtype or port.dtype
-    for case in cases:
+    for case in progress(cases, "verify", lambda case: case.name):
         case, request, result = answer(port, case)
         p = case.model()
         ran.append(case)
@@ -240,7 +241,10 @@ def named(
 ) -> tuple[tuple[Suspect, ...], list[Finding]]:
     """The suspects of all cases together, those of the runtime when only that is wrong; and, where
     no known mistake fits, what was measured."""
-    found = ranking(evidence)
+    wrong = any(one.culprit for one in evidence)
+    with Progress("verify", verbose=None if wrong else False) as shown:
+        shown.now("looking for known mistakes")
+        found = ranking(evidence)
     measured = [
         Finding("operations", "note", f"no known mistake fits all of it: {fact.text}", fact.case,
                 fact.tap, {"share": fact.share})

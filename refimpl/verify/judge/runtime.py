@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...progress import progress
 from ..findings import Finding
 from ..ports.port import Port, PortResult, Request
 from ..truth.cases import Case
@@ -124,7 +125,8 @@ def runtime_findings(
     judge = Judge(case, dtype, reference, None if right else answer)
     out = judge.findings(first, answer)
     per_token_only = {"packed"} if last_step(answer.taps) in VECTORS else set()
-    for call in altered(case, port.abilities - per_token_only):
+    calls = list(altered(case, port.abilities - per_token_only))
+    for call in progress(calls, "in other company", lambda call: call.what):
         out += judge.findings(call, port.run(call.request))
     if "state" in port.abilities:
         out += in_order(port, case, judge, answer)
