@@ -2,7 +2,7 @@
 
     for item in progress(items, "encode"): ...               encode [####....] 5/10  3.2/s  2 s left
     with Progress("embed") as p: p.advance(32, part=0.4)     embed [####......] 40%  32  3.2/s  ...
-    for case in progress(cases, "verify", name): ...         verify [##....] 3/27  window-66  1.1/s
+    for case in progress(cases, "verify", name=str): ...     verify [##....] 3/27  window-66  1.1/s
 
 By default it is silent unless stderr is a terminal, so that logs and pipes stay clean. It uses no
 colour at all, so NO_COLOR has nothing to switch off. Needs no package. Rate and time left are those
@@ -91,8 +91,8 @@ class Progress:
 def progress(
     iterable: Iterable[T],
     label: str,
-    name: Callable[[T], str] | None = None,
     verbose: bool | None = None,
+    name: Callable[[T], str] | None = None,
 ) -> Generator[T, None, None]:
     """The items of `iterable`, with a line on stderr that moves as they are taken.
 
@@ -116,8 +116,9 @@ def line(
     part: float | None = None,
     what: str = "",
 ) -> str:
-    """`label [####....] 5/10  what  3.2/s  2 s left`; without a total its part of the bar in percent
-    and the count, without either the count alone, and `label  what` where nothing is counted."""
+    """`label [####....] 5/10  what  3.2/s  2 s left`; without a total its part of the bar in
+    percent and the count, without either the count alone, and `label  what` where nothing is
+    counted."""
     known = done / total if total else part
     shown = f"{done}/{total}" if total else f"{done}"
     if known is not None:

@@ -58,7 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine-library", nargs="?", const="", metavar="TIER",
         help="the same through the C interface of libmodernbert.so",
     )  # fmt: skip
-    port.add_argument("--onnx", metavar="FILE", help="an exported model; needs --case of its model")
+    port.add_argument(
+        "--onnx", metavar="PATH",
+        help="exported models: a file, a folder, or a pattern; each is run on the cases of its "
+        "model, which its name or the config.json beside it says (or, of one file, --case)",
+    )  # fmt: skip
     port.add_argument("--break", metavar="ID", dest="broken", help="the reference, with a mistake")
     port.add_argument("--list-cases", action="store_true", help="what there is to be run, and why")
     port.add_argument("--zoo", action="store_true", help="the known mistakes")
@@ -104,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             writable(f"--{name}", getattr(args, name))
         cases = chosen(args.case)
         port = port_of(args, cases)
-        cases = answered(args, cases)
+        cases = answered(args, cases, port)
         without = dispensed(args.partial)
     report = verify(port, cases, args.dtype, runtime=not args.no_runtime, without=without)
     tell(args, report)
@@ -112,9 +116,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def one_blas_thread() -> None:
-    """numpy's BLAS in this process with one thread, unless the user says otherwise: the kit's products
-    are small, and threads that wait for one another took 44 s of processor time where one takes 7.
-    Ports do not inherit it."""
+    """numpy's BLAS in this process with one thread, unless the user says otherwise: the kit's
+    products are small, and on a busy machine threads that wait for one another took 44 s of
+    processor time where one takes 7. Ports do not inherit it."""
     name = "OPENBLAS_NUM_THREADS"  # read when numpy is imported
     if "numpy" in sys.modules or name in os.environ:
         return
@@ -153,10 +157,13 @@ def dispensed(names: str | None) -> tuple[str, ...]:
     return given
 
 
-def answered(args: argparse.Namespace, cases: list[Case]) -> list[Case]:
-    """Of a dump without --case: the cases that are there."""
+def answered(args: argparse.Namespace, cases: list[Case], port: Port) -> list[Case]:
+    """Of a dump without --case: the cases that are there; of ONNX files those of their models."""
     from ..verify.ports.dump import locate
 
+    files = getattr(port, "files", None)
+    if files is not None:
+        return [c for c in cases if c.fixture.name in files]
     if args.dump is None or args.case is not None:
         return cases
     found = [c for c in cases if locate(args.dump, c.name) is not None]
@@ -201,11 +208,13 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
 
         return CPort(args.engine_library or None, dtype=args.dtype or "float32")
     if args.onnx is not None:
+        from ..verify.ports.onnx_files import OnnxFiles, by_model, onnx_files
         from ..verify.ports.onnx_port import OnnxPort
 
-        if args.case is None or len({c.fixture for c in cases}) > 1:
-            raise ValueError("--onnx needs --case, of cases of the one model that the file holds")
-        return OnnxPort(args.onnx, args.dtype, description)
+        files = onnx_files(args.onnx)
+        if len(files) == 1 and args.case is not None and len({c.fixture for c in cases}) == 1:
+            return OnnxPort(files[0], args.dtype, description)
+        return OnnxFiles(by_model(files), args.dtype, description)
     return broken_port(args.broken)
 
 

@@ -123,5 +123,5 @@ def test_the_command_runs_both(exported, tmp_path, capsys):
     assert main(["verify", "--onnx", str(exported), "--case", MODEL, "--json", str(page)]) == 4
     assert json.loads(page.read_text())["verdict"] == "exact-spec"
     assert main(["verify", "--transformers", "eager", "--case", "spans", "--no-runtime"]) == 4
-    assert "transformers eager (float32), incomplete, 1 of 18" in capsys.readouterr().out
+    assert "transformers eager (float32), incomplete, 1 of 27" in capsys.readouterr().out
     assert Path(exported).exists()

@@ -61,7 +61,7 @@ def verify(
     held_to: dict[str, Deviation | None] = {}
     shown_tokens: dict[str, Array | None] = {}
     told = dtype or port.dtype
-    for case in progress(cases, "verify", lambda case: case.name):
+    for case in progress(cases, "verify", name=lambda case: case.name):
         case, request, result = answer(port, case)
         p = case.model()
         ran.append(case)

@@ -126,7 +126,7 @@ def runtime_findings(
     out = judge.findings(first, answer)
     per_token_only = {"packed"} if last_step(answer.taps) in VECTORS else set()
     calls = list(altered(case, port.abilities - per_token_only))
-    for call in progress(calls, "in other company", lambda call: call.what):
+    for call in progress(calls, "in other company", name=lambda call: call.what):
         out += judge.findings(call, port.run(call.request))
     if "state" in port.abilities:
         out += in_order(port, case, judge, answer)

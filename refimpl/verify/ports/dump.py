@@ -1,10 +1,11 @@
 """A dump of a port's tensors, read as a PortResult: any subset of the steps, under any known name.
 
 A dump is a folder of .npy files, an .npz or a .safetensors file per case (PATH/CASE, PATH/CASE.npz,
-...), or, for one case, such a folder or file itself. Tensors are steps; `weights.NAME` is a
-parameter as the port holds it, `inputs.NAME` (input_ids, attention_mask, position_ids) what it ran
-on. `port.json` beside them says the rest (names.Description). Whatever is wrong is a finding: a
-tensor is read only when its shape is that of a step (collect.py), so nothing large is read.
+...), or, for one case, such a folder or file itself; or a folder per row in it (rows.py). Tensors
+are steps; `weights.NAME` is a parameter as the port holds it, `inputs.NAME` (input_ids,
+attention_mask, position_ids) what it ran on. `port.json` beside them says the rest
+(names.Description). Whatever is wrong is a finding: a tensor is read only when its shape is that of
+a step (collect.py), so nothing large is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..findings import Finding
 from .collect import collect
 from .names import Description, read_description
 from .port import PortResult, Request
+from .rows import read_rows, row_folders
 from .tensors import SUFFIXES, stored
 
 
@@ -73,7 +75,13 @@ def read_dump(
             break
     if description.refused is not None:
         return _nothing(request.name, f"refused by the port: {description.refused}")
-    result = collect(request, stored(path), description, dtype)
+    folders = row_folders(path)
+    if folders:
+        result = read_rows(
+            folders, request, lambda at, row: collect(row, stored(at), description, dtype)
+        )
+    else:
+        result = collect(request, stored(path), description, dtype)
     return replace(result, findings=(*findings, *result.findings))
 
 

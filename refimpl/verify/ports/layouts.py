@@ -1,10 +1,10 @@
 """From the shape in which a port keeps a step to the shape of the reference.
 
 Taken without asking, because they can mean one thing only: heads joined; leading axes flattened;
-real tokens alone, packed, or those that the dump itself lists; a leading axis of 1; rotary tables
-without a batch axis, or of half the width. Everything else is taken only with a layout in words
-("batch heads seq head_dim"): when seq equals heads, a shape does not tell. What cannot be read this
-way is said in words, never guessed.
+real tokens alone, packed, or those that the dump itself lists; more padding on the right than the
+case has; a leading axis of 1; rotary tables without a batch axis, or of half the width. Everything
+else is taken only with a layout in words ("batch heads seq head_dim"): when seq equals heads, a
+shape does not tell. What cannot be read this way is said in words, never guessed.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def arrange(
     for wanted, finish in _readings(step, expected, real, listed):
         if shape == wanted:
             return finish
+    wide = _wider(step, shape, expected, real)
+    if wide is not None:
+        return wide
     problem = f"has the shape {list(shape)}; expected {list(expected)}"
     if sorted(n for n in shape if n != 1) == sorted(n for n in expected if n != 1):
         words = "batch heads seq head_dim" if len(expected) == 4 else "seq batch hidden"
@@ -59,7 +62,8 @@ def _readings(
         out.append(((int(some.sum()), *expected[tokens:]), lambda x: _scatter(x, expected, some)))
     lead, width = expected[:tokens], expected[tokens:]
     for last in dict.fromkeys((width, (math.prod(width),) if len(width) > 1 else width)):
-        for first in dict.fromkeys((lead, (math.prod(lead),), (1, *lead))):
+        alone: tuple[Shape, ...] = ((),) if lead == (1,) else ()
+        for first in dict.fromkeys((lead, (math.prod(lead),), (1, *lead), *alone)):
             out.append(((*first, *last), lambda x: x.reshape(expected)))
         if tokens == real.ndim and lead == real.shape:
             out.append(((int(real.sum()), *last), lambda x: _scatter(x, expected, real)))
@@ -69,6 +73,20 @@ def _readings(
             out.append(((*first, dim), lambda x: np.broadcast_to(x, expected)))
             out.append(((*first, dim // 2), lambda x: np.broadcast_to(np.tile(x, 2), expected)))
     return out
+
+
+def _wider(step: str, shape: Shape, expected: Shape, real: Array) -> Arrange | None:
+    """[batch, more than seq, ...]: of a port that pads to a length of its own, on the right."""
+    if real.ndim != 2 or expected[:2] != real.shape or of_sequences(step):
+        return None
+    (batch, seq), width = real.shape, expected[2:]
+    for last in dict.fromkeys((width, (math.prod(width),) if len(width) > 1 else width)):
+        for lead in ((batch,), ()) if batch == 1 else ((batch,),):
+            at = len(lead)
+            if shape[:at] == lead and shape[at + 1 :] == last and len(shape) > at:
+                if shape[at] > seq:
+                    return lambda x: x.reshape(batch, -1, *width)[:, :seq]
+    return None
 
 
 def _scatter(x: Array, expected: Shape, real: Array) -> Array:

@@ -3,8 +3,9 @@
 The file holds the weights of one model: that of the cases on which it is run (the exported kit has
 it as a Hugging Face folder). Its inputs are known by name: input_ids, attention_mask, position_ids;
 its outputs are read as a dump's tensors are, so a file may give any step as a further output. The
-dtype that it is held to is that of most of its weights (onnx_types.py). An
-input that the file does not take, or a fixed axis that does not fit, is a refusal, not a failure.
+dtype that it is held to is that of most of its weights (onnx_types.py). A file that takes a fixed
+number of rows is given them one batch after the other, one of a fixed length padded rows; an input
+that it does not take, or that is longer, is a refusal, not a failure.
 """
 
 from __future__ import annotations
@@ -75,11 +76,10 @@ class OnnxPort:
             note = Finding("port", "note", f"not run: {problem}", request.name)
             return PortResult(findings=(note,))
         try:
-            outputs = self.session.run(self.gives, feed)
+            arrays = self.outputs(feed)
         except Exception as error:  # as above
             message = f"ONNX Runtime raises {type(error).__name__}: {error}"
             return PortResult(findings=(Finding("port", "fail", message, request.name),))
-        arrays = {n: x for n, x in zip(self.gives, outputs, strict=True) if hasattr(x, "dtype")}
         result = from_arrays(request, arrays, self.description, self.dtype)
         return replace(result, findings=(*result.findings, *self.stored_in(request)))
 
@@ -115,10 +115,44 @@ class OnnxPort:
                 return f"the file asks for {name!r}, which the case does not have", {}
             if told.type not in INTEGERS:
                 return f"its input {name} is of type {told.type}", {}
-            fixed = [(n, m) for n, m in zip(told.shape, axes, strict=False) if isinstance(n, int)]
-            if any(n != m for n, m in fixed):
-                return f"its {name} has the fixed shape {told.shape}, the case {list(axes)}", {}
+        batch, seq = self.fixed()
+        if seq is not None and (seq < axes[1] or seq > axes[1] and "attention_mask" not in given):
+            return f"its inputs are {seq} tokens long, the case {axes[1]}", {}
         return None, {
             name: np.ascontiguousarray(given[name], INTEGERS[self.takes[name].type])
             for name in self.takes
         }
+
+    def fixed(self) -> tuple[int | None, int | None]:
+        """Rows and tokens that the file takes in a call, None where it takes any number."""
+        told = [x.shape for x in self.takes.values() if len(x.shape) == 2]
+        batch, seq = (
+            next((shape[axis] for shape in told if isinstance(shape[axis], int)), None)
+            for axis in (0, 1)
+        )
+        return batch, seq
+
+    def outputs(self, feed: dict[str, Array]) -> dict[str, Array]:
+        """What the file gives. With a fixed batch rows go in so many at a time, the last repeated;
+        with a fixed length they are padded on the right. Either is undone again."""
+        batch, seq = self.fixed()
+        rows, width = next(iter(feed.values())).shape
+        step, parts = batch or rows, []
+        for start in range(0, rows, step):
+            some = np.minimum(np.arange(start, start + step), rows - 1)
+            more = (seq or width) - width
+            part = {n: np.pad(x[some], ((0, 0), (0, more))) for n, x in feed.items()}
+            if "position_ids" in part:
+                part["position_ids"][:, width:] = np.arange(width, width + more)
+            outputs = zip(self.gives, self.session.run(self.gives, part), strict=True)
+            parts.append({n: x for n, x in outputs if hasattr(x, "dtype")})
+        return {name: self.joined(name, [p[name] for p in parts], rows, width) for name in parts[0]}
+
+    def joined(self, name: str, parts: list[Array], rows: int, width: int) -> Array:
+        batch, seq = self.fixed()
+        if not all(x.ndim and x.shape[0] == (batch or rows) for x in parts):
+            return parts[0]
+        x = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        of_tokens = x.ndim > 2 or name in ("start_logits", "end_logits")
+        cut = seq is not None and of_tokens and x.shape[1] == seq
+        return x[:rows, :width] if cut else x[:rows]

@@ -44,7 +44,7 @@ def kit_files(cases: Sequence[Case], full: bool) -> Files:
     yield "README.md", README.read_bytes()
     for f in dict.fromkeys(c.fixture for c in cases):
         yield from model_files(f.name, f.config(), f.params(), f.head)
-    for case in progress(cases, "export", lambda case: case.name):
+    for case in progress(cases, "export", name=lambda case: case.name):
         yield from case_files(case, full)
 
 

@@ -1,0 +1,91 @@
+"""Ports that take one row at a time, or pad to a length of their own: read as the case has it."""
+
+import numpy as np
+import pytest
+
+from refimpl.verify.judge.gates import verify
+from refimpl.verify.ports.dump import DumpPort
+from refimpl.verify.truth.cases import case
+from refimpl.verify.truth.passes import per_token, trace
+
+CASE = case("plain-padded")
+STEPS = trace(CASE.model().astype(np.float32))
+
+
+def tokens(name):
+    return per_token(name, STEPS[name], CASE.real)
+
+
+def written(folder, rows, form):
+    """Each row in a folder of its own, in one of the shapes that ports have."""
+    for b in rows:
+        at = folder / CASE.name / str(b)
+        at.mkdir(parents=True)
+        for name, x in STEPS.items():
+            np.save(at / f"{name}.npy", form(x[b : b + 1], CASE.real[b]) if tokens(name) else x[b])
+    return verify(DumpPort(folder), [CASE], without=("padding",))
+
+
+FORMS = {
+    "as a batch of one": lambda x, real: x,
+    "without a batch axis": lambda x, real: x[0],
+    "without padding": lambda x, real: x[0, real],
+    "padded to 32": lambda x, real: np.pad(
+        x, ((0, 0), (0, 32 - x.shape[1]), *((0, 0),) * (x.ndim - 2))
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_apart_are_the_batch(tmp_path, form):
+    report = written(tmp_path, (0, 1, 2), FORMS[form])
+    assert report.verdict == "exact-spec", report.findings
+    assert {f.level for f in report.findings} <= {"note"}
+    assert len(report.cases[0].comparison.rows) == len(STEPS)
+    assert report.coverage.tokens == (22, 22) and "padding" not in report.coverage.lacking
+
+
+def test_a_row_that_is_left_out_lacks_in_the_coverage(tmp_path):
+    report = written(tmp_path, (0, 2), FORMS["as a batch of one"])
+    assert report.verdict == "exact-spec", report.findings
+    assert report.coverage.tokens == (15, 22) and "padding" in report.coverage.lacking
+
+
+def test_a_wrong_number_in_one_row_is_found(tmp_path):
+    written(tmp_path, (0, 1, 2), FORMS["without padding"])
+    file = tmp_path / CASE.name / "1" / "layers.2.glu.npy"
+    np.save(file, np.load(file) * np.float32(1.001))
+    report = verify(DumpPort(tmp_path), [CASE])
+    assert report.culprit == (CASE.name, "layers.2.glu")
+
+
+def test_a_row_that_the_case_lacks_and_rows_of_packed_input_are_refused(tmp_path):
+    written(tmp_path, (0, 1, 2), FORMS["as a batch of one"])
+    (tmp_path / CASE.name / "1").rename(tmp_path / CASE.name / "3")
+    (failure,) = (f for f in verify(DumpPort(tmp_path), [CASE]).findings if f.case)
+    assert failure.level == "fail" and "row 3; the case has rows 0 .. 2" in failure.message
+    (tmp_path / "packed" / "0").mkdir(parents=True)
+    (failure,) = (f for f in verify(DumpPort(tmp_path), [case("packed")]).findings if f.case)
+    assert "rows apart do not show packed input" in failure.message
+
+
+def test_a_batch_padded_to_a_length_of_the_port_is_cut_back(tmp_path):
+    at = tmp_path / CASE.name
+    at.mkdir()
+    for name, x in STEPS.items():
+        more = ((0, 0), (0, 20), *((0, 0),) * (x.ndim - 2))
+        np.save(at / f"{name}.npy", np.pad(x, more, constant_values=7.0) if tokens(name) else x)
+    report = verify(DumpPort(tmp_path), [CASE])
+    assert report.verdict == "exact-spec", report.findings
+
+
+def test_a_normalised_vector_alone_shows_the_encoder_and_a_wrong_one_is_named(tmp_path):
+    at = tmp_path / CASE.name
+    at.mkdir()
+    np.save(at / "mean_normalised.npy", STEPS["mean_normalised"])
+    report = verify(DumpPort(tmp_path), [CASE])
+    assert report.verdict == "exact-spec" and "padding" not in report.coverage.lacking
+    hidden = STEPS["final_norm"].mean(axis=1)
+    np.save(at / "mean_normalised.npy", hidden / np.linalg.norm(hidden, axis=-1, keepdims=True))
+    report = verify(DumpPort(tmp_path), [CASE])
+    assert [s.id for s in report.suspects] == ["H2a"]
