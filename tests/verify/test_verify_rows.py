@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from refimpl.verify.findings import Finding
 from refimpl.verify.judge.gates import verify
 from refimpl.verify.ports.dump import DumpPort
+from refimpl.verify.ports.port import PortResult, ReferencePort
 from refimpl.verify.truth.cases import case
 from refimpl.verify.truth.passes import per_token, trace
 
@@ -51,6 +53,17 @@ def test_a_row_that_is_left_out_lacks_in_the_coverage(tmp_path):
     assert report.coverage.tokens == (15, 22) and "padding" in report.coverage.lacking
 
 
+def test_what_every_row_says_is_said_once(tmp_path):
+    written(tmp_path, (0, 1, 2), FORMS["as a batch of one"])
+    for b in range(3):
+        (tmp_path / CASE.name / str(b) / "layers.1.q.npy").unlink()
+    (note,) = verify(DumpPort(tmp_path), [CASE]).findings
+    assert note.message == "65 steps are given, 1 are not: layers.1.q" and note.case == CASE.name
+    np.save(tmp_path / CASE.name / "1" / "scratch.npy", np.zeros(3))
+    notes = [f.message for f in verify(DumpPort(tmp_path), [CASE]).findings]
+    assert sorted(notes)[1] == "row 1: not used: scratch" and len(notes) == 2
+
+
 def test_a_wrong_number_in_one_row_is_found(tmp_path):
     written(tmp_path, (0, 1, 2), FORMS["without padding"])
     file = tmp_path / CASE.name / "1" / "layers.2.glu.npy"
@@ -89,3 +102,19 @@ def test_a_normalised_vector_alone_shows_the_encoder_and_a_wrong_one_is_named(tm
     np.save(at / "mean_normalised.npy", hidden / np.linalg.norm(hidden, axis=-1, keepdims=True))
     report = verify(DumpPort(tmp_path), [CASE])
     assert [s.id for s in report.suspects] == ["H2a"]
+
+
+class NoBiases(ReferencePort):
+    """Refuses what published checkpoints do not have."""
+
+    def run(self, request):
+        if request.config["norm_bias"]:
+            note = Finding("port", "note", "refused by the port: no biases", request.name)
+            return PortResult(findings=(note,))
+        return super().run(request)
+
+
+def test_a_port_is_asked_in_other_company_on_a_case_that_it_has_answered():
+    report = verify(NoBiases(), [case("padding-mixed"), CASE])
+    assert not report.coverage.unasked and report.verdict == "exact-spec"
+    assert [f.gate for f in report.findings] == ["port"]

@@ -39,8 +39,8 @@ CHAOS = 0.1
 # What may be lost by leaving a mistake out, or gained by another, and mean nothing.
 NOTHING = 1.0
 ROUNDS = 8
-# Tokens times stages that may be replayed before sets of several are given up: some 10 s.
-LIMIT = 2_000_000
+# Work (Segment.work) that may be replayed before sets of several are given up: some 8 s.
+LIMIT = 1_600_000
 # What is tried, in this order, until something is found.
 MOVES = ("single", "fit", "round_off", "several")
 MOVES_ROUNDED = ("single",)
@@ -127,7 +127,7 @@ class Search:
         key = "distances", some
         if key not in segment.known:
             made = segment.replay(change_of(some), whole) if some else {}
-            self.replayed += segment.cost
+            self.replayed += segment.work
             segment.known[key] = segment.distances(made)
         return segment.known[key]
 
@@ -154,7 +154,7 @@ class Search:
         key = "size", some, rounding.id
         if key not in segment.known:
             made = segment.replay(change_of(some), whole)
-            self.replayed += 2 * segment.cost
+            self.replayed += 2 * segment.work
             least = dict.fromkeys(segment.steps, math.inf)
             for order in with_one_more(some, rounding):  # in one of them it may undo another
                 rounded = segment.replay(change_of(order), whole)

@@ -42,11 +42,6 @@ def read_rows(
     if problem is not None:
         return PortResult(findings=(Finding("port", "fail", problem, request.name),))
     results = {b: read(folder, row_of(request, b)) for b, folder in folders.items()}
-    findings = [
-        replace(f, message=f"row {b}: {f.message}")
-        for b, result in results.items()
-        for f in result.findings
-    ]
     given = {b: result for b, result in results.items() if result.taps}
     first = next(iter((given or results).values()))
     shown = np.zeros(axes, bool)
@@ -60,8 +55,20 @@ def read_rows(
     }
     whole = (shown | ~real).all()
     return replace(
-        first, taps=taps, inputs={}, findings=tuple(findings), shown=None if whole else shown & real
-    )
+        first, taps=taps, inputs={}, findings=tuple(_findings(results)),
+        shown=None if whole else shown & real,
+    )  # fmt: skip
+
+
+def _findings(results: Mapping[int, PortResult]) -> list[Finding]:
+    """Those of all rows; what every row says is said once, the rest with its row."""
+    out: list[Finding] = []
+    for b, result in results.items():
+        for f in result.findings:
+            everywhere = all(f in other.findings for other in results.values())
+            said = f if everywhere else replace(f, message=f"row {b}: {f.message}")
+            out += [] if said in out else [said]
+    return out
 
 
 def row_of(request: Request, b: int) -> Request:
