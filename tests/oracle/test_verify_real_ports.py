@@ -118,6 +118,51 @@ def test_an_onnx_export_of_another_model_fails(exported):
     assert report.verdict == "fail"
 
 
+class Hidden(torch.nn.Module):
+    """A bare encoder as it is exported."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+def exported_encoder(path, name, shape):
+    """An encoder of the kit for a batch and a length that are fixed."""
+    c = case(name)
+    model = Hidden(TransformersPort("eager").build(Request.of(c.name, c.config, c.model())))
+    ids = torch.ones(*shape, dtype=torch.int64)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.onnx.export(
+        model,
+        (ids, ids.clone()),
+        path,
+        dynamo=True,
+        input_names=["input_ids", "attention_mask"],
+        output_names=["last_hidden_state"],
+        verbose=False,
+    )
+
+
+def test_a_folder_of_onnx_files_of_one_row_and_a_fixed_length_finds_its_cases(tmp_path, capsys):
+    exported_encoder(tmp_path / "plain" / "onnx" / "model.onnx", "plain-short", (1, 32))
+    exported_encoder(tmp_path / "biases" / "model.onnx", "plain-biases", (2, 16))
+    config = json.dumps(case("plain-biases").config)
+    (tmp_path / "biases" / "config.json").write_text(config)
+    page = tmp_path / "report.json"
+    assert main(["verify", "--onnx", str(tmp_path), "--json", str(page), "--no-runtime"]) == 4
+    data = json.loads(page.read_text())
+    names = {"plain-short", "plain-window", "plain-padded", "plain-biases"}
+    assert data["verdict"] == "exact-spec" and data["port"] == "2 ONNX files"
+    assert {c["name"] for c in data["cases"] if c["steps"]} == names
+    assert all([s["tap"] for s in c["steps"]] == ["final_norm"] for c in data["cases"])
+    pattern = str(tmp_path / "*" / "onnx" / "*.onnx")
+    assert main(["verify", "--onnx", pattern, "--case", "plain-padded"]) == 4
+    assert "1 of 27 cases" in capsys.readouterr().out
+
+
 def test_the_command_runs_both(exported, tmp_path, capsys):
     page = tmp_path / "report.json"
     assert main(["verify", "--onnx", str(exported), "--case", MODEL, "--json", str(page)]) == 4

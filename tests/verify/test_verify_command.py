@@ -173,7 +173,7 @@ def test_a_terminal_is_told_the_case_in_hand_the_calls_and_the_search(monkeypatc
         (("--break", "W3"), "W3a, W3b"),
         (("--break", next(iter(NOT_EXPRESSED))), NOT_EXPRESSED[next(iter(NOT_EXPRESSED))][:20]),
         (("--library", "none.so"), "is not a file"),
-        (("--onnx", "none.onnx"), "--case"),
+        (("--onnx", "none.onnx"), "there is no such file"),
         (("--command", "true", "--partial", "padding,x"), "--partial 'x' is unknown; known: padd"),
         (("--command", "true", "--dtype", "int8"), "--dtype 'int8' is unknown"),
         (("--command", "true", "--map", "none.json"), "none.json is not readable"),

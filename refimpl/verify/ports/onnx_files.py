@@ -13,6 +13,7 @@ import glob
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ...reference.heads import HEADS
 from ..findings import Finding
@@ -80,7 +81,9 @@ def model_of(file: Path) -> str:
     raise ValueError(f"{file}: nothing says which model it holds; {how}")
 
 
-def _plan(config: dict[str, object]) -> Plan:
+def _plan(config: Any) -> Plan:
+    if not isinstance(config, dict):
+        raise ValueError("it holds no object")
     names = config.get("architectures") or []
     heads = [
         k for k, head in HEADS.items() if isinstance(names, list) and head.architecture in names
