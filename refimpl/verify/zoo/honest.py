@@ -166,7 +166,7 @@ def unpadded(p: Pass) -> Dump:
     ids, lengths = p.inputs["input_ids"], [len(at) for at in ends if len(at)]
     assert ids is not None
     encoder = replace(
-        single(p), head=None,
+        single(p), head=None, vectors=None,
         inputs={"input_ids": ids[real], "position_ids": np.asarray(positions(p))[real],
                 "cu_seqlens": np.cumsum([0, *lengths])},
     )  # fmt: skip
