@@ -14,7 +14,7 @@ import pytest
 from support.heavy import heavy_but_first
 
 from refimpl.verify.findings import Suspect
-from refimpl.verify.judge import combinations
+from refimpl.verify.judge import combinations, fit
 from refimpl.verify.judge.candidates import change_of, known, with_one_more, without
 from refimpl.verify.judge.combinations import Outcome, drawn, main, outcome
 from refimpl.verify.judge.evidence import Evidence
@@ -121,7 +121,7 @@ FOUND_IN_PORTS = [
 @pytest.mark.parametrize("ids", FOUND_IN_PORTS)
 def test_sets_that_public_ports_have(ids: tuple[str, ...]) -> None:
     names = ("two-tokens", "eight-tokens", "silu-64", "window-66", "pad-id-is-a-word", "hard-rows",
-             "cls-padding")  # fmt: skip
+             "cls-padding", "plain-new-keys")  # fmt: skip
     told = rank_cases(made(ids, names))
     wanted = {("C5b", "C5d"): {"C5e"}}.get(ids, set(ids))
     assert {s.id for s in told} == wanted
@@ -140,3 +140,11 @@ def test_a_rounding_alone_is_no_cause_for_values(rounding: str) -> None:
     told = rank_cases(made((rounding,), ("two-tokens", "eight-tokens", "pad-id-is-a-word")))
     assert told and told[0].id in (rounding, *told[0].tied_with)
     assert all(ZOO[s.id].noise for s in told)
+
+
+def test_a_fitted_value_leaves_a_model_of_another_depth_alone() -> None:
+    p = case("usual-size-80").model()
+    assert fit._schedule(p, (True, False, False, True)) is p
+    assert fit._schedule(p, (True, True)).config.layer_types != p.config.layer_types
+    assert fit._other_layer(("mlp.Wo", 0, 3))(p) is p
+    assert fit._other_layer(("mlp.Wo", 0, 1))(p) is not p

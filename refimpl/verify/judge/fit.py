@@ -143,6 +143,12 @@ def _schedules(e: Evidence) -> list[tuple[bool, ...]]:
     ]
 
 
+def _schedule(p: Pass, full: tuple[bool, ...]) -> Pass:
+    """A model of another depth, in which the value was not found, stays as it is."""
+    same = len(full) == p.config.num_hidden_layers
+    return plan.with_layer_types(p, list(full)) if same else p
+
+
 def _lengths(e: Evidence) -> list[int]:
     """Tables that some position of the case is beyond."""
     return [n for n in LENGTHS if n <= positions(e.p).max()]
@@ -231,6 +237,8 @@ def _other_layer(value: tuple[str, int, int]) -> Change:
 
     def apply(p: Pass) -> Pass:
         own, other = f"layers.{i}.{name}.weight", f"layers.{j}.{name}.weight"
+        if own not in p.params or other not in p.params:  # a model of fewer layers
+            return p
         return replace(p, params={**p.params, own: p.params[other]})
 
     return apply
@@ -267,7 +275,7 @@ FAMILIES: tuple[Family, ...] = (
     _theta(("global_rope_theta", "local_rope_theta"), "C4b", "all layers"),
     Family(
         plan.SCHEDULE, lambda p, v: "C3", lambda v: f"layer schedule looks like {_pattern(v)}",
-        lambda v: lambda p: plan.with_layer_types(p, list(v)), _schedules,
+        lambda v: lambda p: _schedule(p, v), _schedules,
     ),
     *(
         _short_table(kind, name, wrapped)
