@@ -124,9 +124,11 @@ def test_sets_that_public_ports_have(ids: tuple[str, ...]) -> None:
              "cls-padding", "plain-new-keys")  # fmt: skip
     told = rank_cases(made(ids, names))
     wanted = {("C5b", "C5d"): {"C5e"}}.get(ids, set(ids))
-    assert {s.id for s in told} == wanted
+    # Tanh GELU and silu unread give what tanh for silu gives: one is told as tied with the other.
+    stands_for = [{s.id, *s.tied_with} & wanted for s in told]
+    assert all(len(ids) == 1 for ids in stands_for) and set().union(*stands_for) == wanted
     assert all(s.explained > 0.99 for s in told)
-    assert all(set(s.together_with) == wanted - {s.id} for s in told)
+    assert all({s.id, *s.together_with} == {s.id for s in told} for s in told)
 
 
 def test_a_rounding_is_named_beside_a_cause_and_has_its_own_share() -> None:
