@@ -6,6 +6,8 @@ gains, so that a wrong mask, angle or half moves the result far more than roundi
 std 0.02 would give uniform attention and hide all of it. Everything is drawn from the raw 64-bit
 stream of numpy's Philox generator, which is stable for good: the same bytes on every platform and
 version. Parameters are float32 numbers held in float64. No checkpoint of anybody's is in here.
+
+Long because the models stand here, a few lines each.
 """
 
 from __future__ import annotations
