@@ -149,6 +149,9 @@ NEIGHBOURS = [
     ("N7", "N3", ("one-token",)),
     ("X1d", "X1c", ("eight-tokens",)),
     ("X1e", "X1b", ("eight-tokens",)),
+    ("X1f", "X1d", ("eight-tokens",)),
+    ("X1d", "X1f", ("eight-tokens",)),
+    ("N6b", "N6", ("two-tokens",)),
     ("H9", "N4a", ("one-token",)),
 ]
 

@@ -82,6 +82,14 @@ def no_embedding_norm(p: Pass) -> Pass:
     return p.with_ops(layer_norm=layer_norm)
 
 
+def without_biases(p: Pass) -> Pass:
+    """No bias but the last linear map's of a head."""
+    kept = ("decoder.bias", "classifier.bias")
+    return replace(
+        p, params={k: x for k, x in p.params.items() if k in kept or not k.endswith(".bias")}
+    )
+
+
 def rms_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
     y = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
     return y if bias is None else y + bias
@@ -230,6 +238,12 @@ MISTAKES = (
         "N6", "a bias that should not be there",
         "A linear map adds a bias that the checkpoint does not hold.",
         (), surplus_bias, ("layers.*.[qkv]",),
+    ),
+    Mistake(
+        "N6b", "biases of the file unread",
+        "norm_bias, attention_bias, mlp_bias and classifier_bias are not read, and the biases in "
+        "the file have no place to go; those of the decoder and the classifier have one.",
+        (), without_biases, (*NORMED, "layers.*", "head.*"),
     ),
     Mistake(
         "N7", "variance over n - 1",

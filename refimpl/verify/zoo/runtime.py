@@ -77,6 +77,12 @@ def eight_bit_products(p: Pass) -> Pass:
     )
 
 
+def eight_bit_model(p: Pass) -> Pass:
+    """Products, and the embedding table, whose rows are looked up in 8 bits."""
+    table = "embeddings.tok_embeddings.weight"
+    return eight_bit_products(replace(p, params={**p.params, table: eight_bits(p.params[table])}))
+
+
 def half_precision_cache(p: Pass) -> Pass:
     """Keys and values are stored in float16 and read back."""
     attention, packed = p.ops.attention, p.ops.attention_packed
@@ -144,6 +150,13 @@ MISTAKES = (
         "Linear maps take both operands on 255 steps of one size per tensor: dynamic quantisation, "
         "as exporters do it. The result changes with the batch.",
         (), eight_bit_products, ("layers.*", "head.dense", "logits", "start_logits"), noise=True,
+    ),
+    Mistake(
+        "X1f", "8-bit weights, activations and embedding table",
+        "The same, and the rows of the embedding table are looked up in 8 bits: what "
+        "quantize_dynamic of ONNX Runtime makes of an export.",
+        (), eight_bit_model, ("embedding", "layers.*", "head.dense", "logits", "start_logits"),
+        noise=True,
     ),
     Mistake(
         "X1e", "float16 keys and values; declared as float16 it may pass",
