@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, settings
 # Seconds of one test with its fixtures, many times what the slowest takes on an idle machine; those
 # run by hand take minutes.
 LIMIT, LIMIT_BY_HAND = 600, 7200
-BY_HAND = ("soak", "oracle")
+BY_HAND = ("soak", "oracle", "gallery")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 MOST_PROCESSES = 8  # each collects every test
 
