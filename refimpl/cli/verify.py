@@ -1,9 +1,10 @@
 """`modernbert verify`: whether a port of ModernBERT is right, and if not, what is wrong.
 
 The port is handed in as a dump, a command, a shared library, through transformers or ONNX Runtime,
-or is this package's engine; the report goes to stdout, and to JSON and HTML files. Exit codes: 0
-exact-spec, 1 fail, 3 declared deviations only, 4 incomplete (nothing wrong in what was run, and not
-all was run that the user asks for), 2 wrong usage.
+or is this package's engine; with --training its training step is judged (verify_training.py). The report
+goes to stdout, and to JSON and HTML files. Exit codes: 0 exact-spec, 1 fail, 3 declared deviations
+only, 4 incomplete (nothing wrong in what was run, and not all was run that the user asks for),
+2 wrong usage.
 
 Long because every way to hand in a port is an option of its own.
 """
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import verify_training
 from .numbers import bytes_of
 from .options import seconds
 
@@ -63,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exported models: a file, a folder, or a pattern; each is run on the cases of its "
         "model, which its name or the config.json beside it says (or, of one file, --case)",
     )  # fmt: skip
+    port.add_argument(
+        "--torch", metavar="FILE.py:FUNCTION",
+        help="of --training: FUNCTION(config, weights, head) gives a torch module with a .loss",
+    )  # fmt: skip
+    port.add_argument(
+        "--trainer", action="store_true", help="of --training: this package's refimpl.train"
+    )
     port.add_argument("--break", metavar="ID", dest="broken", help="the reference, with a mistake")
     port.add_argument("--list-cases", action="store_true", help="what there is to be run, and why")
     port.add_argument("--zoo", action="store_true", help="the known mistakes")
@@ -73,6 +82,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--header", action="store_true", help="print port.h, the interface of --library"
     )
     what = parser.add_argument_group("what is compared")
+    what.add_argument(
+        "--training", action="store_true",
+        help="a training step: loss, gradients and updates, in place of a forward pass",
+    )  # fmt: skip
+    what.add_argument(
+        "--accumulate", action="store_true",
+        help="of --training --transformers: micro-batches through Trainer's own accumulation",
+    )  # fmt: skip
     what.add_argument("--case", metavar="NAME", action="append", help="only this case (repeatable)")
     what.add_argument("--dtype", help="what the port computes in (default: what it says)")
     what.add_argument("--map", metavar="FILE", type=Path, help="JSON: names and layouts of a dump")
@@ -95,10 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     one_blas_thread()
-    for name, action in ACTIONS.items():
+    with usage_errors(args):
+        (verify_training.refuse_foreign if args.training else verify_training.refuse_without)(args)
+    for name, action in (TRAINING_ACTIONS if args.training else ACTIONS).items():
         if getattr(args, name):
             return action(args)
-    from ..verify.judge.gates import verify
     from ..verify.truth.rounding import DTYPES
 
     with usage_errors(args):
@@ -106,13 +124,31 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--dtype {args.dtype!r} is unknown; known: {', '.join(DTYPES)}")
         for name in ("json", "html"):
             writable(f"--{name}", getattr(args, name))
+    report = training_report(args) if args.training else forward_report(args)
+    tell(args, report)
+    return report.exit_code
+
+
+def training_report(args: argparse.Namespace) -> Report:
+    from ..verify.training.judge import verify
+
+    with usage_errors(args):
+        cases = verify_training.chosen(args.case)
+        port = verify_training.port_of(args, cases)
+        cases = verify_training.answered(args, cases)
+        without = verify_training.dispensed(args.partial)
+    return verify(port, cases, args.dtype, without=without)
+
+
+def forward_report(args: argparse.Namespace) -> Report:
+    from ..verify.judge.gates import verify
+
+    with usage_errors(args):
         cases = chosen(args.case)
         port = port_of(args, cases)
         cases = answered(args, cases, port)
         without = dispensed(args.partial)
-    report = verify(port, cases, args.dtype, runtime=not args.no_runtime, without=without)
-    tell(args, report)
-    return report.exit_code
+    return verify(port, cases, args.dtype, runtime=not args.no_runtime, without=without)
 
 
 def one_blas_thread() -> None:
@@ -286,9 +322,13 @@ def list_zoo(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
+    from ..verify.training.export import export as export_training
     from ..verify.truth.export import export
 
     with usage_errors(args):
+        if args.training:
+            print(export_training(args.export, verify_training.chosen(args.case)))
+            return 0
         kit = export(args.export, chosen(args.case), args.full)
     print(kit)
     print(f"modernbert verify: wrote {kit}: {written(kit)}; begin with README.md", file=sys.stderr)
@@ -321,4 +361,10 @@ ACTIONS: dict[str, Callable[[Any], int]] = {
     "export": export,
     "self_test": self_test,
     "header": print_header,
+}
+TRAINING_ACTIONS: dict[str, Callable[[Any], int]] = {
+    "list_cases": verify_training.list_cases,
+    "zoo": verify_training.list_zoo,
+    "export": export,
+    "self_test": verify_training.self_test,
 }

@@ -16,6 +16,11 @@ GATES = (
     "cumulative",
     "heads",
     "runtime",
+    # of a training step
+    "loss",
+    "gradients",
+    "update",
+    "run",
 )
 """The gates in the order in which they are worked through: a failure early explains those later."""
 
@@ -41,12 +46,13 @@ class Finding:
 class Suspect:
     """A known mistake that would explain the port.
 
-    id: a key of ZOO or FAULTY; title: what it is, with the fitted value if there is one;
-    explained: share of the squared error that goes with it, over `steps`, those at which it makes a
-    difference, as (case, step); of a rounding, the share of the steps at which the error has its
-    size; citations: public threads on it; tied_with: ids that would do as well in its place, in
-    every case that was given; together_with: the other mistakes that are there as well; together:
-    what all of them explain; residual: the distance that is left at its steps, relative.
+    id: a key of ZOO or FAULTY (of a training step: of training.zoo.ZOO); title: what it is, with
+    the fitted value if there is one; explained: share of the squared error that goes with it, over
+    `steps`, those at which it makes a difference, as (case, step); of a rounding, the share of the
+    steps at which the error has its size; citations: public threads on it; tied_with: ids that
+    would do as well in its place, in every case that was given; together_with: the other mistakes
+    that are there as well; together: what all of them explain; residual: the distance that is left
+    at its steps, relative.
     """
 
     id: str

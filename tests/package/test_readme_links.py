@@ -9,6 +9,7 @@ DOCUMENTS = [
     "README.md", "USAGE.md", "MODEL.md", "MIGRATION.md", "CHANGELOG.md", "CONTRIBUTING.md",
     "benchmarks/README.md",
     "csrc/README.md", "refimpl/files/README.md", "refimpl/verify/README.md",
+    "refimpl/verify/training/README.md",
 ]  # fmt: skip
 
 

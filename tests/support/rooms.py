@@ -21,7 +21,7 @@ text:       files backends
 models:     reference text nlp files backends
 tasks:      reference text nlp files models
 train:      reference text nlp files backends models
-verify:     reference files backends
+verify:     reference files backends models train
 cli:        reference text nlp files backends models tasks train verify
 """
 # The same for the rooms of the kit, in which `verify` above is one room.
@@ -31,6 +31,7 @@ ports:      truth
 zoo:        truth ports
 judge:      truth ports zoo
 report:     truth zoo judge
+training:   truth ports zoo judge
 """
 
 

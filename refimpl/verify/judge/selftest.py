@@ -87,7 +87,7 @@ def main(
     """
     names = [c.name for c in CASES if not short or c.real.size <= SHORT_TOKENS]
     seeds = SHORT_SEEDS if short else FALSE_ALARM_SEEDS
-    with _pool(workers) as run:
+    with pool(workers) as run:
         verdicts = list(run(judged, [(id, tuple(names)) for id in ids if id in ZOO]))
         runtime = list(run(judged_runtime, [id for id in ids if id in FAULTY]))
         jobs = [(name, seed) for name in names for seed in range(seeds_of(name, seeds))]
@@ -284,8 +284,8 @@ def _alarm(what: str, found: Comparison) -> str | None:
 # -- work on several cores ------------------------------------------------------------------------
 
 
-class _pool:
-    """`with _pool(n) as run: run(function, jobs)` maps in order, in n processes; 1 is this one."""
+class pool:
+    """`with pool(n) as run: run(function, jobs)` maps in order, in n processes; 1 is this one."""
 
     def __init__(self, workers: int | None) -> None:
         self.workers = min(os.cpu_count() or 1, 4) if workers is None else workers

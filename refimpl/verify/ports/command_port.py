@@ -68,7 +68,7 @@ class CommandPort:
             out.mkdir()
             log = Path(folder, "log")
             with child_signals():
-                problem = self._execute(self._line(case, out), out, log)
+                problem = self.execute(self.line(case, out), out, log)
             result = read_dump(out, request, self.description, self.declared)
             if problem is None:
                 return detached(result)
@@ -81,12 +81,12 @@ class CommandPort:
     def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
         return [self.run(request) for request in requests]
 
-    def _line(self, case: Path, out: Path) -> list[str]:
+    def line(self, case: Path, out: Path) -> list[str]:
         words = shlex.split(self.command)
         filled = [w.replace("{case}", str(case)).replace("{out}", str(out)) for w in words]
         return filled if filled != words else [*words, str(case), str(out)]
 
-    def _execute(self, line: list[str], out: Path, log: Path) -> str | None:
+    def execute(self, line: list[str], out: Path, log: Path) -> str | None:
         """Run the command; what went wrong, or None."""
         with log.open("wb") as errors:
             try:

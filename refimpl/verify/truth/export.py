@@ -15,7 +15,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,31 @@ def export(
     Raises FileExistsError when there is something at `folder` already (an empty folder is fine),
     and ValueError without a case.
     """
-    target = Path(os.path.abspath(folder))
     if not cases:
         raise ValueError("cases is empty; a kit needs at least one")
+    return written(folder, kit_files(cases, full), lambda listed: manifest(cases, full, listed))
+
+
+def written(
+    folder: str | os.PathLike[str],
+    files: Iterable[tuple[str, bytes]],
+    manifest: Callable[[Mapping[str, str]], Mapping[str, Any]],
+) -> Path:
+    """A new folder with these files and a manifest.json, made of their SHA-256; complete, or not
+    there. Raises FileExistsError."""
+    target = Path(os.path.abspath(folder))
     if target.is_symlink() or target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists and is not an empty folder; name a new one")
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         listed = {}
-        for name, content in kit_files(cases, full):
+        for name, content in files:
             with open_synced(stage / name) as stream:
                 stream.write(content)
             listed[name] = hashlib.sha256(content).hexdigest()
         with open_synced(stage / "manifest.json") as stream:
-            stream.write(as_json(manifest(cases, full, listed)))
+            stream.write(as_json(manifest(listed)))
         os.replace(stage, target)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
