@@ -1,10 +1,10 @@
 """`modernbert verify`: whether a port of ModernBERT is right, and if not, what is wrong.
 
 The port is handed in as a dump, a command, a shared library, through transformers or ONNX Runtime,
-or is this package's engine; with --training its training step is judged (verify_training.py). The report
-goes to stdout, and to JSON and HTML files. Exit codes: 0 exact-spec, 1 fail, 3 declared deviations
-only, 4 incomplete (nothing wrong in what was run, and not all was run that the user asks for),
-2 wrong usage.
+or is this package's engine; with --training its training step is judged (verify_training.py). The
+report goes to stdout, and to JSON and HTML files. Exit codes: 0 exact-spec, 1 fail, 3 declared
+deviations only, 4 incomplete (nothing wrong in what was run, and not all was run that the user asks
+for), 2 wrong usage.
 
 Long because every way to hand in a port is an option of its own.
 """

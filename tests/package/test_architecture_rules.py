@@ -169,7 +169,7 @@ def test_file_opens_with_its_purpose_and_a_long_one_says_why(path):
         ("models/model.py", "from ..tasks.task import open_model", {"tasks"}),
         ("tasks/embed.py", "from ..cli import main\nfrom . import rerank", {"cli"}),
         ("train/encoder.py", "from ..models import model\nfrom ..tasks import task", {"tasks"}),
-        ("verify/judge/rank.py", "from ...models import model", {"models"}),
+        ("verify/judge/rank.py", "from ...tasks import embed", {"tasks"}),
         ("verify/truth/kit.py", "from ..ports.port import Port", {"ports"}),
         ("verify/ports/port.py", "from ..judge import gates", {"judge"}),
         ("verify/zoo/mlp.py", "from ..judge.evidence import score", {"judge"}),

@@ -57,7 +57,10 @@ def test_values_stand_in_the_order_of_the_backward_pass():
 
 @pytest.mark.parametrize("name", ["tokens-biased", "packed", "classes-weighted"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_honest_steps_are_inside_and_a_thousandth_is_not(name, dtype):
+def test_honest_steps_are_inside_and_a_scale_is_not(name, dtype):
+    """A thousandth in float32; in bfloat16 a sixteenth, where honest gradients of a model of a few
+    dozen numbers stray by one or two in a hundred."""
+    scale = {"float32": 2.0**-10, "bfloat16": 2.0**-4}[dtype]
     t = case(name).training()
     of = right(t, dtype, FIRST)
     for id, variant in HONEST.items():
@@ -65,7 +68,7 @@ def test_honest_steps_are_inside_and_a_thousandth_is_not(name, dtype):
             told = variant.values(t, FIRST)
             found = compare(of, Told(told))
             assert found.ratio < 0.9, (id, max((r.cumulative.ratio, r.tap) for r in found.rows))
-            off = {n: x * (1 + 2.0**-5) for n, x in told.items() if n.startswith("grad.")}
+            off = {n: x * (1 + scale) for n, x in told.items() if n.startswith("grad.")}
             assert compare(of, Told(off)).ratio > 1.0, id
 
 

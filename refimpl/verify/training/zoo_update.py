@@ -21,6 +21,9 @@ Array = np.ndarray
 TABLE = "embeddings.tok_embeddings.weight"
 
 
+Arrays = Mapping[str, Array]
+
+
 class Altered(Optimiser):
     """An optimiser whose step, or whose update of all tensors, is another one."""
 
@@ -126,7 +129,9 @@ class OnVectors(Altered):
 class PerModel(Altered):
     """One root mean square over all tensors shortens all their steps."""
 
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float) -> None:
+    def update(
+        self, params: Arrays, grads: Arrays, lr: float, shares: Mapping[str, float] | None = None
+    ) -> None:
         if self.stable:
             d2, total, n = debiased(self.betas[1], self.steps + 1), 0.0, 0
             for name, g in grads.items():
@@ -136,23 +141,29 @@ class PerModel(Altered):
                 n += g.size
             lr = lr / max(1.0, math.sqrt(total / n))
             self.other = step_of(clip="none")
-        super().update(params, grads, lr)
+        super().update(params, grads, lr, shares)
 
 
 class ClippedNorm(Altered):
     """Gradients shortened to a norm of 1 over all tensors."""
 
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float) -> None:
+    def update(
+        self, params: Arrays, grads: Arrays, lr: float, shares: Mapping[str, float] | None = None
+    ) -> None:
         norm = math.sqrt(sum(float((g * g).sum(dtype=np.float64)) for g in grads.values()))
         factor = min(1.0, 1.0 / (norm + 1e-6))
-        super().update(params, {n: (g * factor).astype(g.dtype) for n, g in grads.items()}, lr)
+        super().update(
+            params, {n: (g * factor).astype(g.dtype) for n, g in grads.items()}, lr, shares
+        )
 
 
 class TwiceTied(Altered):
     """A tied table stands in the optimiser as the embedding and as the decoder."""
 
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float) -> None:
-        super().update(params, grads, lr)
+    def update(
+        self, params: Arrays, grads: Arrays, lr: float, shares: Mapping[str, float] | None = None
+    ) -> None:
+        super().update(params, grads, lr, shares)
         if "decoder.weight" not in params and "decoder.bias" in params:
             decay = self.weight_decay
             self.step(params[TABLE], grads[TABLE], self.moments[TABLE], lr, decay)
@@ -173,8 +184,10 @@ class CountsMicro(Altered):
 class LowWeights(Altered):
     """Parameters are kept in bfloat16, without a float32 copy."""
 
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float) -> None:
-        super().update(params, grads, lr)
+    def update(
+        self, params: Arrays, grads: Arrays, lr: float, shares: Mapping[str, float] | None = None
+    ) -> None:
+        super().update(params, grads, lr, shares)
         for p in params.values():
             p[...] = round_bits(p, 8)
 
