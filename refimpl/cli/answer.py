@@ -9,7 +9,7 @@ from typing import Any
 
 from .inputs import from_command_line, read_lines
 from .lines import Line, needed
-from .options import add_model, add_streams, count, model_options, positive
+from .options import add_model, add_streams, check_model, count, model_options, positive
 from .records import Record, Writer, place, run_blocks
 
 HELP = "answer questions about a text with a span from it"
@@ -39,11 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-length", type=positive, metavar="N", help="tokens read in one piece")
     parser.add_argument("--stride", type=count, metavar="N", help="overlap of pieces, in tokens")
-    add_model(parser)
+    add_model(parser, "a question answering head")
     add_streams(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    check_model(args)
     if from_command_line(args.texts) and args.context is args.context_file is None:
         args.usage_error("a question on the command line needs --context or --context-file")
     given = read_lines(args, args.texts, "question")

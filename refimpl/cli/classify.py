@@ -8,7 +8,15 @@ from typing import Any
 
 from .inputs import read_lines
 from .lines import Line, needed
-from .options import add_length, add_model, add_streams, length_options, model_options, positive
+from .options import (
+    add_length,
+    add_model,
+    add_streams,
+    check_model,
+    length_options,
+    model_options,
+    positive,
+)
 from .records import Record, Writer, place, run_blocks
 
 HELP = "label texts, or pairs of texts, with a sequence classifier"
@@ -30,12 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--function", choices=("none", "sigmoid", "softmax"), help="from logits to scores"
     )
-    add_model(parser)
+    add_model(parser, "a sequence classification head")
     add_length(parser)
     add_streams(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    check_model(args)
     given = read_lines(args, args.texts)
     from ..tasks import pipeline
 

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 def write(
     args: argparse.Namespace, table: np.ndarray, heads: list[Record], about: dict[str, Any]
 ) -> None:
-    """The vectors, and with npz their ids: those of the lines, or the numbers of the lines."""
+    """The vectors, and with npz their ids: those of the lines, or the numbers of the rows."""
     import numpy as np
 
     from ..files.vectors import id_array, write_vectors
@@ -126,7 +126,7 @@ def write(
     # Of a line that was not read, or came without one, the id is not known.
     ids = id_array([head.get("id", "") if given else head["index"] for head in heads])
     write_vectors(args.out.buffer, table, ids, about)
-    args.wrote += " with " + ("their ids" if given else "line numbers as ids")
+    args.wrote += " with " + ("their ids" if given else "row numbers from 0 as ids")
     twice = [x for x, n in Counter(ids.tolist()).items() if n > 1 and x != ""]
     if twice:
         told = f"{counted(len(twice), 'id')} more than once, the first {twice[0]!r}"

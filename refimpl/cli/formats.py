@@ -3,11 +3,12 @@
     text    a line is a text, a blank one the empty text
     jsonl   a line is an object of fields, or a text in quotes
     csv     RFC 4180: the first row names the columns; quotes hold delimiters, line breaks and
-            doubled quotes; a blank line is no row
+            doubled quotes
     tsv     a line is a row and a tab ends a field; quotes are ordinary characters
 
-Promise: one Line per line or row, in order, none dropped and none read ahead; bytes that are no
-UTF-8, a broken quote or a row that does not fit its header are errors of that line alone.
+Promise: one Line per text or row, in order, none dropped and none read ahead; a blank line is no
+row of the last three. Bytes that are no UTF-8, a broken quote or a row that does not fit its header
+are errors of that row alone, which name the line of the file at which it starts, from 1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from .lines import Line
 
@@ -36,30 +38,37 @@ def text_lines(raw: Raw, key: str) -> Iterator[Line]:
         try:
             yield Line(index, {key: line.rstrip(b"\r\n").decode("utf-8")})
         except UnicodeDecodeError as error:
-            yield Line(index, error=f"not UTF-8 at byte {error.start}")
+            yield Line(index, error=f"line {index + 1}: not UTF-8 at byte {error.start}")
 
 
-def json_lines(raw: Raw, key: str, blank: int = 0) -> Iterator[Line]:
-    """One JSON object per line; a JSON string is that of the field `key`. blank: so many lines at
-    the start, which came before it was known that JSON follows, are empty texts."""
-    yield from (Line(index, {key: ""}) for index, _ in zip(range(blank), raw, strict=False))
-    for index, line in enumerate(raw, start=blank):
-        yield _json_line(index, line.rstrip(b"\r\n"), key)
+def json_lines(raw: Raw, key: str) -> Iterator[Line]:
+    """One JSON object per line, blank ones left out; a JSON string is that of the field `key`."""
+    rows = ((number, line) for number, line in enumerate(raw, start=1) if line.strip())
+    for index, (number, line) in enumerate(rows):
+        try:
+            yield Line(index, _fields(line.rstrip(b"\r\n"), key))
+        except ValueError as error:
+            yield Line(index, error=f"line {number}: {error}")
 
 
-def _json_line(index: int, raw: bytes, key: str) -> Line:
+def _fields(raw: bytes, key: str) -> dict[str, Any]:
+    """The fields of a JSONL line. ValueError for what is none."""
     try:
         fields = json.loads(raw.decode("utf-8"))
         json.dumps(fields, allow_nan=False)  # refuses NaN and Infinity, which no JSON has
     except UnicodeDecodeError as error:
-        return Line(index, error=f"not UTF-8 at byte {error.start}")
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:  # its own words count this line as the first
+        raise ValueError(
+            f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+        ) from None
     except (ValueError, RecursionError) as error:
-        return Line(index, error=f"not JSON: {error}")
+        raise ValueError(f"not JSON: {error}") from None
     if isinstance(fields, str):
-        fields = {key: fields}
+        return {key: fields}
     if not isinstance(fields, dict):
-        return Line(index, error=f"expected a JSON object, got {type(fields).__name__}")
-    return Line(index, fields)
+        raise ValueError(f"expected a JSON object, got {type(fields).__name__}")
+    return fields
 
 
 # -- rows of columns ------------------------------------------------------------------------------

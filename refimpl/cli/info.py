@@ -1,4 +1,5 @@
-"""`modernbert info`: version, build, backends; with --model, what a folder holds."""
+"""`modernbert info`: version, build, backends, where the bundled model is; with --model, what a
+folder holds."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..backends.backend import info
+    from ..files.hub import BUNDLED
 
     if args.cflags or args.libs:
         if args.model is not None:
@@ -35,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
         print(compiler_flags(args.cflags, args.libs))
         return 0
     found: Record = dict(info())
+    # In a package that lies in a zip it is in no folder.
+    found["bundled_model"] = str(BUNDLED) if BUNDLED.is_dir() else None
     if args.model is not None:
         found["model"] = described(args.model)
     writer = Writer(args, ("what", "value"), rows)

@@ -4,9 +4,9 @@
 
 The format is said (--input), or told by the file's suffix, or by the first line: JSONL if that
 starts with {. Promise: what is wrong with the arguments, the file or its header is told here,
-before a model is loaded; a file named as if it were a text is refused, and so is a CSV header that
-would be embedded as one. Nothing is read ahead but the lines up to the first that is not blank.
-Long because every such refusal stands here.
+before a model is loaded; a file named as if it were a text is refused, there or not, and so is a
+CSV header that would be embedded as one. Nothing is read ahead but the lines up to the first that
+is not blank. Long because every such refusal stands here.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ FOREIGN = (
     (b"\x93NUMPY", "an array of numpy", "texts come as text, JSONL, CSV or TSV"),
     (b"PAR1", "Parquet", "export it as CSV or JSONL"),
 )
+# The name of a file of texts: no spaces, and a suffix of one.
+DATA_FILE = re.compile(rf"\S+({'|'.join(map(re.escape, (*SUFFIXES, '.txt')))})", re.IGNORECASE)
+# What a suggested command keeps of the one that was given: without them the results are others.
+DECISIVE = ("model", "index", "context", "context-file")
 # Words with a delimiter between them, and no spaces.
 HEADER = re.compile(r'"?\w[\w.-]*"?([,;\t]"?\w[\w.-]*"?)+')
 
@@ -78,8 +82,7 @@ def read_lines(
             args.usage_error("--field and --id need fields: --input jsonl, csv or tsv")
         return Input(text_lines(lines, key), source=source)
     if kind == "jsonl":
-        read = json_lines(lines, key, 0 if said else len(ahead) - 1)
-        return Input(map(names.applied, read), source=source)
+        return Input(map(names.applied, json_lines(lines, key)), source=source)
     delimiter = args.delimiter or {"csv": ",", "tsv": "\t"}[kind]
     try:
         columns, rows = table_rows(lines, kind, delimiter, not args.no_header)
@@ -108,14 +111,20 @@ def opened(args: argparse.Namespace, texts: list[str], key: str) -> tuple[str, B
 
 
 def refuse_files(args: argparse.Namespace, texts: list[str], *before: str) -> None:
-    """Usage error for files that are named where texts belong. before: what stands between the verb
-    and --file in the command that reads one."""
+    """Usage error for files that are named where texts belong, or a sole one that is not there.
+    before: what stands between the options and --file in the command that reads one."""
     if all(os.path.isfile(text) for text in texts):
-        command = shlex.join(["modernbert", args.verb, *before, "--file", texts[0]])
-        args.usage_error(
-            f"{texts[0]!r} is a file; this reads what is in it: {command} "
-            "(a text that is the name of a file can come on stdin)"
-        )
+        what = "is a file; this reads what is in it"
+    elif len(texts) == 1 and DATA_FILE.fullmatch(texts[0]):
+        what = "is no file here, and looks like the name of one; this would read it"
+    else:
+        return
+    given = [(f"--{name}", getattr(args, name.replace("-", "_"), None)) for name in DECISIVE]
+    options = [word for name, value in given if value is not None for word in (name, str(value))]
+    command = shlex.join(["modernbert", args.verb, *options, *before, "--file", texts[0]])
+    args.usage_error(
+        f"{texts[0]!r} {what}: {command} (a text that is the name of a file can come on stdin)"
+    )
 
 
 def first_lines(raw: Iterator[bytes]) -> tuple[list[bytes], Iterator[bytes]]:
@@ -165,9 +174,13 @@ def with_columns(args: argparse.Namespace, names: Names, source: str, columns: l
     """The names, checked against a table's columns; the only column is the text."""
     several = len(columns) == 1 and re.search("[,;|\t]", columns[0])
     text = columns[0] if names.text is None and len(columns) == 1 and not several else names.text
-    way = "say with --delimiter what stands between them" if several else "say which with --column"
-    for name in (text or names.key, names.id):
+    for name, option in ((text or names.key, "--column"), (names.id, "--id")):
         if columns and name is not None and name not in columns:
+            way = (
+                "say with --delimiter what stands between them"
+                if several
+                else f"say which with {option}"
+            )
             args.usage_error(f"{source} has no column {name!r}; its columns: {columns}; {way}")
     for name in (text or names.key, names.id or "id"):
         if columns.count(name) > 1:

@@ -8,7 +8,15 @@ from typing import Any
 
 from .inputs import read_lines
 from .lines import Line, needed
-from .options import add_length, add_model, add_streams, count, length_options, model_options
+from .options import (
+    add_length,
+    add_model,
+    add_streams,
+    check_model,
+    count,
+    length_options,
+    model_options,
+)
 from .records import Record, Writer, place, run_blocks
 
 HELP = "find entities, or label each token, with a token classifier"
@@ -34,12 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="read long texts in pieces that overlap by N tokens",
     )
-    add_model(parser)
+    add_model(parser, "a token classification head")
     add_length(parser)
     add_streams(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    check_model(args)
     given = read_lines(args, args.texts)
     from ..tasks import pipeline
 

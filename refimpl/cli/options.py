@@ -8,14 +8,15 @@ from typing import Any
 POLICIES = ("warn", "error", "silent", "never")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model, and what it runs on."""
+def add_model(parser: argparse.ArgumentParser, head: str = "") -> None:
+    """Which model, and what it runs on. head: what the model must have that the bundled one lacks,
+    where there is such a thing; see check_model."""
     group = parser.add_argument_group("model")
+    which = f"needed, with {head}" if head else "default: the bundled tiny model"
     group.add_argument(
-        "--model",
-        metavar="FOLDER",
-        help="model folder, or cached hub id[@revision] (default: the bundled tiny model)",
+        "--model", metavar="FOLDER", help=f"model folder, or cached hub id[@revision] ({which})"
     )
+    parser.set_defaults(needed_head=head)
     group.add_argument("--backend", default="auto", help="auto, native or numpy (default: auto)")
     group.add_argument(
         "--dtype",
@@ -86,6 +87,14 @@ def add_format(parser: Any, *formats: str) -> None:
         help="of the results (default: table on a terminal, else jsonl)",
     )
     parser.set_defaults(formats=("jsonl", "table", *formats))
+
+
+def check_model(args: argparse.Namespace) -> None:
+    """Usage error where no model is named and the bundled one cannot do it."""
+    if args.model is None and args.needed_head:
+        args.usage_error(
+            f"needs a model with {args.needed_head}, which the bundled one has not; say --model"
+        )
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from typing import Any
 
 from .inputs import Input, read_lines, refuse_files
 from .lines import Line, needed
-from .options import add_length, add_model, add_streams, length_options, model_options, positive
+from .options import (
+    add_length,
+    add_model,
+    add_streams,
+    check_model,
+    length_options,
+    model_options,
+    positive,
+)
 from .records import Record, Writer, place, progress_shown, run_blocks
 
 HELP = "order documents by how well they answer a query"
@@ -29,12 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-k", type=positive, metavar="N", help="keep the best N (default: all)"
     )
-    add_model(parser)
+    add_model(parser, "a sequence classification head of one label")
     add_length(parser)
     add_streams(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    check_model(args)
     if args.query == "-" and args.texts:
         args.usage_error("with - as the query, each line brings its documents")
     writer = Writer(args, ("query", "document", "score", "text"), rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_prompt(parser)
     add_model(parser)
+    parser.add_argument(
+        "--same-model", action="store_true",
+        help="--model is the one that made the index, whatever it was called then",
+    )  # fmt: skip
     add_length(parser)
     add_streams(parser, batch_size=32)
 
@@ -83,16 +87,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def take_model(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
-    """The model that made the vectors, where no other is named. Usage error where none is known."""
-    from .embed import model_name
+    """The model that made the vectors. Usage error where it is not known, and for another one:
+    similarities across two models mean nothing."""
+    from ..files.hub import BUNDLED
 
     if args.model is None:
         if "model" not in about:
-            args.usage_error(f"{args.index} does not say which model made it; say --model")
+            args.usage_error(
+                f"{args.index} does not say which model made it; say --model FOLDER, the one that "
+                f"did (--model {BUNDLED} for the bundled one)"
+            )
         args.model = about["model"]
-    elif about.get("model", model_name(args.model)) != model_name(args.model):
-        made = about["model"] or "the bundled model"
-        print(f"modernbert search: {args.index} was made with {made}", file=sys.stderr)
+    elif "model" in about and not args.same_model and not same(about["model"], args.model):
+        args.usage_error(
+            f"{args.index} was made with {about['model'] or 'the bundled model'}; similarities "
+            "across two models mean nothing: leave --model out, or say --same-model if it is that "
+            "model under another name"
+        )
+
+
+def same(made: str | None, asked: str) -> bool:
+    """Whether two names mean one model: None is the bundled one, a folder may have several."""
+    from ..files.hub import BUNDLED
+
+    known = str(BUNDLED) if made is None else made
+    return known == asked or (
+        os.path.isdir(known) and os.path.isdir(asked) and os.path.samefile(known, asked)
+    )
 
 
 def rows(record: Record) -> Iterable[tuple[object, ...]]:

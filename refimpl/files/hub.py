@@ -25,6 +25,12 @@ HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
+BUNDLED = Path(__file__).parents[1] / "bundled" / "tiny"
+# Variants whose names are no hub ids, and the ids that their weights have there.
+OFFICIAL_CHECKPOINTS = {
+    "base": "answerdotai/ModernBERT-base",
+    "large": "answerdotai/ModernBERT-large",
+}
 PATTERNS = ["*.json", "*.safetensors", "*.txt"]  # tokenizers are json or text
 KERAS = (".keras", ".h5", ".hdf5")
 # What counts as "yes" in HF_HUB_OFFLINE, by huggingface_hub's own rule.
@@ -70,12 +76,18 @@ def resolve(
     lack = "not in the local cache" if snapshot is None else _lack(snapshot)
     if snapshot is not None and lack is None:
         return snapshot
+    if hub_id == BUNDLED.name:
+        raise HubError(
+            f"{hub_id!r} is no folder here and no hub id; the bundled model is {BUNDLED}, and "
+            "taken where no model is named"
+        )
     if download:
         return _download(hub_id, wanted, cache, repository)
     suffix = "" if wanted == DEFAULT_REVISION else f"@{wanted}"
     raise HubError(
         f"{hub_id!r} is no folder here, and as a hub id (revision {wanted}) it is {lack}: looked "
-        f"in {repository}; to fetch it: modernbert download {hub_id}{suffix}"
+        f"in {repository}; to fetch it: modernbert download "
+        f"{OFFICIAL_CHECKPOINTS.get(hub_id, hub_id)}{suffix}"
     )
 
 

@@ -23,7 +23,7 @@ from ..backends.engine import Engine, LazyEngine
 from ..errors import HubError
 from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import ModelFolder
-from ..files.hub import resolve
+from ..files.hub import BUNDLED, OFFICIAL_CHECKPOINTS, resolve
 from ..files.stored import StoredParams, stored
 from ..nlp.keras_names import KerasNames, check_training
 from ..reference import ops as equations
@@ -48,17 +48,11 @@ Array = np.ndarray
 Folder = str | os.PathLike[str]
 Ops = Mapping[str, Callable[..., Any]] | Any
 
-# What `pretrained=True` means for each variant; "tiny" is the model that comes with the package.
-OFFICIAL_CHECKPOINTS = {
-    "base": "answerdotai/ModernBERT-base",
-    "large": "answerdotai/ModernBERT-large",
-}
 # Config fields that decide which tensors the encoder has, and their shapes.
 SHAPING = {
     *("vocab_size", "type_vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("norm_bias", "attention_bias", "mlp_bias"),
 }
-BUNDLED = Path(__file__).parents[1] / "bundled" / "tiny"
 
 
 class ModernBERT(LentByTraining, KerasNames):

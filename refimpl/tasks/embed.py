@@ -3,8 +3,9 @@
     encode: [prompt +] text -> encoder -> the folder's modules (pooling, dense, normalise)
             -> first truncate_dim values -> length 1 if asked
 
-A model without such modules gets mean pooling, and a warning. Texts are batched by length and come
-back in their order. Long because each option of the one class has its refusal here.
+A model without such modules gets mean pooling, and a warning if it is not the bundled one. Texts
+are batched by length and come back in their order. Long because each option of the one class has
+its refusal here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files.folder import ModelFolder
+from ..files.hub import BUNDLED
 from ..files.sentence_files import (
     SETTINGS_FILE,
     TRANSFORMER_FILE,
@@ -260,7 +262,8 @@ def settings_of(model: ModernBERT) -> Settings:
 
 
 def _head_of(model: ModernBERT) -> SentenceHead | NLPHead | None:
-    """What makes vectors: the model's own head, or None, with a warning, for others."""
+    """What makes vectors: the model's own head, or None, with a warning, for others; the bundled
+    model is known to have none."""
     head = model.head if isinstance(model, ModernBERTForTask) else None
     if isinstance(head, NLPHead) and head.kind == "text_similarity":
         return head
@@ -268,9 +271,10 @@ def _head_of(model: ModernBERT) -> SentenceHead | NLPHead | None:
         if head.makes_scores:
             raise ValueError(f"{model.folder} scores pairs and gives no embeddings; see Reranker")
         return head
-    warnings.warn(
-        f"{_lack(model.source)} ({described_head(model)}): mean pooling is used", stacklevel=3
-    )
+    if model.source is None or model.source.path.resolve() != BUNDLED.resolve():
+        warnings.warn(
+            f"{_lack(model.source)} ({described_head(model)}): mean pooling is used", stacklevel=3
+        )
     return None
 
 

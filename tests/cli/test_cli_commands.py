@@ -124,10 +124,33 @@ def test_tokenize_gives_ids_tokens_offsets(run):
 
 def test_info_names_version_backend_and_head(run, folders):
     (record,), _ = run("info")
-    assert record == refimpl.info()
+    assert record == refimpl.info() | {"bundled_model": str(BUNDLED)}
+    table, _ = run("info", "--format", "table", parse=False)
+    assert ["bundled_model", str(BUNDLED)] in [line.split(None, 1) for line in table.splitlines()]
     (record,), _ = run("info", "--model", folders["ner"])
     assert "token_classification" in record["model"]["head"]
     assert record["model"]["labels"] == list(NER_LABELS.values())
+
+
+@pytest.mark.parametrize("verb", ["classify", "rerank", "ner", "answer"])
+def test_verb_that_the_bundled_model_cannot_do_asks_for_one(capsys, verb):
+    with pytest.raises(SystemExit, match="2"):
+        main([verb, "a", "--context", "c"] if verb == "answer" else [verb, "a"])
+    out, err = capsys.readouterr()
+    assert out == "" and err.endswith(", which the bundled one has not; say --model\n")
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(needed, with a" in shown and "bundled" not in shown
+
+
+def test_name_of_the_bundled_model_says_where_it_is(run):
+    for verb in ("tokenize", "embed"):
+        _, err = run(verb, "--model", "tiny", "a", code=1)
+        assert f"the bundled model is {BUNDLED}, and taken where no" in err
+        assert "download" not in err
+    _, err = run("download", "tiny", code=1)
+    assert str(BUNDLED) in err
 
 
 def test_info_tells_what_a_sentence_folder_does_with_texts(run, tmp_path):
@@ -227,13 +250,13 @@ def test_bad_lines_are_told_and_the_others_go_on(run):
         b'{"text": "c [MASK]"}',
     ]
     records, err = run("fill-mask", "-", stdin=b"\n".join(lines), code=3)
-    assert [r["index"] for r in records] == [0, 6, 11]
+    assert [r["index"] for r in records] == [0, 5, 10]
     assert records[0]["id"] == 7
     told = {r["index"]: r["error"] for r in map(json.loads, err.splitlines())}
-    assert sorted(told) == [1, 2, 3, 4, 5, 7, 8, 9, 10]
-    assert "not JSON" in told[1] and "is int, not text" in told[3]
-    assert '"text" is missing' in told[4] and "holds no [MASK]" in told[5]
-    assert "not UTF-8 at byte 10" in told[8] and "lone surrogate" in told[10]
+    assert sorted(told) == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert "not JSON" in told[1] and "is int, not text" in told[2]
+    assert '"text" is missing' in told[3] and "holds no [MASK]" in told[4]
+    assert "line 9: not UTF-8 at byte 10" in told[7] and "lone surrogate" in told[9]
 
 
 def test_byte_order_mark_is_no_part_of_the_first_line(run):
@@ -246,9 +269,7 @@ def test_byte_order_mark_is_no_part_of_the_first_line(run):
 
 def test_blank_line_does_not_hide_that_jsonl_follows(run):
     records, _ = run("tokenize", stdin=b'\n{"text": "a"}\n')
-    assert [record["ids"] for record in records] == [
-        run("tokenize", text)[0][0]["ids"] for text in ("", "a")
-    ]
+    assert [record["ids"] for record in records] == [run("tokenize", "a")[0][0]["ids"]]
 
 
 def test_input_kind_can_be_said(run):
@@ -445,7 +466,7 @@ def test_version(capsys):
 )  # fmt: skip
 def test_missing_head_names_what_is_there_and_what_is_needed(run, verb, needs):
     context = ["--context", "c"] if verb == "answer" else []
-    _, err = run(verb, "a", *context, code=1)
+    _, err = run(verb, "--model", BUNDLED, "a", *context, code=1)
     assert "masked_lm" in err and needs in err and err.count("\n") == 1
 
 

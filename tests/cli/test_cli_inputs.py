@@ -111,6 +111,19 @@ def test_text_keeps_nul_and_blank_lines(read):
     assert found == [(0, None, "a\0b"), (1, None, ""), (2, None, " c ")]
 
 
+def test_jsonl_has_no_rows_in_blank_lines_and_names_lines_of_the_file(read):
+    lines = b'\n{"text": "a"}\r\n \t\r\n{"text": "b\n[1]\n\n{"text": "\xff"}\n{} {}\n"c"\n\n'
+    found, told = read("a.jsonl", lines, code=3)
+    assert found == [(0, None, "a"), (5, None, "c")]
+    assert told == {
+        1: "line 4: not JSON: Unterminated string starting at column 10",
+        2: "line 5: expected a JSON object, got list",
+        3: "line 7: not UTF-8 at byte 10",
+        4: "line 8: not JSON: Extra data at column 4",
+    }
+    assert read("a.txt", b"\n\xff\n", code=3)[1] == {1: "line 2: not UTF-8 at byte 0"}
+
+
 def test_huge_lines_are_read(read):
     long = "a" * 300_000
     options = ("--max-length", 3, "--truncate", "silent")
@@ -169,7 +182,7 @@ def refused(capsys, monkeypatch):
 def test_name_of_a_file_is_no_text(refused, tmp_path, verb):
     path = tmp_path / "my texts.jsonl"
     path.write_text("{}")
-    said = f"modernbert {verb} --file '{path}'"
+    said = f"modernbert {verb} --model no/such-model --file '{path}'"
     assert said in refused(verb, path)
     assert said in refused(verb, path, path)
 
@@ -177,10 +190,26 @@ def test_name_of_a_file_is_no_text(refused, tmp_path, verb):
 def test_name_of_a_file_is_no_document_question_or_query(refused, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("a")
-    assert f"rerank q --file {path}" in refused("rerank", "q", path)
-    assert f"rerank - --file {path}" in refused("rerank", path)
-    assert f"answer --file {path}" in refused("answer", path, "--context", "c")
-    assert f"search --file {path}" in refused("search", "--index", "x.npz", path)
+    kept = "--model no/such-model"
+    assert f"rerank {kept} q --file {path}" in refused("rerank", "q", path)
+    assert f"rerank {kept} - --file {path}" in refused("rerank", path)
+    for name in ("--context", "--context-file"):
+        assert f"answer {kept} {name} c --file {path}" in refused("answer", path, name, "c")
+    said = refused("search", "--index", "x.npz", path)
+    assert f"search {kept} --index x.npz --file {path}" in said
+
+
+@pytest.mark.parametrize("name", ["texts.csv", "a/b.tsv", "docs.jsonl", "NOTES.TXT"])
+def test_name_of_a_file_that_is_not_there_is_no_text(refused, name):
+    said = refused("embed", name)
+    assert f"'{name}' is no file here" in said and f"--model no/such-model --file {name}" in said
+    assert f"rerank --model no/such-model q --file {name}" in refused("rerank", "q", name)
+
+
+@pytest.mark.parametrize("texts", [["see notes.txt"], ["a.csv", "b.csv"], ["csv"], [".csv"]])
+def test_what_may_be_a_text_is_one(run, texts):
+    assert len(run("tokenize", *texts)[0]) == len(texts)
+    assert len(run("tokenize", stdin=b"texts.csv")[0]) == 1
 
 
 def test_name_of_a_file_among_texts_is_a_text(run, tmp_path):
@@ -215,7 +244,12 @@ def test_said_columns_make_stdin_a_table(run):
     [
         ("a.csv", b"a,b\n1,2\n", [], "no column 'text'; its columns: ['a', 'b']; say which with"),
         ("a.csv", b"id;text\n", [], "say with --delimiter"),
-        ("a.csv", b"id,text\n", ["--id", "doc"], "no column 'doc'"),
+        (
+            "a.csv",
+            b"id,text\n",
+            ["--id", "doc"],
+            "no column 'doc'; its columns: ['id', 'text']; say which with --id",
+        ),
         ("a.csv", b"id,text,text\n", [], "several columns 'text'"),
         ("a.csv", b"id,id,text\n", [], "several columns 'id'"),
         ("a.txt", b"a\n", ["--column", "text"], "need fields"),

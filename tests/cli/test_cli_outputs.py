@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import stat
 import sys
 
@@ -11,14 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command import same
+from support.text_folders import sentence_folder
 
 import refimpl
 from refimpl.cli import main
 from refimpl.cli.numbers import bytes_of, shortest, single
 from refimpl.cli.records import Writer
 from refimpl.files.vectors import id_array, read_vectors, write_vectors
+from refimpl.models.model import BUNDLED
 
 pytest.importorskip("tokenizers")
+
+POOLING = ("sentence_transformers.models.Pooling", {"word_embedding_dimension": 32})
 
 # -- numbers --------------------------------------------------------------------------------------
 
@@ -158,10 +163,11 @@ def test_npz_holds_vectors_and_ids(run, folders, tmp_path):
         assert sorted(plain) == ["about", "ids", "vectors"]
 
 
-def test_npz_without_ids_has_the_numbers_of_the_lines(run, folders, tmp_path):
+def test_npz_without_ids_has_the_numbers_of_the_rows(run, folders, tmp_path):
     path = tmp_path / "v.npz"
     lines = b'{"text": "a"}\n{bad\n{"text": "b"}\n'
-    run("embed", "--model", folders["embed"], "-", "--output", path, stdin=lines, code=3)
+    _, err = run("embed", "--model", folders["embed"], "-", "--output", path, stdin=lines, code=3)
+    assert "with row numbers from 0 as ids" in err
     found = read_vectors(path)
     assert found.ids.tolist() == [0, 1, 2]
     assert np.isnan(found.vectors).all(axis=1).tolist() == [False, True, False]
@@ -276,7 +282,11 @@ def test_search_in_vectors_of_ones_own_needs_a_model(run, folders, tmp_path, cap
     np.save(path, refimpl.SentenceEncoder(folders["embed"]).encode(["a", "b"]))
     with pytest.raises(SystemExit):
         main(["search", "--index", str(path), "b"])
-    assert "does not say which model made it; say --model" in capsys.readouterr().err
+    err = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"does not say which model made it; say --model FOLDER, the one that did (--model {BUNDLED}"
+        in err
+    )
     (record,), _ = run("search", "--index", path, "--model", folders["embed"], "b")
     assert record["results"][0]["corpus_id"] == 1 and "id" not in record["results"][0]
 
@@ -299,11 +309,30 @@ def test_search_takes_the_prompt_and_length_of_queries(run, folders, index, monk
     assert record["truncated"] > 1 and "1 text was cut" in err
 
 
-def test_search_with_another_model_is_told(run, index):
-    from refimpl.models.model import BUNDLED
+def test_search_with_another_model_is_refused(run, folders, index, tmp_path, capsys):
+    other = sentence_folder(tmp_path / "other", [POOLING], seed=1)
+    with pytest.raises(SystemExit, match="2"):
+        main(["search", "--index", str(index), "--model", str(other), "a"])
+    out, err = capsys.readouterr()
+    assert out == "" and f"was made with {folders['embed']}; similarities across" in err
+    # The same folder is no other model, whatever it is called.
+    link = tmp_path / "link"
+    link.symlink_to(folders["embed"])
+    own, _ = run("search", "--index", index, "a")
+    assert run("search", "--index", index, "--model", link, "a")[0] == own
+    moved = shutil.copytree(folders["embed"], tmp_path / "moved")
+    said = ("--model", moved, "--same-model")
+    assert run("search", "--index", index, *said, "a")[0] == own
+    _, err = run("search", "--index", index, "--model", BUNDLED, "--same-model", "a", code=1)
+    assert "of another model" in err  # which the width gives away
 
-    _, err = run("search", "--index", index, "--model", BUNDLED, "a", code=1)
-    assert "was made with" in err and "of another model" in err
+
+def test_bundled_model_has_two_names(run, tmp_path):
+    _, err = run("embed", "a", "b", "--output", tmp_path / "v.npz")
+    assert "pooling" not in err  # there is nothing that a user should do about it
+    own, err = run("search", "--index", tmp_path / "v.npz", "a")
+    assert err == ""
+    assert run("search", "--index", tmp_path / "v.npz", "--model", BUNDLED, "a")[0] == own
 
 
 # -- progress -------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ def test_hub_miss_says_where_and_how(cache: Path) -> None:
     assert str(cache / "models--org--name") in text and "revision v2" in text
     assert "modernbert download org/name@v2" in text
     assert not cache.exists()
+    with pytest.raises(HubError, match="modernbert download answerdotai/ModernBERT-base$"):
+        resolve("base")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from support.text_folders import model_folder, sentence_folder
 
 import refimpl
 from refimpl.errors import ModelFormatError, TruncationWarning
+from refimpl.models.model import BUNDLED
 from refimpl.reference.pooling import pool
 from refimpl.tasks.batches import in_length_order
 from refimpl.tasks.similarity import SIMILARITIES
@@ -123,6 +124,16 @@ def test_folder_without_modules_gets_mean_pooling_and_a_warning(tmp_path, kind):
     assert [w.filename for w in told] == [__file__]  # the line that asked for it
     inputs = encoder.tokenizer.pad(encoder.tokenizer.encode_batch(TEXTS))
     hidden = refimpl.ModernBERT.from_pretrained(folder)(inputs)["last_hidden_state"]
+    assert near(encoder.encode(TEXTS), pool(hidden, inputs["attention_mask"], "mean"))
+
+
+@pytest.mark.parametrize("model", [None, BUNDLED, refimpl.load(BUNDLED)], ids=["", "folder", "it"])
+def test_bundled_model_gets_mean_pooling_without_a_warning(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder = refimpl.SentenceEncoder(model)
+    inputs = encoder.tokenizer.pad(encoder.tokenizer.encode_batch(TEXTS))
+    hidden = encoder.model.encoder(inputs)["last_hidden_state"]
     assert near(encoder.encode(TEXTS), pool(hidden, inputs["attention_mask"], "mean"))
 
 
