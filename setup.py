@@ -2,7 +2,7 @@
 
     refimpl/backends/libmodernbert.so   all of csrc but its bindings: the engine as a C library
     refimpl/backends/_native...so       csrc/bindings*.cpp, which find the library beside itself
-    refimpl/backends/modernbert.h       the library's header, in wheels and installs
+    refimpl/backends/modernbert*.h      the library's headers, in wheels and installs
 
 Compiled for the plainest processor of the machine's kind; wider instructions stand in csrc/tiers
 and are chosen when the program runs. All cores compile, and an object below build/ is taken again
@@ -32,6 +32,8 @@ COMPILE = [*EXACT, "-O3", "-g0"]
 COMPILE_BINDINGS = [*EXACT, "-Os", "-g0"]  # no loops over data there
 LINK = ["-pthread", "-Wl,-s"]
 LIBRARY, EXPORTS = "libmodernbert.so", "csrc/libmodernbert.map"
+# What users of the library include; modernbert_ops.h is for tests.
+HEADERS = "csrc/modernbert.h", "csrc/modernbert_text.h"
 BINDINGS = sorted(glob("csrc/*.cpp"))
 ROOM = Path("refimpl", "backends")
 VERSION = re.search(r'= "(.+)"', Path("refimpl/_version.py").read_text()).group(1)
@@ -56,7 +58,8 @@ class BuildEngine(build_ext):
                 extension.library_dirs.append(str(Path(self.build_lib, ROOM)))
             super().run()
             if not self.inplace:
-                shutil.copy("csrc/modernbert.h", package)
+                for header in HEADERS:
+                    shutil.copy(header, package)
         except Exception as error:
             if os.environ.get("REFIMPL_REQUIRE_NATIVE") == "1":
                 raise

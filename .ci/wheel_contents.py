@@ -32,6 +32,7 @@ needed = (
     "bundled/tiny/tokenizer.json",
     "backends/libmodernbert.so",
     "backends/modernbert.h",
+    "backends/modernbert_text.h",
 )
 for name in (f"refimpl/{name}" for name in needed):
     if name not in names:

@@ -3,7 +3,7 @@
  *     modernbert_model *model;
  *     if (modernbert_open("folder", NULL, &model)) puts(modernbert_last_error());
  *
- * Token ids go in, made by a tokenizer that is not here; hidden states come out (modernbert_forward), or
+ * Token ids go in, which modernbert_text.h makes of texts; hidden states come out (modernbert_forward), or
  * one vector a sequence (modernbert_embed), as sentence-transformers makes it.
  *
  * Every function that can fail returns a modernbert_status; modernbert_last_error tells why, per

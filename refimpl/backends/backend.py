@@ -169,7 +169,8 @@ def library() -> Path:
 
 
 def library_header() -> Path:
-    """modernbert.h: beside the library, or in the checkout that it was built in."""
+    """modernbert.h, with modernbert_text.h in its folder: beside the library, or in the checkout
+    that it was built in."""
     beside = library().with_name("modernbert.h")
     return beside if beside.exists() else beside.parents[2] / "csrc" / beside.name
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.c_interface import LIBRARY
+from support.readme import blocks
 from support.text_folders import sentence_folder
 
 from refimpl import SentenceEncoder
@@ -21,7 +22,7 @@ EXAMPLES = ROOT / "examples"
 if not EXAMPLES.exists():
     pytest.skip("no examples here", allow_module_level=True)
 
-COMPILERS = {"embed-c": "cc", "embed-rust": "rustc", "embed-go": "go"}
+COMPILERS = {"embed-c": "cc", "embed-text-c": "cc", "embed-rust": "rustc", "embed-go": "go"}
 TEXTS = ["for i in range(10):", "", "hello world " * 30, "x"]
 MODULES = "sentence_transformers.models."
 
@@ -71,7 +72,7 @@ def built(name: str, place: Path) -> list[str]:
     return [str(place / name)]
 
 
-@pytest.mark.parametrize("name", ["embed.py", *COMPILERS])
+@pytest.mark.parametrize("name", ["embed.py", "embed-c", "embed-rust", "embed-go"])
 def test_example_prints_the_vectors_of_python(place: Path, folder: Path, name: str) -> None:
     command = built(name, place)
     encoder = SentenceEncoder(folder)
@@ -92,10 +93,54 @@ def test_example_prints_the_vectors_of_python(place: Path, folder: Path, name: s
     assert (nothing.returncode, nothing.stdout) == (0, "")
 
 
+def test_text_example_prints_the_vectors_of_python(place: Path, folder: Path) -> None:
+    command = built("embed-text-c", place)
+    ran = run([*command, str(folder)], place, input="\n".join(TEXTS) + "\r\nlast")
+    assert ran.returncode == 0, ran.stderr
+    got = np.array([line.split() for line in ran.stdout.splitlines()], np.float32)
+    expected = SentenceEncoder(folder).encode([*TEXTS, "last"], normalize_embeddings=True)
+    np.testing.assert_array_equal(got, expected)
+
+    absent = run([*command, str(folder / "absent")], place, input="")
+    assert absent.returncode != 0 and "this folder is missing" in absent.stderr
+    bare = shutil.copytree(folder, place / "bare", ignore=lambda *_: ["tokenizer.json"])
+    no_tokenizer = run([*command, str(bare)], place, input="")
+    assert no_tokenizer.returncode != 0 and "bare/tokenizer.json" in no_tokenizer.stderr
+    assert run([*command, str(folder)], place, input="").stdout == ""
+
+
+def test_program_of_the_engines_page_prints_the_ids(place: Path, folder: Path) -> None:
+    (program,) = blocks("csrc/README.md", "c")
+    source = place / "ids.c"
+    source.write_text(program.replace("FOLDER", str(folder)))
+    cc = shutil.which("cc")
+    if cc is None:
+        pytest.skip("needs cc")
+    line = f"{cc} -Wall -Wextra -Werror {source} $(modernbert info --cflags --libs) -o {place}/ids"
+    made = run(["sh", "-c", line], place)
+    assert made.returncode == 0, made.stderr
+    ids = SentenceEncoder(folder).tokenizer.encode("a text").ids
+    assert list(map(int, run([str(place / "ids")], place).stdout.split())) == ids
+
+
+def test_commands_of_the_page_run(place: Path) -> None:
+    """In order, in one shell."""
+    for name in ("embed-c", "embed-text-c"):
+        built(name, place)
+    (place / "texts.csv").write_text("id,text\na,import numpy\nb,too,many\nc,the cat\n")
+    script = "set -o pipefail\n" + "".join(blocks("examples/README.md", ""))
+    ran = run(["bash", "-c", script], place)
+    assert ran.returncode == 3, ran.stderr  # the row that is told on stderr
+    assert "line 3: 3 columns" in ran.stderr and ran.stderr.count("\n") == 1
+    got = np.array([line.split() for line in ran.stdout.splitlines()], np.float32)
+    texts = ["a text", "another one", "import numpy", "the cat"]
+    np.testing.assert_array_equal(got, SentenceEncoder().encode(texts, normalize_embeddings=True))
+
+
 def test_info_tells_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--cflags"]) == 0
     header = Path(capsys.readouterr().out.strip().removeprefix("-I"))
-    assert (header / "modernbert.h").exists()
+    assert (header / "modernbert.h").exists() and (header / "modernbert_text.h").exists()
     assert main(["info", "--cflags", "--libs"]) == 0
     where = LIBRARY.parent
     words = capsys.readouterr().out.split()

@@ -20,6 +20,7 @@ pytest.importorskip("setuptools")
 FILES = {
     "csrc/libmodernbert.map": "{ global: *; };\n",
     "csrc/modernbert.h": "int two(void);\n",
+    "csrc/modernbert_text.h": "int five(void);\n",
     "csrc/base/one.h": "#define ONE 1\n",
     "csrc/base/one.inl": '#include "base/one.h"\n',
     "csrc/base/two.cpp": '#include "base/one.inl"\n'
@@ -51,12 +52,12 @@ def tree(built: Path, tmp_path: Path) -> Path:
     return shutil.copytree(built, tmp_path / "tree")
 
 
-def build(tree: Path, **variables: str) -> set[str]:
-    """Builds in place; the objects that were compiled."""
+def build(tree: Path, place: tuple[str, ...] = ("--inplace",), **variables: str) -> set[str]:
+    """Builds, in place unless another is given; the objects that were compiled."""
     objects = tree / "objects" / "csrc"
     before = {p: p.stat().st_mtime_ns for p in objects.rglob("*.o")}
     env = {**os.environ, "PYTHONPATH": str(tree / "site"), "REFIMPL_REQUIRE_NATIVE": "1"}
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--build-temp=objects"]
+    command = [sys.executable, "setup.py", "-q", "build_ext", *place, "--build-temp=objects"]
     ran = subprocess.run(
         command, cwd=tree, env=env | variables, capture_output=True, text=True, timeout=120
     )
@@ -69,6 +70,12 @@ def two_of(tree: Path) -> str:
     library = tree / "refimpl" / "backends" / "libmodernbert.so"
     code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).two())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+
+
+def test_install_has_the_headers_beside_the_library(tree: Path) -> None:
+    build(tree, place=("--build-lib=lib",))
+    found = {path.name for path in (tree / "lib" / "refimpl" / "backends").iterdir()}
+    assert {"libmodernbert.so", "modernbert.h", "modernbert_text.h"} <= found
 
 
 def test_what_has_not_changed_is_compiled_once(tree: Path) -> None:
