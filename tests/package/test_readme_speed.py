@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.readme import ROOT, section
+from support.readme import ROOT, TEXT, section
 
 RESULTS = ROOT / "benchmarks" / "results"
 SPEED = "epyc-avx512-base-2-threads.json"
@@ -79,3 +79,9 @@ def test_who_was_not_measured_has_a_dash_and_who_was_left_out_no_row():
         ["a float32", "1,000", "3.0e-07", "10", "7"],
         ["c bfloat16", "-", "1.0e-02", "2,346", "-"],
     ]
+
+
+def test_weight_of_an_install_is_that_of_the_results() -> None:
+    ours, text = (read(WEIGHT)["rows"][name]["mib"] for name in ("refimpl", "refimpl[text]"))
+    said = f"numpy alone, {ours:,.0f} MiB together; with `[text]` it is {text:,.0f}:"
+    assert said in TEXT
