@@ -8,7 +8,7 @@
 
 Promise: one Line per text or row, in order, none dropped and none read ahead; a blank line is no
 row of the last three. Bytes that are no UTF-8, a broken quote or a row that does not fit its header
-are errors of that row alone, which name the line of the file at which it starts, from 1.
+are errors of that row alone. A Line has the number of the line of the file at which it starts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ def text_lines(raw: Raw, key: str) -> Iterator[Line]:
     """One text per line, in the field `key`."""
     for index, line in enumerate(raw):
         try:
-            yield Line(index, {key: line.rstrip(b"\r\n").decode("utf-8")})
+            fields = {key: line.rstrip(b"\r\n").decode("utf-8")}
+            yield Line(index, fields, number=index + 1)
         except UnicodeDecodeError as error:
-            yield Line(index, error=f"line {index + 1}: not UTF-8 at byte {error.start}")
+            yield Line(index, error=f"not UTF-8 at byte {error.start}", number=index + 1)
 
 
 def json_lines(raw: Raw, key: str) -> Iterator[Line]:
@@ -46,9 +47,9 @@ def json_lines(raw: Raw, key: str) -> Iterator[Line]:
     rows = ((number, line) for number, line in enumerate(raw, start=1) if line.strip())
     for index, (number, line) in enumerate(rows):
         try:
-            yield Line(index, _fields(line.rstrip(b"\r\n"), key))
+            yield Line(index, _fields(line.rstrip(b"\r\n"), key), number=number)
         except ValueError as error:
-            yield Line(index, error=f"line {number}: {error}")
+            yield Line(index, error=str(error), number=number)
 
 
 def _fields(raw: bytes, key: str) -> dict[str, Any]:
@@ -105,9 +106,9 @@ def _lines(names: list[str], rows: Iterator[Row]) -> Iterator[Line]:
             columns = "1 column" if len(cells) == 1 else f"{len(cells)} columns"
             error = f"{columns}, but the header has {len(names)}"
         if error is not None:
-            yield Line(index, error=f"line {number}: {error}")
+            yield Line(index, error=error, number=number)
         else:
-            yield Line(index, dict(zip(names, cells, strict=True)))
+            yield Line(index, dict(zip(names, cells, strict=True)), number=number)
 
 
 def _chained(first: Row, rest: Iterator[Row]) -> Iterator[Row]:

@@ -13,11 +13,13 @@ from typing import Any
 
 @dataclass
 class Line:
-    """One input: its number from 0, and its fields or what is wrong with it. `id` is echoed."""
+    """One input: its number from 0, and its fields or what is wrong with it. `id` is echoed.
+    number: of the line at which it starts in its file or stream, from 1; None for an argument."""
 
     index: int
     fields: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    number: int | None = None
 
     @property
     def head(self) -> dict[str, Any]:

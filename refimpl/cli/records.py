@@ -61,9 +61,10 @@ class Writer:
         self.tokens_lost += lost
 
     def refuse(self, line: Line, error: str) -> None:
-        """Tell that a line is bad."""
+        """Tell that a line is bad, and which of its file it is."""
         self.bad += 1
-        record = line.head | {"error": " ".join(error.split())}
+        where = "" if line.number is None else f"line {line.number}: "
+        record = line.head | {"error": where + " ".join(error.split())}
         if self.progress is not None:
             self.progress.clear()
         print(json.dumps(record, ensure_ascii=False, default=str), file=sys.stderr)

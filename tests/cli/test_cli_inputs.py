@@ -112,14 +112,17 @@ def test_text_keeps_nul_and_blank_lines(read):
 
 
 def test_jsonl_has_no_rows_in_blank_lines_and_names_lines_of_the_file(read):
-    lines = b'\n{"text": "a"}\r\n \t\r\n{"text": "b\n[1]\n\n{"text": "\xff"}\n{} {}\n"c"\n\n'
+    lines = (
+        b'\n{"text": "a"}\r\n \t\r\n{"text": "b\n[1]\n\n{"text": "\xff"}\n{} {}\n{"id": 5}\n"c"\n\n'
+    )
     found, told = read("a.jsonl", lines, code=3)
-    assert found == [(0, None, "a"), (5, None, "c")]
+    assert found == [(0, None, "a"), (6, None, "c")]
     assert told == {
         1: "line 4: not JSON: Unterminated string starting at column 10",
         2: "line 5: expected a JSON object, got list",
         3: "line 7: not UTF-8 at byte 10",
         4: "line 8: not JSON: Extra data at column 4",
+        5: """line 9: the field "text" is missing; this line has ['id']""",
     }
     assert read("a.txt", b"\n\xff\n", code=3)[1] == {1: "line 2: not UTF-8 at byte 0"}
 
