@@ -215,6 +215,6 @@ def test_norm_eps_that_float32_cannot_hold_is_refused_but_in_float64(
     model = refimpl.ModernBERT.from_variant("tiny", norm_eps=eps, dtype="float64")
     assert np.isfinite(model(IDS)["last_hidden_state"]).all()
     model.save_pretrained(tmp_path)
-    with pytest.raises(refimpl.ModelFormatError, match="norm_eps: norm_eps is"):
+    with pytest.raises(refimpl.ModelFormatError, match="config.json: norm_eps is"):
         refimpl.load(tmp_path)
     assert refimpl.load(tmp_path, dtype="float64").config.norm_eps == config.norm_eps
