@@ -3,7 +3,8 @@
     ops = replaced({"visible": causal})      every other equation that calls it calls the new one
 
 For looking at what a step does. Promise: `ops` itself stays as it is; a name that it does not have,
-or an object that lacks some, is refused. Not here: replacing the value of one step in one layer,
+or an object that lacks some, is refused; another `visible` is asked about every key, not only about
+those within the window, unless `query_blocks` is given too. Not here: replacing the value of one step in one layer,
 which is what a tap does.
 """
 
@@ -49,7 +50,10 @@ def replaced(given: Mapping[str, Callable[..., Any]] | Any) -> Any:
         copy.__kwdefaults__ = function.__kwdefaults__
         return copy
 
-    space |= {name: own(value) for name, value in vars(ops).items()} | dict(given)
+    space |= {name: own(value) for name, value in vars(ops).items()}
+    if "visible" in given:  # may see beyond the window, so every key is asked about
+        space["query_blocks"] = lambda seq, heads, window: ops.query_blocks(seq, heads, None)
+    space |= given
     space["ACTIVATIONS"] = {
         name: replace(a, function=given.get(getattr(a.function, "__name__", ""), own(a.function)))
         for name, a in ops.ACTIVATIONS.items()

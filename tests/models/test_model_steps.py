@@ -107,6 +107,45 @@ def test_changed_window_rule_reaches_attention_and_the_maps(model):
     assert not np.array_equal(last(model)[:, :3], again[:, :3])
 
 
+@pytest.mark.parametrize("seq", [86, 400])
+def test_window_rule_that_sees_more_is_that_of_a_wider_window(model, seq):
+    ids = np.random.default_rng(seq).integers(4, 8192, (2, seq))
+    mask = np.ones_like(ids)
+    mask[1, seq - 20 :] = 0
+    wide = refimpl.ModernBERT(model.config.replace(local_attention=10000), model.params)
+    want = wide(ids, mask, output_attentions=True)
+    steps = {}
+    got = model(
+        ids,
+        mask,
+        ops={"visible": lambda queries, keys, window: np.ones((len(queries), len(keys)), bool)},
+        output_attentions=True,
+        tap=refimpl.record(steps),
+    )
+    real = mask == 1
+    for name in ("last_hidden_state", "attentions"):
+        for one, other in zip(got[name], want[name], strict=True):
+            assert np.allclose(one, other, rtol=0, atol=1e-11)
+    for i, probs in enumerate(got["attentions"]):
+        joined = (probs @ steps[f"layers.{i}.v"].swapaxes(1, 2)).swapaxes(1, 2)
+        tapped = steps[f"layers.{i}.attention"].reshape(joined.shape)
+        assert np.allclose(joined[real], tapped[real], rtol=0, atol=1e-12)
+
+
+def test_query_blocks_of_ones_own_stand_beside_a_window_rule(model):
+    def blocks(seq, heads, window):
+        return [(i, i + 1, 0, seq) for i in range(seq)]
+
+    rows = []
+
+    def visible(queries, keys, window):
+        rows.append(len(queries))
+        return ops.visible(queries, keys, window)
+
+    got = last(model, ops={"visible": visible, "query_blocks": blocks})
+    assert np.allclose(got, last(model), rtol=0, atol=1e-12) and set(rows) == {1}
+
+
 def test_module_of_ones_own_takes_the_place_of_ops(model):
     assert np.array_equal(last(model, ops=ops), last(model))
     assert np.array_equal(last(model, ops={}), last(model))
