@@ -158,7 +158,8 @@ class ModernBERT(LentByTraining, KerasNames):
     def from_config(cls, *args: Any, **kwargs: Any) -> NoReturn:
         """TypeError: the call of Keras, and what it is here."""
         raise TypeError(
-            "a config alone has no weights: ModernBertConfig.from_dict(values) reads it, "
+            "a config alone has no weights: ModernBertConfig.from_dict(values) reads one of "
+            'Hugging Face, ModernBertConfig.from_variant("base", **values) one of Keras; '
             "ModernBERT.from_variant(name, **overrides) draws random ones, load(folder) reads both"
         )
 

@@ -168,7 +168,10 @@ class ModernBertConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModernBertConfig:
-        """From the content of a config.json, in either spelling. Raises ValueError."""
+        """From the content of a config.json, in either spelling.
+
+        Raises ValueError, also for a config of the Keras system, which from_variant takes.
+        """
         v = {k: x for k, x in values.items() if k not in FILE_KEYS}
         model_type = values.get("model_type", "modernbert")
         if model_type != "modernbert":
@@ -176,6 +179,7 @@ class ModernBertConfig:
         if not isinstance(v.get("extra", {}), Mapping):
             raise ValueError(f"extra is {shown(v['extra'])}; it maps keys of the file to values")
         refuse_unsupported(v)
+        _refuse_keras_config(v)
         _read_layer_types(v)
         _read_rope(v)
         _read_window(v)
@@ -277,6 +281,27 @@ def _interval(layer_types: tuple[str, ...]) -> int | None:
         return 3
     every = next((i for i in range(1, n) if layer_types[i] == FULL), max(n, 1))
     return every if _schedule(n, every) == layer_types else None
+
+
+def _refuse_keras_config(v: Mapping[str, Any]) -> None:
+    """ValueError for a name of the Keras system in place of ours, as its configs have them.
+
+    Beside ours it is a key like any other: transformers does not read it either.
+    """
+    ours = set(v)
+    ours |= {"global_attn_every_n_layers"} if "layer_types" in v else set()
+    ours |= {"local_attention"} if "sliding_window" in v else set()
+    theirs = {
+        name: " and ".join(new)
+        for name, new in KERAS_NAMES.items()
+        if name in v and name != "layer_norm_eps" and not ours & set(new)
+    }
+    if theirs:
+        told = ", ".join(f"{name} (here {new})" for name, new in theirs.items())
+        raise ValueError(
+            f"config has names of the Keras system: {told}; "
+            'ModernBertConfig.from_variant("base", **values) takes them'
+        )
 
 
 def _read_layer_types(v: dict[str, Any]) -> None:

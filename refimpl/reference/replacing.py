@@ -4,8 +4,8 @@
 
 For looking at what a step does. Promise: `ops` itself stays as it is; a name that it does not have,
 or an object that lacks some, is refused; another `visible` is asked about every key, not only about
-those within the window, unless `query_blocks` is given too. Not here: replacing the value of one step in one layer,
-which is what a tap does.
+those within the window, unless `query_blocks` is given too. Not here: replacing the value of one
+step in one layer, which is what a tap does.
 """
 
 from __future__ import annotations

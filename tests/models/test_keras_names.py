@@ -71,6 +71,28 @@ def test_constructor_with_old_names_says_what_to_write():
         ModernBERT.from_config({})
 
 
+def test_config_of_keras_is_refused_by_name_and_read_by_from_variant():
+    from refimpl.reference.config import KERAS_NAMES, ModernBertConfig
+
+    values = dict(num_layers=4, hidden_act="silu", local_attention_window_size=32, use_bias=True)
+    with pytest.raises(ValueError) as raised:
+        ModernBertConfig.from_dict(values)
+    for name in values:
+        assert f"{name} (here {' and '.join(KERAS_NAMES[name])})" in str(raised.value)
+    made = ModernBertConfig.from_variant("base", **values)
+    assert (made.num_hidden_layers, made.window(1), made.mlp_bias) == (4, 16, True)
+    for name in set(KERAS_NAMES) - {"layer_norm_eps"}:
+        with pytest.raises(ValueError, match=rf"{name} \(here "):
+            ModernBertConfig.from_dict({name: 1})
+    beside = ModernBertConfig.from_dict({**made.to_dict(), **values, "num_layers": 9})
+    assert beside.num_hidden_layers == 4 and beside.unknown
+    v5 = {"layer_types": ["full_attention"], "num_hidden_layers": 1, "sliding_window": 16}
+    old = {"global_attention_interval": 1, "local_attention_window_size": 32}
+    assert ModernBertConfig.from_dict({**v5, **old}).num_hidden_layers == 1
+    with pytest.raises(TypeError, match=r'from_variant\("base", \*\*values\) one of Keras'):
+        ModernBERT.from_config(values)
+
+
 def test_training_false_is_taken_and_true_is_refused(model):
     head = refimpl.create_nlp_head(TASK, 16)
     out = model(IDS, training=False)
