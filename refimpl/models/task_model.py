@@ -22,6 +22,7 @@ from ..files.folder import CONFIG, ModelFolder
 from ..files.hub import resolve
 from ..files.stored import ForProducts
 from ..nlp import MultiTaskHead, NLPHead
+from ..nlp.keras_names import WITH_A_HEAD
 from ..reference import ops as equations
 from ..reference.config import ModernBertConfig
 from ..reference.encoder import Tap
@@ -40,6 +41,8 @@ Array = np.ndarray
 class ModernBERTForTask(ModernBERT):
     """An encoder with a head; the outputs are the head's, e.g. `logits`. `.encoder` is the bare
     one."""
+
+    _counterparts = WITH_A_HEAD
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ COUNTERPARTS: Mapping[str, str] = {
     "count_params": "model.num_parameters",
     "export": "model.save_pretrained(folder)",
     "get_config": "model.config.to_dict()",
+    "predict_on_batch": "model(inputs)",
+    "test_on_batch": "not here: model.evaluate(x, y)",
     **dict.fromkeys(("get_layer", "layers"), "model.shapes() for the tensors, tap= for the steps"),
     "get_weights": "model.params, a dict of arrays by name",
     "load_weights": "refimpl.load(folder), a new model",
@@ -27,13 +29,22 @@ COUNTERPARTS: Mapping[str, str] = {
     "save_weights": "model.save_pretrained(folder)",
     "set_weights": "type(model)(model.config, params), a new model",
     "to_json": "json.dumps(model.config.to_dict())",
-    "trainable_weights": "model.params, a dict of arrays by name",
-    "weights": "model.params, a dict of arrays by name",
+    **dict.fromkeys(
+        ("trainable_variables", "trainable_weights", "variables", "weights"),
+        "model.params, a dict of arrays by name",
+    ),
+}
+WITH_A_HEAD: Mapping[str, str] = {
+    **COUNTERPARTS,
+    "set_weights": "type(model)(model.config, params, model.head), a new model",
 }
 OF_A_HEAD: Mapping[str, str] = {
     "count_params": "sum(x.size for x in head.params.values())",
     "get_config": "head.head.to_dict()",
-    **dict.fromkeys(("get_weights", "trainable_weights", "weights"), "head.params"),
+    **dict.fromkeys(
+        ("get_weights", "trainable_variables", "trainable_weights", "variables", "weights"),
+        "head.params",
+    ),
     "save": "save_pretrained(folder) of create_modern_bert_with_head(..): a model holds its head",
 }
 

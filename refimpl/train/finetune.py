@@ -93,6 +93,8 @@ def finetune(
         base, tokenizer, data, evaluation, longest, settings.seed, **options(task, problem)
     )
     writable(out)
+    for line in start.replaced_head(base, run.model):
+        tell(line)
     figures = Trainer(run.model, run.train, run.evaluation, settings, out, tell).run(resume=resume)
     return {**figures, "labels": list(run.labels), "truncated": run.truncated}
 

@@ -90,5 +90,8 @@ def pretrain(
         held = [x for d in found for x in pieces(texts, d.text, d.where, length)]
         checked = Masked(held, masks)
     writable(out)
+    if model is not None:
+        for line in start.replaced_head(base, first):
+            tell(line)
     figures = Trainer(first, stream, checked, settings, out, tell).run(resume=resume)
     return {**figures, "empty": stream.empty}

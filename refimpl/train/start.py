@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..models.model import ModernBERT
+from ..models.summary import described_head
 from ..models.task_model import ModernBERTForTask
+from ..nlp import MultiTaskHead, NLPHead
 from ..nlp.multi_task import CONFIG_KEY
 from ..reference.config import ModernBertConfig
 from ..reference.heads import HEADS
@@ -58,6 +60,17 @@ def with_head(
     return ModernBERTForTask(
         config, {n: params[n] for n in order}, head, backend="numpy", source=base.source
     )
+
+
+def replaced_head(base: ModernBERT, made: ModernBERTForTask) -> list[str]:
+    """A line on the configurable head of the base, where a run starts with another in its place."""
+    head = getattr(base, "head", None)
+    if made.head is head or not isinstance(head, (NLPHead, MultiTaskHead)):
+        return []
+    return [
+        f"the model has {described_head(base)}, which is not trained: the result has a "
+        f"{made.head.kind} head in its place; model.fit in Python trains a configurable one"
+    ]
 
 
 def with_embeddings(base: ModernBERT, max_length: int) -> ModernBERTForTask:

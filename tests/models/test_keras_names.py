@@ -8,7 +8,7 @@ import pytest
 
 import refimpl
 from refimpl import HubError, ModernBERT, NLPTaskConfig
-from refimpl.nlp.keras_names import COUNTERPARTS, OF_A_HEAD
+from refimpl.nlp.keras_names import COUNTERPARTS, OF_A_HEAD, WITH_A_HEAD
 
 IDS = np.array([[1, 5, 2], [1, 6, 2]])
 TASK = NLPTaskConfig("mood", "text_classification", num_classes=3)
@@ -23,12 +23,13 @@ def model():
 @pytest.mark.parametrize("kind", ["encoder", "with a head"])
 @pytest.mark.parametrize("name", COUNTERPARTS)
 def test_name_of_keras_is_answered_with_ours(name, kind, model):
+    here = COUNTERPARTS[name]
     if kind == "with a head":
-        model = refimpl.create_modern_bert_with_head("tiny", TASK)
+        model, here = refimpl.create_modern_bert_with_head("tiny", TASK), WITH_A_HEAD[name]
     assert not hasattr(model, name)
     with pytest.raises(AttributeError) as raised:
         getattr(model, name)
-    assert str(raised.value).endswith(f"{name!r}, which Keras has; here it is {COUNTERPARTS[name]}")
+    assert str(raised.value).endswith(f"{name!r}, which Keras has; here it is {here}")
 
 
 @pytest.mark.parametrize("name", OF_A_HEAD)
@@ -38,15 +39,19 @@ def test_name_of_keras_is_answered_by_a_head(name):
         getattr(head, name)
 
 
-def test_counterparts_are_there(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["encoder", "with a head"])
+def test_counterparts_are_there(kind, model, tmp_path, monkeypatch):
     """Every answer that is an expression can be written as it stands."""
     import json
 
+    counterparts = COUNTERPARTS
+    if kind == "with a head":
+        model, counterparts = refimpl.create_modern_bert_with_head("tiny", TASK), WITH_A_HEAD
     monkeypatch.chdir(tmp_path)
     head, folder = refimpl.create_nlp_head(TASK, 16), "m"
     names = dict(model=model, inputs=IDS, refimpl=refimpl, folder=folder, json=json, head=head,
                  params=model.params, type=type)  # fmt: skip
-    for here in (*COUNTERPARTS.values(), *OF_A_HEAD.values()):
+    for here in (*counterparts.values(), *OF_A_HEAD.values()):
         if not here.startswith(("not ", "modernbert ", "save_pretrained(folder) of")):
             model.save_pretrained(folder)
             eval(here.split(", a ")[0].split(" for the")[0], names.copy())

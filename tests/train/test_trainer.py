@@ -379,6 +379,26 @@ def test_the_prediction_head_of_a_masked_lm_comes_along():
     assert not np.array_equal(other.params["classifier.weight"], made.params["classifier.weight"])
 
 
+def test_a_configurable_head_is_told_where_another_takes_its_place(tmp_path):
+    mood = refimpl.NLPTaskConfig("mood", "sentiment_analysis", num_classes=2)
+    tags = refimpl.NLPTaskConfig("tags", "part_of_speech_tagging", num_labels=2)
+    data, brief = data_file(tmp_path / "a.jsonl"), Settings(epochs=1, batch_size=6)
+
+    def lines(start, out):
+        found = []
+        finetune("classify", [data], tmp_path / out, model=start, settings=brief, tell=found.append)
+        return [line for line in found if "in its place" in line]
+
+    for i, tasks in enumerate((mood, [mood, tags])):
+        base = refimpl.create_modern_bert_with_head("tiny", tasks, pretrained=True)
+        base.save_pretrained(tmp_path / "base")
+        (told,) = lines(tmp_path / "base", f"out{i}")
+        assert "sentiment_analysis" in told and ("part_of_speech_tagging" in told) == (i == 1)
+        assert "a sequence_classification head in its place" in told
+    assert not lines(None, "plain")  # heads of checkpoints are no news
+    assert not lines(tmp_path / "plain", "again")
+
+
 def test_a_folder_that_cannot_be_is_told_before_the_work(tmp_path):
     data = data_file(tmp_path / "a.jsonl")
     with pytest.raises(OSError, match="a.jsonl"):
