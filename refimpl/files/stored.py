@@ -14,7 +14,7 @@ memory. A file that was changed since it was opened is an OSError when it is ask
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -57,6 +57,13 @@ class StoredParams(Mapping[Name, Array]):
             if name not in self.unkept:
                 self._kept[name] = found
         return found
+
+    def __setitem__(self, name: Name, value: Any) -> NoReturn:
+        raise TypeError(
+            "params of a model are read-only; change dict(model.params), and make a new model: "
+            "type(model)(model.config, params), with a head "
+            "type(model)(model.config, params, model.head)"
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self.stored

@@ -60,7 +60,8 @@ class Optimiser(ABC):
         shares: name -> what its learning rate is of lr, 1 where it is not named.
 
         ValueError, before anything changes, for a gradient without its parameter, of another shape
-        or dtype, or for a learning rate that is negative or not finite.
+        or dtype, for a parameter that is read-only, as a model's are, or for a learning rate that
+        is negative or not finite.
         """
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"lr is {lr!r}; it must be finite and at least 0")
@@ -70,6 +71,13 @@ class Optimiser(ABC):
                 own = "nothing" if p is None else f"{list(p.shape)} in {p.dtype}"
                 raise ValueError(
                     f"grads[{name!r}] is {list(g.shape)} in {g.dtype}, params have {own} there"
+                )
+            if not p.flags.writeable:
+                raise ValueError(
+                    f"params[{name!r}] is read-only, as a model's are; update copies of them, "
+                    "{name: x.copy() for name, x in model.params.items()}, and make a new model: "
+                    "type(model)(model.config, params), with a head "
+                    "type(model)(model.config, params, model.head)"
                 )
         self.steps += 1
         for name, g in grads.items():

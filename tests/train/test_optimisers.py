@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.adjoint import normal
 
+import refimpl
 from refimpl.train.optimisers import AdamW, Optimiser, StableAdamW
 from refimpl.train.schedules import KINDS, Schedule
 
@@ -151,3 +152,19 @@ def test_a_trapezoid_by_hand():
     s = Schedule("trapezoidal", 2, 10, 4, 0.2)
     want = [0, 0.5, 1, 1, 1, 1, 1, 0.2 + 0.8 * 0.5, 0.2 + 0.8 * (1 - 0.5**0.5)]
     assert [s(t) for t in range(9)] == pytest.approx(want, abs=1e-15)
+
+
+def test_parameters_of_a_model_are_refused_with_what_to_do():
+    model = refimpl.ModernBERT.from_variant("tiny", pretrained=True)
+    optimiser, name = AdamW(), "final_norm.weight"
+    first = {"embeddings.norm.weight": np.ones(256, np.float32)}
+    grads = first | {name: np.ones(256, np.float32)}
+    mixed = first | {name: model.params[name]}
+    with pytest.raises(ValueError, match=r"'final_norm.weight'\] is read-only.*x\.copy\(\).*head"):
+        optimiser.update(mixed, grads, 0.1)
+    assert optimiser.steps == 0 and (first["embeddings.norm.weight"] == 1).all()
+    with pytest.raises(TypeError, match=r"read-only; .*type\(model\)\(model.config, params\)"):
+        model.params[name] = grads[name]
+    params = {name: x.copy() for name, x in model.params.items()}
+    optimiser.update(params, grads, 0.1)
+    assert not np.array_equal(type(model)(model.config, params).params[name], model.params[name])
