@@ -61,9 +61,11 @@ def resolve(
             )
         return Path(name)
     text = os.fspath(name)
-    if text.endswith(KERAS) or Path(text or ".").is_file():
+    there = Path(text or ".").is_file()
+    if text.endswith(KERAS) or there:
         of_keras = " (weights of Keras are of another model: MIGRATION.md)" * text.endswith(KERAS)
-        raise HubError(f"{text!r} is a file; a model is a folder with a config.json{of_keras}")
+        what = "is a file" if there else "is not there, and named as a file of Keras"
+        raise HubError(f"{text!r} {what}; a model is a folder with a config.json{of_keras}")
     hub_id, _, asked = text.partition("@")
     if asked and revision is not None and asked != revision:
         raise ValueError(f"revision is {revision!r}, but the name asks for {asked!r}")

@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from ..nlp.keras_names import refuse_gone
+
 LENDER = "..train.keras"
 
 
@@ -23,14 +25,17 @@ class LentByTraining:
         self, optimizer: Any = "adamw", learning_rate: float | None = None, **options: Any
     ) -> None:
         """How `fit` trains: see refimpl.train.keras.compiled. Raises ValueError, TypeError."""
+        refuse_gone("compile", options)
         self._compiled = _lender().compiled(self, optimizer, learning_rate, **options)
 
     def fit(self, x: Any, y: Any = None, **options: Any) -> Any:
         """Train on arrays or texts, in place: see refimpl.train.keras.fit. -> History."""
+        refuse_gone("fit", options)
         return _lender().fit(self, x, y, getattr(self, "_compiled", None), **options)
 
     def evaluate(self, x: Any, y: Any = None, **options: Any) -> dict[str, float]:
         """Loss and figures: see refimpl.train.keras.evaluate."""
+        refuse_gone("evaluate", options)
         found: dict[str, float] = _lender().evaluate(
             self, x, y, getattr(self, "_compiled", None), **options
         )

@@ -25,7 +25,7 @@ from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import ModelFolder
 from ..files.hub import BUNDLED, OFFICIAL_CHECKPOINTS, resolve
 from ..files.stored import StoredParams, stored
-from ..nlp.keras_names import KerasNames, check_training
+from ..nlp.keras_names import KerasNames, check_training, refuse_any
 from ..reference import ops as equations
 from ..reference.config import (
     KERAS_NAMES,
@@ -308,9 +308,11 @@ class ModernBERT(LentByTraining, KerasNames):
     def num_parameters(self) -> int:
         return count(self.shapes())
 
-    def summary(self) -> None:
+    def summary(self, **gone: NoReturn) -> None:
         """Print a table of the model's parts with their shapes and parameters, and the total;
-        layers that are alike share their lines (`shapes()` gives every tensor)."""
+        layers that are alike share their lines (`shapes()` gives every tensor). TypeError for
+        Keras' keywords, which says why."""
+        refuse_any("summary", gone)
         print(parameter_table(type(self).__name__, self.shapes()))
 
     def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:

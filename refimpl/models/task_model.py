@@ -22,7 +22,7 @@ from ..files.folder import CONFIG, ModelFolder
 from ..files.hub import resolve
 from ..files.stored import ForProducts
 from ..nlp import MultiTaskHead, NLPHead
-from ..nlp.keras_names import WITH_A_HEAD
+from ..nlp.keras_names import WITH_A_HEAD, refuse_any
 from ..reference import ops as equations
 from ..reference.config import ModernBertConfig
 from ..reference.encoder import Tap
@@ -185,6 +185,7 @@ def load(
     dtype: str = "float32",
     num_threads: int | None = None,
     revision: str | None = None,
+    **gone: NoReturn,
 ) -> ModernBERT:
     """The model that a folder holds, with the head that `architectures` or modules.json names.
 
@@ -193,8 +194,9 @@ def load(
     numpy; bfloat16 on backend native, with half the memory and errors near 1e-2 of the hidden
     state; bf16x3 where the processor has AMX. Arrays that go in and come out are float32, or
     float64 with float64; heads are computed in that too. Returns ModernBERT or ModernBERTForTask.
-    Raises ModelFormatError, HubError, ValueError, TypeError.
+    Raises ModelFormatError, HubError, ValueError, TypeError (of Keras' keywords, with why).
     """
+    refuse_any("load", gone)
     kind, dtype = backends.resolve(backend, dtype, num_threads)
     folder = resolve(folder_or_hub_id, revision=revision)
     found = read_checkpoint(folder, dtype=backends.array_dtype(dtype))

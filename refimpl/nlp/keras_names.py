@@ -3,8 +3,8 @@
     model.save("x.keras")   AttributeError: .. has no attribute 'save', which Keras has; here it is
                             model.save_pretrained(folder)
 
-The table of MIGRATION.md is this one. Not here: names that are the same, and those of the
-constructor, which `from_variant` takes (config.py).
+The tables of MIGRATION.md are these; GONE has keywords. Not here: names that are the same, and
+those of the constructor, which `from_variant` takes (config.py).
 """
 
 from __future__ import annotations
@@ -47,6 +47,40 @@ OF_A_HEAD: Mapping[str, str] = {
     ),
     "save": "save_pretrained(folder) of create_modern_bert_with_head(..): a model holds its head",
 }
+
+
+GONE: Mapping[str, str] = {
+    **dict.fromkeys(("custom_objects", "safe_mode"), "a folder holds no code"),
+    "compile": "a folder holds no optimiser: model.compile(..) says how to train",
+    "callbacks": "steps of one's own are refimpl.train.gradients and an optimiser",
+    "shuffle": "rows are shuffled anew for every epoch, by seed",
+    "validation_split": "validation_data=(x, y) takes the rows held out",
+    "sample_weight": "every row counts alike",
+    "class_weight": "refimpl.train.gradients has class_weights",
+    "initial_epoch": "fit again goes on where fit ended",
+    "steps_per_epoch": "an epoch is one pass over the rows",
+    "loss_weights": "loss_weight is a field of each NLPTaskConfig",
+    **dict.fromkeys(("jit_compile", "run_eagerly"), "training is plain numpy, nothing is traced"),
+    **dict.fromkeys(
+        ("line_length", "positions", "print_fn", "expand_nested", "show_trainable"),
+        "the table has one form; model.shapes() has what is in it",
+    ),
+}
+"""Keywords of Keras' load_model, compile, fit, evaluate and summary that are not here, and why."""
+
+
+def refuse_gone(call: str, options: Mapping[str, Any]) -> None:
+    """TypeError for a keyword of GONE, which says why."""
+    for name in options:
+        if name in GONE:
+            raise TypeError(f"{call} has no {name!r}, which Keras has: {GONE[name]}")
+
+
+def refuse_any(call: str, options: Mapping[str, Any]) -> None:
+    """The same, and TypeError for any other keyword."""
+    refuse_gone(call, options)
+    for name in options:
+        raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
 
 
 class KerasNames:

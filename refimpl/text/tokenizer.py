@@ -141,8 +141,13 @@ class Tokenizer:
         Raises MissingExtraError where the file needs the `tokenizers` package and there is none;
         ModelFormatError when tokenizer.json is absent or broken, when a file beside it is, when the
         vocabulary has ids that the model has no row for, or when a model was saved into the folder
-        since it was read, whose tokenizer may be another.
+        since it was read, whose tokenizer may be another; TypeError for what is no folder.
         """
+        if not isinstance(folder, (str, PathLike, ModelFolder)):
+            raise TypeError(
+                f"folder is {folder!r}; it must be a model folder with a {TOKENIZER} (model.folder "
+                "is None for a model that came from none)"
+            )
         source = folder if isinstance(folder, ModelFolder) else ModelFolder(folder)
         path = source.root / TOKENIZER
         if not path.is_file():

@@ -77,7 +77,11 @@ def compiled(
     made = Settings(learning_rate=learning_rate, weight_decay=weight_decay, **options)
     if isinstance(optimizer, str):
         if optimizer not in NAMES:
-            raise ValueError(f"optimizer is {optimizer!r}; known: {', '.join(NAMES)}")
+            adam = "; adamw is Adam where weight_decay is 0, as it is by default"
+            raise ValueError(
+                f"optimizer is {optimizer!r}; known: {', '.join(NAMES)}"
+                f"{adam * (optimizer.lower() == 'adam')}"
+            )
         own: Optimiser = (
             AdamW(weight_decay=weight_decay)
             if optimizer == "adamw"
@@ -112,9 +116,9 @@ def fit(
     Raises ValueError (before anything changes), FloatingPointError, and KeyboardInterrupt, after
     which the model is as it was.
     """
+    mine = trained(model)
     if how is None:
         raise ValueError("model is not compiled; model.compile(learning_rate=..) says how to train")
-    mine = trained(model)
     work = work_of(mine, x, y)
     checked = None if validation_data is None else work_of(mine, *validation_data)
     settings = Settings(

@@ -85,6 +85,7 @@ def test_several_tasks_share_an_encoder():
         (lambda m: m.fit(IDS, LABELS), ValueError, "model is not compiled; model.compile"),
         (lambda m: m.compile(loss="mse"), ValueError, "loss is 'mse'; a head has its own"),
         (lambda m: m.compile("sgd"), ValueError, "optimizer is 'sgd'; known: adamw, stable_adamw"),
+        (lambda m: m.compile("Adam"), ValueError, "; adamw is Adam where weight_decay is 0"),
         (lambda m: m.compile(3), TypeError, "optimizer is 3; it must be a name"),
         (lambda m: m.compile(metrics="accuracy"), TypeError, "must be a list of names"),
         (lambda m: m.compile(momentum=1), TypeError, "momentum"),

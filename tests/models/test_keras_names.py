@@ -8,7 +8,7 @@ import pytest
 
 import refimpl
 from refimpl import HubError, ModernBERT, NLPTaskConfig
-from refimpl.nlp.keras_names import COUNTERPARTS, OF_A_HEAD, WITH_A_HEAD
+from refimpl.nlp.keras_names import COUNTERPARTS, GONE, OF_A_HEAD, WITH_A_HEAD
 
 IDS = np.array([[1, 5, 2], [1, 6, 2]])
 TASK = NLPTaskConfig("mood", "text_classification", num_classes=3)
@@ -132,13 +132,50 @@ def test_head_refuses_a_dict_without_hidden_states(given):
         refimpl.create_nlp_head(TASK, 16)(given, [[1]])
 
 
+def test_keywords_of_keras_that_are_gone_say_why(model):
+    with_head = refimpl.create_modern_bert_with_head("tiny", TASK)
+    calls = {
+        "load": refimpl.load,
+        "compile": with_head.compile,
+        "fit": with_head.fit,
+        "evaluate": with_head.evaluate,
+        "summary": model.summary,
+    }
+    args = {"load": ["x"], "fit": [IDS, [0, 1]], "evaluate": [IDS, [0, 1]]}
+    for call, function in calls.items():
+        for name, why in GONE.items():
+            with pytest.raises(TypeError) as raised:
+                function(*args.get(call, []), **{name: None})
+            assert str(raised.value) == f"{call} has no {name!r}, which Keras has: {why}"
+        if call != "compile":  # whose others are fields of Settings
+            with pytest.raises(TypeError, match="unexpected keyword argument 'nothing'"):
+                function(*args.get(call, []), nothing=1)
+    # each is one of none of our own
+    assert not {"batch_size", "epochs", "verbose", "seed", "metrics", "loss"} & set(GONE)
+
+
+def test_fit_without_a_head_says_so_first(model):
+    with pytest.raises(ValueError, match="model has no head"):
+        model.fit(IDS, [0, 1])
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"x"])
+def test_tokenizer_of_no_folder_says_what_it_takes(folder):
+    with pytest.raises(TypeError, match=rf"folder is {folder!r}; it must be a model folder"):
+        refimpl.Tokenizer.from_folder(folder)
+
+
 def test_files_of_keras_are_answered(model, tmp_path):
     with pytest.raises(AttributeError, match=r"load_model.*refimpl\.load\(folder\)"):
         _ = refimpl.load_model
     file = tmp_path / "x.keras"
     for name in (str(file), file, "x.keras", "x.h5"):
-        with pytest.raises(HubError, match="weights of Keras are of another model: MIGRATION.md"):
+        with pytest.raises(HubError, match="is not there.* of another model: MIGRATION.md"):
             refimpl.load(name)
+    file.write_bytes(b"")
+    with pytest.raises(HubError, match="is a file; .* of another model: MIGRATION.md"):
+        refimpl.load(file)
+    file.unlink()
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(HubError, match="is a file; a model is a folder with a config.json$"):
         refimpl.load(tmp_path / "model.safetensors")

@@ -10,7 +10,7 @@ from support.readme import ROOT, blocks
 
 from refimpl import NLPTaskConfig, NLPTaskType
 from refimpl.cli import main
-from refimpl.nlp.keras_names import COUNTERPARTS, WITH_A_HEAD
+from refimpl.nlp.keras_names import COUNTERPARTS, GONE, WITH_A_HEAD
 from refimpl.nlp.options import HEAD_POOLINGS
 from refimpl.nlp.task_types import FAMILIES
 from refimpl.reference.config import KERAS_NAMES
@@ -47,6 +47,10 @@ def test_names_of_keras_are_the_codes():
     told = {name.strip("`"): here for name, here in rows("| of a model | here |")}
     assert told.pop("set_weights`, with a head") == WITH_A_HEAD["set_weights"]
     assert told == COUNTERPARTS
+
+
+def test_keywords_that_are_gone_are_the_codes():
+    assert {name.strip("`"): why for name, why in rows("| keyword | why |")} == GONE
 
 
 def test_constructor_names_are_the_codes():
