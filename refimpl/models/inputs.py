@@ -144,7 +144,8 @@ def refuse_text(name: str, value: Any) -> None:
         raise ValueError(
             f"{name} holds text, {reprlib.repr(first)}; a model takes token ids. Texts go to "
             "refimpl.pipeline(task, model), SentenceEncoder(model).encode or Reranker(model)."
-            "predict; their ids are Tokenizer.from_folder(folder).encode(text).ids"
+            "predict; with ids = Tokenizer.from_folder(model.folder).encode(text).ids, one text is "
+            "model([ids])"
         )
     if isinstance(first, Encoded):
         raise ValueError(

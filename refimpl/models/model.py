@@ -37,7 +37,7 @@ from ..reference.config import (
 from ..reference.encoder import Tap, encode, no_tap
 from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, count, encoder_shapes, initialise
-from ..reference.replacing import replaced
+from ..reference.replacing import replaced, warn_uncalled
 from ..reference.sentence import SentenceHead
 from ..reference.taps import Recorder, attention_maps
 from .inputs import Inputs, check_inputs, check_packed
@@ -210,8 +210,9 @@ class ModernBERT(LentByTraining, KerasNames):
         `attentions`, one [batch, heads, seq, seq] per layer, which costs that much memory.
         `tap(name, array) -> array` is called at every step of MODEL.md; what it returns stands in
         the step's place. `ops`: name -> function, equations of reference/ops.py to be replaced (or
-        an object that has all of them). Raises ValueError, and OSError when a file that is still
-        read was changed or cut since the model was loaded. `training` is that of Keras, and False.
+        an object that has all of them); a UserWarning tells one that the pass does not call. Raises
+        ValueError, and OSError when a file that is still read was changed or cut since the model
+        was loaded. `training` is that of Keras, and False.
 
         On backend native the engine computes unless hidden states, attentions, a tap or other
         equations are asked for: those are the reference's, and numpy then computes everything, from
@@ -219,7 +220,8 @@ class ModernBERT(LentByTraining, KerasNames):
         after the last real token of a row.
         """
         check_training(training)
-        used = equations if ops is None else replaced(ops)
+        uncalled: set[str] = set()
+        used = equations if ops is None else replaced(ops, uncalled)
         checked = check_inputs(
             self.config, inputs, attention_mask, position_ids, dtype=self.dtype, axes=self.axes
         )
@@ -237,6 +239,8 @@ class ModernBERT(LentByTraining, KerasNames):
             out["attentions"] = attention_maps(
                 self.config, wanted.rotated, checked.rows()["attention_mask"], used
             )
+        if not self.takes_pairs:  # those compare two texts after this
+            warn_uncalled(uncalled, self.config.hidden_activation)
         return out
 
     def _by_engine(self, engine: Engine, checked: Inputs) -> dict[str, Any]:
@@ -294,6 +298,11 @@ class ModernBERT(LentByTraining, KerasNames):
 
     def __repr__(self) -> str:
         return model_in_words(self)
+
+    @property
+    def takes_pairs(self) -> bool:
+        """False: an encoder takes one text a row."""
+        return False
 
     def shapes(self) -> Shapes:
         """Name -> shape of every tensor of the model."""

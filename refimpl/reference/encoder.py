@@ -45,7 +45,7 @@ def encode(
     [batch, seq], nonzero = visible, None = all; position_ids [batch, seq], default 0 .. seq - 1
     -> [batch, seq, hidden]. With cu_seqlens [n + 1] every [batch, seq] is [total] and there is no
     attention_mask: block i is one sequence of its own, and positions restart in it.
-    The input is not checked here: `inputs.py` does that at the public surface.
+    The input is not checked here: `models/inputs.py` does that at the public surface.
     """
     x = tap("embedding", embed(params, config, input_ids, inputs_embeds, token_type_ids, ops))
     every = range(config.num_hidden_layers)

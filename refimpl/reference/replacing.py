@@ -10,6 +10,7 @@ step in one layer, which is what a tap does.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import FunctionType, SimpleNamespace
@@ -25,10 +26,13 @@ NAMES = tuple(
 """Those that can be replaced, `erf` among them."""
 
 
-def replaced(given: Mapping[str, Callable[..., Any]] | Any) -> Any:
+def replaced(
+    given: Mapping[str, Callable[..., Any]] | Any, uncalled: set[str] | None = None
+) -> Any:
     """`ops` with the functions of a mapping in place of its own; anything else must have them all.
 
-    A function takes and gives what the one that it stands for does (ops.py). Raises ValueError.
+    A function takes and gives what the one that it stands for does (ops.py). uncalled: a set that
+    holds the names given until their function is called. Raises ValueError.
     """
     if not isinstance(given, Mapping):
         missing = [name for name in NAMES if not callable(getattr(given, name, None))]
@@ -40,6 +44,9 @@ def replaced(given: Mapping[str, Callable[..., Any]] | Any) -> Any:
             raise ValueError(f"ops has no equation {name!r}; those: {', '.join(NAMES)}")
         if not callable(function):
             raise ValueError(f"ops[{name!r}] is {function!r}; it must be a function")
+    if uncalled is not None:
+        uncalled |= set(given)
+        given = {name: _noted(name, function, uncalled) for name, function in given.items()}
     space = dict(vars(ops))
 
     def own(function: Any) -> Any:
@@ -59,3 +66,24 @@ def replaced(given: Mapping[str, Callable[..., Any]] | Any) -> Any:
         for name, a in ops.ACTIVATIONS.items()
     }
     return SimpleNamespace(**space)
+
+
+def _noted(name: str, function: Callable[..., Any], uncalled: set[str]) -> Callable[..., Any]:
+    """The function, which takes its name out of `uncalled` when it is called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        uncalled.discard(name)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def warn_uncalled(uncalled: set[str], activation: str) -> None:
+    """UserWarning for equations that were given and took no part in a pass."""
+    if uncalled:
+        warnings.warn(
+            f"ops has {', '.join(sorted(uncalled))}, which this pass does not call, so it changes "
+            f"nothing (hidden_activation is {activation!r})",
+            UserWarning,
+            stacklevel=4,
+        )

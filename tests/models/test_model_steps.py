@@ -1,6 +1,7 @@
 """Looking at steps and changing them: taps that return, other equations, words for objects."""
 
 import inspect
+import warnings
 
 import numpy as np
 import pytest
@@ -85,7 +86,12 @@ def test_every_equation_can_be_replaced_wherever_it_is_called(name):
     for activation in ("gelu", "gelu_new", "silu", "quick_gelu"):
         small = ModernBERT.from_variant("tiny", dtype="float64", hidden_act=activation, **sizes)
         want = small(IDS)["last_hidden_state"]
-        got = small(IDS, ops={name: spy})["last_hidden_state"]
+        before = len(seen)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            got = small(IDS, ops={name: spy})["last_hidden_state"]
+        said = [str(w.message) for w in told if f"ops has {name}, which" in str(w.message)]
+        assert len(said) == (len(seen) == before)
         assert np.array_equal(got, want)
     if name in ("attention_packed", "packed_positions"):  # of encode_packed
         seen.append(name)
@@ -144,6 +150,16 @@ def test_query_blocks_of_ones_own_stand_beside_a_window_rule(model):
 
     got = last(model, ops={"visible": visible, "query_blocks": blocks})
     assert np.allclose(got, last(model), rtol=0, atol=1e-12) and set(rows) == {1}
+
+
+def test_equation_that_is_not_called_is_told(model):
+    with pytest.warns(UserWarning, match=r"ops has gelu_tanh, silu, which .* is 'gelu'\)"):
+        got = last(model, ops={"gelu_tanh": abs, "silu": abs, "linear": ops.linear})
+    assert np.array_equal(got, last(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        last(model, ops={"erf": ops.erf, "linear": ops.linear})
+        last(model, ops=ops)
 
 
 def test_module_of_ones_own_takes_the_place_of_ops(model):
