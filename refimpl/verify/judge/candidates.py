@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 from ..truth.passes import Pass
 from ..zoo import CLASSES, ZOO
@@ -20,7 +21,7 @@ STAGES = ("config", "inputs", "params", "ops", "steps")
 Mistakes = tuple["Candidate", ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A mistake, known or fitted. taps, noise, reports: as in Mistake; about: what it changes
     (stage:what); stage: the last of STAGES that it belongs to."""
@@ -34,7 +35,7 @@ class Candidate:
     fitted: bool = False
     about: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def stage(self) -> int:
         return max((STAGES.index(x.partition(":")[0]) for x in self.about), default=0)
 
@@ -48,7 +49,7 @@ class Candidate:
             return True
         return any(may_meet(tap, stage) for tap in self.taps for stage in segment.stages)
 
-    @property
+    @cached_property
     def parts_steps(self) -> bool:
         """Whether layers go on with other values than they hand out: no segment stands alone."""
         return self.reports and any(tap.startswith("layers.") for tap in self.taps)

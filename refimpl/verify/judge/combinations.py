@@ -4,7 +4,9 @@ Sets of 2 - 5 mistakes of the zoo are drawn at random, made by the reference in 
 as an ordinary port dumps: the final hidden state and one step a layer. Of a set each member must
 show: where leaving it out changes nothing beyond ten times what rounding may do, another set is
 drawn. A set is named in full when each member, or one that is told as the same here, is a suspect,
-and no suspect is anything else; a suspect below a fifth has no place at all.
+and no suspect is anything else; a suspect below a fifth has no place at all. Another set is as good
+only where no step can tell: it has no more members, and the reference gives the same numbers under
+both, at every step that was given (two mistakes that undo each other, two that are a third).
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from ..truth.rounding import K
 from ..zoo import ZOO
 from .candidates import Candidate, Mistakes, change_of, known, with_one_more, without
 from .evidence import Evidence, rms
-from .rank import SHARE, rank_cases
+from .rank import SHARE, searched, suspects
+from .search import Search
 from .segments import segments_of
 
 SIZES = (2, 3, 4, 5)
@@ -37,7 +40,8 @@ WRONG = 2.0
 @dataclass(frozen=True)
 class Outcome:
     """A set and what was said. ids: the set; told: ids of the suspects; shares: theirs; named: all
-    members are there and nobody else; tied: some of them under the name of another."""
+    members are there and nobody else; tied: some of them under the name of another; same: another
+    set was told that gives the same numbers."""
 
     seed: int
     ids: tuple[str, ...]
@@ -45,6 +49,7 @@ class Outcome:
     shares: tuple[float, ...]
     named: bool
     tied: bool
+    same: bool = False
 
     @property
     def below(self) -> tuple[str, ...]:
@@ -62,25 +67,28 @@ def main(
     outcomes = []
     for one in run(outcome, seeds):
         outcomes.append(one)
-        if not one.named or one.below:
+        if not (one.named or one.same) or one.below:
             say(f"seed {one.seed}: {' '.join(one.ids)} was named {' '.join(one.told) or 'nothing'}"
                 + (f"; below its share: {' '.join(one.below)}" if one.below else ""))  # fmt: skip
     named, tied = sum(o.named for o in outcomes), sum(o.named and o.tied for o in outcomes)
-    below = sum(len(o.below) for o in outcomes)
+    same, below = sum(o.same for o in outcomes), sum(len(o.below) for o in outcomes)
     for size in SIZES:
         some = [o for o in outcomes if len(o.ids) == size]
-        say(f"sets of {size}: {sum(o.named for o in some)} of {len(some)} named in full")
+        good = sum(o.named or o.same for o in some)
+        say(f"sets of {size}: {good} of {len(some)} named in full, or as one that is the same")
     say(
         f"{len(outcomes)} sets of {SIZES[0]} - {SIZES[-1]} mistakes: {named} named in full, "
-        f"{tied} of them with a tie, {below} suspects below their share"
+        f"{tied} of them with a tie, {same} as a set that gives the same numbers, "
+        f"{below} suspects below their share"
     )
-    return 0 if named >= 0.9 * len(outcomes) and not below else 1
+    return 0 if named + same >= 0.9 * len(outcomes) and not below else 1
 
 
 def outcome(seed: int) -> Outcome:
     """Draw a set, make its port, rank."""
     some, evidence = drawn(seed)
-    ranked = rank_cases(evidence)
+    search = searched(evidence)
+    ranked = suspects(search)
     klasses = {c.klass for c in some}
     owners = [{ZOO[i].klass for i in (s.id, *s.tied_with)} & klasses for s in ranked]
     named = all(owners) and set().union(*owners) == klasses
@@ -88,7 +96,25 @@ def outcome(seed: int) -> Outcome:
         seed, tuple(c.id for c in some), tuple(s.id for s in ranked),
         tuple(s.explained for s in ranked), named,
         any(ZOO[s.id].klass not in klasses for s in ranked),
+        not named and len(ranked) <= len(some) and same_numbers(some, search),
     )  # fmt: skip
+
+
+def same_numbers(some: Mistakes, search: Search) -> bool:
+    """Whether no given step can tell the set that was found from the one that was made."""
+    noisy = {c.klass for c in some if c.noise}
+    rounding = search.best.rounding
+    if noisy != ({rounding.klass} if rounding else set()):
+        return False
+    quiet, found = tuple(c for c in some if not c.noise), search.best.found
+    whole = any(c.reports for c in (*quiet, *found))
+    for segment in (s for one in search.evidence for s in segments_of(one)):
+        ours = segment.replay(change_of(quiet), whole)
+        theirs = segment.replay(change_of(found), whole)
+        for name, x in ours.items():
+            if _moved(segment.of, name, x, theirs[name]) > SHOWS * segment.of.floor[name]:
+                return False
+    return True
 
 
 def drawn(seed: int) -> tuple[Mistakes, list[Evidence]]:

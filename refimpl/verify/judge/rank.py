@@ -20,6 +20,7 @@ from ..zoo import CLASSES, ZOO
 from .candidates import Candidate, change_of, without
 from .evidence import Evidence
 from .measured import Fact, measured
+from .replays import ALIKE
 from .search import Search
 
 # Tokens, padding included, of the cases that are looked at first, second and third.
@@ -56,9 +57,15 @@ def ranking(evidence: Sequence[Evidence]) -> Ranking:
     """
     if not any(one.culprit is not None for one in evidence):
         return Ranking()
+    search = searched(evidence)
+    return Ranking(tuple(suspects(search)), tuple(facts(search)))
+
+
+def searched(evidence: Sequence[Evidence]) -> Search:
+    """The search, run."""
     search = Search(evidence, groups(evidence))
     search.run()
-    return Ranking(tuple(suspects(search)), tuple(facts(search)))
+    return search
 
 
 def groups(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
@@ -72,9 +79,10 @@ def groups(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
 
 def suspects(search: Search) -> list[Suspect]:
     """Those found that have a share, then the rounding."""
-    told = sorted((_suspect(search, c) for c in search.found), key=lambda s: -len(s.steps))
-    if search.rounding is not None:
-        told.append(_rounding(search, search.rounding))
+    found, rounding = search.best
+    told = sorted((_suspect(search, c) for c in found), key=lambda s: -len(s.steps))
+    if rounding is not None:
+        told.append(_rounding(search, rounding))
     told = [s for s in told if s.explained >= SHARE]
     ids, all_of_it = [s.id for s in told], explained_together(search)
     if len(told) < 2:
@@ -90,22 +98,21 @@ def explained_together(search: Search) -> float:
     before, after = 0.0, 0.0
     for segment in search.panel:
         own, floor = segment.of.own, segment.of.floor
-        now = search.distances(segment, search.found)
-        for name in segment.steps:
-            if own[name] > floor[name]:
+        now = search.distances(segment, search.best.found)
+        for name, (_, high) in search.bounds(segment, search.best).items():
+            if own[name] > floor[name] and high < math.inf:
                 before, after = before + own[name] ** 2, after + min(now[name], own[name]) ** 2
     return 1.0 - after / before if before else 0.0
 
 
 def _suspect(search: Search, c: Candidate) -> Suspect:
-    rest = without(search.found, c)
-    with_it, without_it, steps = 0.0, 0.0, []
+    h, with_it, without_it, steps = search.best, 0.0, 0.0, []
+    rest = h._replace(found=without(h.found, c))
     for segment in search.panel:
-        if not search.shows(segment, c):
-            continue
-        before, after = search.distances(segment, rest), search.distances(segment, search.found)
-        for name in segment.steps:
-            if before[name] != after[name]:
+        before = search.distances(segment, rest.found)
+        after = search.distances(segment, h.found)
+        for name, (_, high) in search.bounds(segment, h).items():
+            if before[name] > high and before[name] != after[name]:
                 with_it, without_it = with_it + after[name] ** 2, without_it + before[name] ** 2
                 steps.append((segment.of.name, name))
     tied = [] if c.fitted else [i for i in CLASSES[c.klass] if i != c.id]
@@ -119,7 +126,8 @@ def _suspect(search: Search, c: Candidate) -> Suspect:
 
 def _rounding(search: Search, c: Candidate) -> Suspect:
     """Its share is that of the steps it is alike at, among those that the others leave wrong."""
-    alike, steps = search.alike(search.panel, search.found, c)
+    logs, steps = search.likeness(search.panel, search.best)
+    alike = [x <= math.log(ALIKE) for x in logs]
     klass = tuple(i for i in CLASSES[c.klass] if i != c.id)
     share = sum(alike) / max(len(alike), 1)
     return Suspect(c.id, c.title, share, ZOO[c.id].citations, klass, steps=tuple(steps))
@@ -130,8 +138,8 @@ def facts(search: Search) -> Iterator[Fact]:
     told: set[str] = set()
     for segment in search.left:
         one = segment.of
-        made = segment.replay(change_of(search.relevant(segment, search.found)[0]))
-        for name, d in search.distances(segment, search.found).items():
+        made = segment.replay(change_of(search.relevant(segment, search.best.found)[0]))
+        for name, d in search.distances(segment, search.best.found).items():
             if d <= one.floor[name] or name not in made:
                 continue
             if len(told) < FACTS and name.split(".")[-1] not in told:

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ...reference import ops as equations
+from ...reference.config import ModernBertConfig
 from ...reference.heads import HEADS
 from ..truth.passes import Pass
 
@@ -60,7 +62,25 @@ class Mistake:
 
 def with_config(p: Pass, **fields: Any) -> Pass:
     """The same pass under a config with some fields replaced."""
-    return replace(p, config=replace(p.config, **fields))
+    return replace(p, config=_config(_Same(p.config), tuple(fields.items())))
+
+
+class _Same:
+    """A config by what it is, not by what it holds: it is asked for again and again."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        self.config = config
+
+    def __hash__(self) -> int:
+        return id(self.config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.config is self.config
+
+
+@lru_cache(4096)
+def _config(config: _Same, fields: tuple[tuple[str, Any], ...]) -> ModernBertConfig:
+    return replace(config.config, **dict(fields))
 
 
 GIVEN = "given "
