@@ -91,7 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --training --transformers: micro-batches through Trainer's own accumulation",
     )  # fmt: skip
     what.add_argument("--case", metavar="NAME", action="append", help="only this case (repeatable)")
-    what.add_argument("--dtype", help="what the port computes in (default: what it says)")
+    what.add_argument(
+        "--dtype", help="what the port computes in (default: what it says), and after it what is "
+        "declared to deviate in precision: float32+tf32 (README: what a port may say)",
+    )  # fmt: skip
     what.add_argument("--map", metavar="FILE", type=Path, help="JSON: names and layouts of a dump")
     what.add_argument(
         "--timeout", metavar="SECONDS", type=seconds, default=300.0, help="of a call of the port"
@@ -117,11 +120,10 @@ def run(args: argparse.Namespace) -> int:
     for name, action in (TRAINING_ACTIONS if args.training else ACTIONS).items():
         if getattr(args, name):
             return action(args)
-    from ..verify.truth.rounding import DTYPES
+    from ..verify.truth.rounding import precision
 
     with usage_errors(args):
-        if args.dtype is not None and args.dtype not in DTYPES:
-            raise ValueError(f"--dtype {args.dtype!r} is unknown; known: {', '.join(DTYPES)}")
+        precision(args.dtype or "float32")
         for name in ("json", "html"):
             writable(f"--{name}", getattr(args, name))
     report = training_report(args) if args.training else forward_report(args)
@@ -148,7 +150,9 @@ def forward_report(args: argparse.Namespace) -> Report:
         port = port_of(args, cases)
         cases = answered(args, cases, port)
         without = dispensed(args.partial)
-    return verify(port, cases, args.dtype, runtime=not args.no_runtime, without=without)
+    # transformers says itself what it declares beside the dtype that it is asked for.
+    held_to = None if args.transformers is not None else args.dtype
+    return verify(port, cases, held_to, runtime=not args.no_runtime, without=without)
 
 
 def one_blas_thread() -> None:
@@ -214,6 +218,7 @@ def answered(args: argparse.Namespace, cases: list[Case], port: Port) -> list[Ca
 def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
     """The port that the arguments name. Raises ValueError, OSError, MissingExtraError."""
     from ..verify.ports.isolation import Limits
+    from ..verify.truth.rounding import base_of
 
     description, limits = described(args.map), Limits(seconds=args.timeout)
     if args.dump is not None:
@@ -238,11 +243,11 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
     if args.engine is not None:
         from ..verify.ports.engine_port import EnginePort
 
-        return EnginePort(args.engine or None, dtype=args.dtype or "float32")
+        return EnginePort(args.engine or None, dtype=base_of(args.dtype or "float32"))
     if args.engine_library is not None:
         from ..verify.ports.c_port import CPort
 
-        return CPort(args.engine_library or None, dtype=args.dtype or "float32")
+        return CPort(args.engine_library or None, dtype=base_of(args.dtype or "float32"))
     if args.onnx is not None:
         from ..verify.ports.onnx_files import OnnxFiles, by_model, onnx_files
         from ..verify.ports.onnx_port import OnnxPort

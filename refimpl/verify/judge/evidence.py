@@ -16,7 +16,7 @@ import numpy as np
 
 from ..truth.compare import real_rows, token_errors
 from ..truth.passes import Pass, Taps, forced
-from ..truth.rounding import DTYPES, K, noisy, unrounded
+from ..truth.rounding import K, noisy, precision, unrounded
 from ..zoo.mistake import GIVEN
 
 Array = np.ndarray
@@ -65,7 +65,7 @@ class Evidence:
 
     def spread(self, change: Change, p: Pass, made: Mapping[str, Array]) -> dict[str, float]:
         """K times the RMS by which honest evaluations under `change` differ from `made`."""
-        out = dict.fromkeys(made, K * DTYPES[self.dtype].store)
+        out = dict.fromkeys(made, K * precision(self.dtype).store)
         for seed in range(NOISE_SEEDS):
             given = with_starts(unrounded(self.port, self.dtype, seed))
             other = forced(change(noisy(p, self.dtype, seed)), given)

@@ -19,6 +19,7 @@ from ..ports.port import PortResult, Request
 from ..truth.compare import real_rows
 from ..truth.passes import config_of
 from ..truth.plan import differences, plan_of
+from ..truth.rounding import base_of
 
 Array = np.ndarray
 
@@ -50,7 +51,7 @@ def weights_gate(request: Request, result: PortResult) -> list[Finding]:
         right = request.params.get(name)
         if right is None:
             findings.append(finding("weights", "fail", f"there is no {name}", request, name))
-        elif not _is_stored(held, right, result.dtype):
+        elif not _is_stored(held, right, base_of(result.dtype)):
             message = f"{name} is not the file's: {_how_it_differs(held, right, request.params)}"
             findings.append(finding("weights", "fail", message, request, name))
     return findings

@@ -21,12 +21,13 @@ from ..ports.port import Port, PortResult, Request
 from ..truth.cases import CASES, Case
 from ..truth.compare import Comparison, compare
 from ..truth.passes import Pass
+from ..truth.rounding import base_of
 from ..truth.vectors import VECTORS
 from ..zoo import FAULTY, ZOO
 from . import exact
 from .coverage import covered
 from .evidence import Evidence
-from .precision import lower_dtype, precision_gate, wider_gate
+from .precision import as_declared, precision_gate, wider_gate, would_pass
 from .rank import ranking
 from .rope_gate import rope_gate
 from .runtime import REFUSED_CALL, base_case, runtime_findings
@@ -82,6 +83,8 @@ def verify(
         if comparison is not None:
             if comparison.ratio <= 1.0:
                 findings += wider_gate(request, result, partial(compare, p, taps))
+                if told != base_of(told):
+                    findings.append(as_declared(case.name, told, compare(p, taps, base_of(told))))
             deviation = held_to[case.name] = deviation_of(p, taps, result.dtype, comparison)
             findings += compared(case, p, taps, comparison, deviation)
             evidence.append(Evidence(p, taps, culprit, result.dtype, case.name))
@@ -101,7 +104,7 @@ def verify(
         findings.append(Finding("port", "fail", "no case could be compared"))
     # Numbers kept in fewer bits than declared are wrong at every step: no mistake explains that.
     too_short = any("bits" in finding.data for finding in findings)
-    findings += [] if too_short else lower_dtype(failing)
+    findings += [] if too_short else would_pass(failing)
     ranked: tuple[Suspect, ...] = ()
     if suspects and not too_short:
         ranked, measured = named(evidence, findings, cases)

@@ -2,7 +2,8 @@
 
 Fewer bits than declared in every step is a failure. The rest are notes, for people who have said
 the wrong dtype or none: steps that hold wider numbers than declared, and a port that fails in its
-dtype and would pass in a lower one. No note changes a verdict.
+dtype and would pass in a lower one, or with a deviation that it has not declared. No note changes a
+verdict. A deviation that is declared, and without which the port would fail, is one in the verdict.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ..findings import Finding
 from ..ports.port import PortResult, Request
 from ..truth.compare import Comparison, compare
-from ..truth.rounding import DTYPES, significant_bits
+from ..truth.rounding import DEVIATIONS, DTYPES, base_of, significant_bits
 from .evidence import Evidence
 from .exact import finding
 
@@ -24,7 +25,7 @@ LOWER = ("float32", "float16", "bfloat16")
 
 def precision_gate(request: Request, result: PortResult) -> list[Finding]:
     """Whether the numbers can be of the dtype that is declared: how many bits they really use."""
-    declared = SIGNIFICANT_BITS[result.dtype]
+    declared = SIGNIFICANT_BITS[base_of(result.dtype)]
     used = {name: significant_bits(x) for name, x in result.taps.items() if x.size > 1}
     short = {name: bits for name, bits in used.items() if bits < declared}
     if not used or len(short) < len(used):
@@ -45,7 +46,7 @@ def wider_gate(
 
     compared: the comparison of the case, when it is judged in a dtype.
     """
-    declared = SIGNIFICANT_BITS[result.dtype]
+    declared = SIGNIFICANT_BITS[base_of(result.dtype)]
     bits = max((significant_bits(x) for x in result.taps.values() if x.size > 1), default=0)
     held = next((name for name in WIDER if SIGNIFICANT_BITS[name] >= bits), WIDER[-1])
     if bits <= declared or SIGNIFICANT_BITS[held] <= declared:
@@ -56,17 +57,49 @@ def wider_gate(
     return [finding("port", "note", what, request, data={"bits used": bits})]
 
 
-def lower_dtype(failing: Sequence[Evidence]) -> list[Finding]:
-    """A lower dtype in which every case passes of those that fail."""
+def as_declared(case: str, dtype: str, plain: Comparison) -> Finding:
+    """What a declared deviation was good for in a case that passes with it.
+
+    dtype: "float32+tf32"; plain: the comparison in the dtype alone.
+    """
+    base, *names = dtype.split("+")
+    if plain.ratio <= 1.0:
+        what = f"{' and '.join(names)}: declared and not needed, right to {base} as well"
+        return Finding("port", "note", what, case)
+    what = (
+        f"declared, {said(dtype)}: {plain.ratio:.3g} times the budget of {base}, within {dtype}'s"
+    )
+    data = {"ratio": plain.ratio, "declared": names}
+    return Finding("operations", "deviation", what, case, plain.culprit, data)
+
+
+def said(dtype: str) -> str:
+    return " and ".join(DEVIATIONS[name].text for name in dtype.split("+")[1:])
+
+
+def would_pass(failing: Sequence[Evidence]) -> list[Finding]:
+    """A lower dtype, and deviations to declare, with which every case passes of those that fail."""
+    if not failing:
+        return []
+    declared = failing[0].dtype
+    base, *names = declared.split("+")
+    coarser = [name for name in LOWER if DTYPES[name].store > DTYPES[base].store]
+    others = [f"{declared}+{name}" for name in DEVIATIONS if name not in names]
+    passes = [dtype for dtype in (*coarser, *others) if _all_pass(failing, dtype)]
+    lower, beside = [d for d in passes if d in coarser][:1], [d for d in passes if d in others]
+    out = [
+        f"what fails as {declared} passes as {name}: if that is what the port computes in, "
+        f"--dtype {name} says so"
+        for name in lower
+    ]
+    out += [
+        f"what fails as {declared} passes if {said(name.removeprefix(declared))}: if that is what "
+        f"the port does, --dtype {name} declares it"
+        for name in beside
+    ]
+    return [Finding("port", "note", what) for what in out]
+
+
+def _all_pass(failing: Sequence[Evidence], dtype: str) -> bool:
     cheap_first = sorted(failing, key=lambda one: one.tokens)
-    for name in LOWER if failing else ():
-        declared = failing[0].dtype
-        if DTYPES[name].store <= DTYPES[declared].store:
-            continue
-        if all(compare(one.p, one.port, name).ratio <= 1.0 for one in cheap_first):
-            what = (
-                f"what fails as {declared} passes as {name}: if that is what the port computes "
-                f"in, --dtype {name} says so"
-            )
-            return [Finding("port", "note", what)]
-    return []
+    return all(compare(one.p, one.port, dtype).ratio <= 1.0 for one in cheap_first)

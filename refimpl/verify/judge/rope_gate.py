@@ -18,7 +18,7 @@ from ..findings import Finding
 from ..ports.port import PortResult, Request
 from ..truth.compare import real_rows
 from ..truth.passes import config_of
-from ..truth.rounding import ANGLE_ROUNDOFF, DTYPES
+from ..truth.rounding import base_of, precision
 from .exact import expected_inputs, finding
 
 Array = np.ndarray
@@ -83,9 +83,10 @@ def table_bounds(positions: Array, inv_freq: Array, dtype: str) -> tuple[Array, 
     """
     position = np.asarray(positions, np.float64)[..., None]
     angle = position * inv_freq
-    scale = ANGLE_ROUNDOFF.get(dtype, 2.0**-24) / 2.0**-24
+    u = precision(dtype)
+    scale = u.angle / 2.0**-24
     phase = scale * (np.abs(position) * _ulp(inv_freq) + 0.5 * _ulp(angle))
-    store, least = DTYPES[dtype].store, LEAST.get(dtype, 0.0)
+    store, least = max(u.store, u.tables), LEAST.get(base_of(dtype), 0.0)
 
     def bound(value: Array, slope: Array) -> Array:
         moved = np.abs(slope) * phase + 0.5 * phase**2

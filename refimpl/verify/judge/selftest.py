@@ -29,7 +29,7 @@ from ..ports.port import ReferencePort
 from ..truth.cases import BY_NAME, CASES
 from ..truth.compare import STATISTICS, Comparison, compare, error, real_rows
 from ..truth.passes import Pass, forced, trace
-from ..truth.rounding import DTYPES, SEEDS, K, noisy, unrounded
+from ..truth.rounding import DEVIATIONS, DTYPES, SEEDS, K, noisy, precision, unrounded
 from ..zoo import FAULTY, NOT_EXPRESSED, ZOO
 from ..zoo.honest import HONEST
 from .evidence import Evidence
@@ -52,12 +52,14 @@ SHORT_SEEDS, SHORT_TOKENS = 3, 66
 # The seed of an evaluation that is no member of a budget's family.
 OUTSIDE = 1000
 LOWER = tuple(dtype for dtype in DTYPES if dtype not in ("float64", "float32"))
+DECLARED = tuple(f"float32+{name}" for name in DEVIATIONS)
 
 
 @dataclass(frozen=True)
 class Verdict:
     """One mistake. ratios: case -> error / budget; wrong_taps: culprits at which it cannot show
-    first; hidden: lower dtypes that hide it in every case; first: whether it leads the suspects,
+    first; hidden: lower dtypes that hide it in every case; below: declared
+    deviations under which it is not caught; first: whether it leads the suspects,
     leader: who does; final: who does when the final hidden state of one case is all that there is,
     None when that shows nothing."""
 
@@ -67,6 +69,7 @@ class Verdict:
     leader: str
     wrong_taps: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
     final: str | None = None
 
     @property
@@ -112,6 +115,9 @@ def main(
     for dtype in LOWER:
         hidden = [v.id for v in verdicts if dtype in v.hidden]
         say(f"hidden by {dtype}'s own rounding: {', '.join(hidden) or 'none'}")
+    for dtype in DECLARED:
+        below = [v.id for v in verdicts if dtype in v.below]
+        say(f"not tenfold over the budget of {dtype}: {', '.join(below) or 'none'}")
     idle = [name for name in names if all(v.ratios[name] < CAUGHT for v in verdicts)]
     for name in idle:
         say(f"case {name} catches nothing")
@@ -171,10 +177,14 @@ def judged(job: tuple[str, tuple[str, ...]]) -> Verdict:
     wrong = {at for at in culprits if not (at and mistake.shows_at(at))}
     lower = [name for name in names if BY_NAME[name].real.size <= SHORT_TOKENS]
     hidden = [d for d in LOWER if all(ratio(name, d, id) <= 1.0 for name in lower)]
+    plainest = sorted(catching, key=ratios.__getitem__, reverse=True)[:RANKED_CASES]
+    below = [d for d in DECLARED if all(ratio(name, d, id) < CAUGHT for name in plainest)]
     first = bool(suspects) and ZOO[leader].klass == mistake.klass
     most = [one for one in reversed(given) if one.name in catching]
     final = next(filter(None, map(final_alone, most)), None)
-    return Verdict(id, ratios, first, leader, tuple(map(str, wrong)), tuple(hidden), final)
+    return Verdict(
+        id, ratios, first, leader, tuple(map(str, wrong)), tuple(hidden), tuple(below), final
+    )
 
 
 def final_alone(one: Evidence) -> str | None:
@@ -223,7 +233,7 @@ def _right(name: str, dtype: str) -> tuple[Pass, dict[str, Array], dict[str, dic
     """A case's pass, its steps, and the budget of each step alone at the reference's own inputs."""
     p = BY_NAME[name].model()
     truth, real = trace(p), real_rows(p)
-    u = DTYPES[dtype].store
+    u = precision(dtype).store
     family = [
         forced(noisy(p, dtype, seed, fed=True), unrounded(truth, dtype, seed, u))
         for seed in range(SEEDS)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..truth.rounding import DTYPES
+from ..truth.rounding import precision
 
 # transformers' modules and outputs (without `model.`) and the step that each one's output is.
 MODULES = {
@@ -88,9 +88,11 @@ def read_description(path: Path) -> Description:
         for name, value in (content.get(key) or {}).items():
             if not isinstance(value, str):
                 raise ValueError(f"{path.name}: {key}[{name!r}] is {value!r}; it must be text")
-    if content.get("dtype") is not None and content["dtype"] not in DTYPES:
-        known_dtypes = ", ".join(DTYPES)
-        raise ValueError(f"{path.name}: dtype is {content['dtype']!r}; known: {known_dtypes}")
+    if content.get("dtype") is not None:
+        try:
+            precision(content["dtype"])
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from None
     return Description(**{key: value for key, value in content.items() if value is not None})
 
 

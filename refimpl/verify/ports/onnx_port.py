@@ -21,7 +21,7 @@ import numpy as np
 
 from ...errors import MissingExtraError
 from ..findings import Finding
-from ..truth.rounding import DTYPES
+from ..truth.rounding import DTYPES, base_of
 from ..truth.shapes import axes_of
 from .collect import from_arrays
 from .names import Description
@@ -86,7 +86,11 @@ class OnnxPort:
     def stored_in(self, request: Request) -> list[Finding]:
         """A note when weights are kept in another type than the one that the file is held to."""
         floats = ("float64", "float32", "float16", "bfloat16", "int8", "uint8")
-        other = {t: n for t, n in self.types.items() if t in floats and t != self.dtype and n > 1}
+        other = {
+            t: n
+            for t, n in self.types.items()
+            if t in floats and t != base_of(self.dtype) and n > 1
+        }
         if not other:
             return []
         listed = ", ".join(f"{n:,} in {t}" for t, n in sorted(other.items()))

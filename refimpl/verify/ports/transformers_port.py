@@ -23,6 +23,7 @@ from ...errors import MissingExtraError
 from ...reference.heads import HEADS
 from ..findings import Finding
 from ..truth.fixtures import hf_names
+from ..truth.rounding import base_of
 from .collect import from_arrays
 from .names import Description
 from .port import PortResult, Request
@@ -36,7 +37,8 @@ INPUTS = {"attn.Wo": "attention", "mlp_norm": "residual_1", "mlp.Wo": "glu"}
 
 
 class TransformersPort:
-    """attention: "eager" or "sdpa"; dtype: float32, bfloat16, float16 or float64.
+    """attention: "eager" or "sdpa"; dtype: float32, bfloat16, float16 or float64, in which rotary
+    tables stay float32: that is declared.
 
     adapt: called with each model that is built, to change it. Raises MissingExtraError.
     """
@@ -56,7 +58,8 @@ class TransformersPort:
             raise MissingExtraError("transformers", "oracle", "running transformers") from None
         self.torch: Any = torch
         self.hf: Any = modeling_modernbert
-        self.attention, self.dtype, self.adapt = attention, dtype, adapt
+        self.attention, self.base, self.adapt = attention, base_of(dtype), adapt
+        self.dtype = f"{dtype}+float32-tables" if dtype == "float64" else dtype
         self.model: Any = None
         self.loaded: tuple[Any, ...] = ()
         self.seen = threading.local()
@@ -107,7 +110,7 @@ class TransformersPort:
             skeleton = getattr(hf, names[request.head] if request.head else "ModernBertModel")(
                 config
             )
-        model = skeleton.to_empty(device="cpu").to(getattr(torch, self.dtype))
+        model = skeleton.to_empty(device="cpu").to(getattr(torch, self.base))
         encoder = model.model if request.head else model
         encoder.rotary_emb = hf.ModernBertRotaryEmbedding(config)  # its buffers are in no file
         state = {

@@ -87,7 +87,7 @@ def manifest(cases: Sequence[Case], full: bool, sha256: Mapping[str, str]) -> di
         "full": full,
         "k": K,
         "seeds": SEEDS,
-        "dtypes": {name: vars(precision) for name, precision in DTYPES.items()},
+        "dtypes": {name: {"store": u.store, "compute": u.compute} for name, u in DTYPES.items()},
         "cases": [case.name for case in cases],
         "sha256": dict(sha256),
     }

@@ -21,6 +21,9 @@ the roundoff of the declared dtype, so that a coarser dump buys no room. A port 
 in its product's epilogue never had the product that it dumps: its sum has the error of the
 product's terms, u |W| |a|, once more (`fed`).
 
+A dtype may be followed by what a port declares to do otherwise, "float32+tf32": the operations that
+this is about then err as it allows, and no other (`DEVIATIONS`).
+
 Long because each operation's M is derived where it is used.
 """
 
@@ -46,34 +49,88 @@ SEEDS = 4
 
 @dataclass(frozen=True)
 class Precision:
-    """Unit roundoffs: `store` of what is kept between operations (activations, weights,
-    rotary tables, softmax weights), `compute` of sums and of the steps inside an operation."""
+    """Unit roundoffs: `store` of what is kept between operations (activations, weights, softmax
+    weights), `compute` of sums and of the steps inside an operation, `angle` of rotary angles,
+    `tables` of their cosines and sines, `operands` of what goes into a product, `reductions` of
+    sums in norms and softmax, with `spacing` of the smallest numbers there, `scores` of masked
+    scores. 0 where nothing is declared: then it is `store` or `compute`."""
 
     store: float
     compute: float
+    angle: float = 2.0**-24
+    tables: float = 0.0
+    operands: float = 0.0
+    reductions: float = 0.0
+    spacing: float = 0.0
+    scores: float = 0.0
 
 
+# Rotary angles are positions times inverse frequencies in float32 in every dtype but float64.
 DTYPES: dict[str, Precision] = {
-    "float64": Precision(2.0**-53, 2.0**-53),
+    "float64": Precision(2.0**-53, 2.0**-53, 2.0**-53),
     "float32": Precision(2.0**-24, 2.0**-24),
     "bfloat16": Precision(2.0**-8, 2.0**-24),
     "float16": Precision(2.0**-11, 2.0**-24),
 }
-# Rotary angles are positions times inverse frequencies in float32 in every dtype but float64.
-ANGLE_ROUNDOFF = {"float64": 2.0**-53}
 # The eight signs that a byte's bits stand for.
 SIGNS = 1.0 - 2.0 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """A known departure in precision that a port may declare. allows: fields of Precision and the
+    roundoff that they have at least."""
+
+    text: str
+    allows: Mapping[str, float]
+
+
+DEVIATIONS: dict[str, Allowance] = {
+    "tf32": Allowance(
+        "operands of matrix products are rounded to 11 bits (TF32)", {"operands": 2.0**-11}
+    ),
+    # Two bfloat16 terms hold 16 bits, and the product of the two lower ones is left out.
+    "bf16x3": Allowance("matrix products are three of bfloat16 terms", {"operands": 2.0**-16}),
+    "float32-tables": Allowance(
+        "rotary tables are made in float32", {"angle": 2.0**-24, "tables": 2.0**-24}
+    ),
+    # One error for all of a row, so three of its sigma: K alone is two. Sums beyond 65504 are lost,
+    # which no budget covers.
+    "float16-reductions": Allowance(
+        "sums of norms and softmax are kept in float16",
+        {"reductions": 1.5 * 2.0**-11, "spacing": 2.0**-24},
+    ),
+    "bfloat16-mask": Allowance("the mask is added to the scores in bfloat16", {"scores": 2.0**-8}),
+}
+
+
+def precision(dtype: str) -> Precision:
+    """Of a key of DTYPES, and what is declared beside it: "float32+tf32". ValueError for others."""
+    base, *declared = dtype.split("+")
+    if base not in DTYPES:
+        raise ValueError(f"dtype {base!r} has no budget; known: {', '.join(DTYPES)}")
+    u = DTYPES[base]
+    for name in declared:
+        if name not in DEVIATIONS:
+            known = ", ".join(DEVIATIONS)
+            raise ValueError(f"deviation {name!r} of dtype {dtype!r} is unknown; known: {known}")
+        allowed = DEVIATIONS[name].allows.items()
+        u = replace(u, **{field: max(x, getattr(u, field)) for field, x in allowed})
+    return u
+
+
+def base_of(dtype: str) -> str:
+    """A dtype without what is declared beside it."""
+    return dtype.partition("+")[0]
 
 
 def noisy(p: Pass, dtype: str, seed: int, fed: bool = False) -> Pass:
     """A legitimate evaluation of `p` in `dtype`; equal arguments give equal numbers.
 
     fed: its steps will be replaced by a dump's, those too that a fused port has on the side only.
-    Raises ValueError for a dtype that is not in DTYPES.
+    Raises ValueError for a dtype that `precision` does not know.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} has no budget; known: {', '.join(DTYPES)}")
-    noise = _Noise(p.ops, DTYPES[dtype], ANGLE_ROUNDOFF.get(dtype, 2.0**-24), seed, fed)
+    noise = _Noise(p.ops, precision(dtype), seed, fed)
     stored = replace(p, params={name: noise.stored(x) for name, x in p.params.items()})
     mask = p.inputs.get("attention_mask")
     return stored.with_ops(
@@ -97,7 +154,7 @@ def unrounded(
     roundoff, None for what the values of each step say. Equal arguments give equal numbers.
     """
     rng = np.random.Generator(np.random.PCG64([seed, len(given)]))
-    most = DTYPES[dtype].store
+    most = precision(dtype).store
     out = {}
     for name, x in given.items():
         u = min(most, 2.0 ** -significant_bits(x) if v is None else v)
@@ -131,8 +188,8 @@ def sum_growth(n: int) -> float:
 class _Noise:
     """The operations of `ops` with errors. One random stream per pass."""
 
-    def __init__(self, ops: Any, u: Precision, u_angle: float, seed: int, fed: bool) -> None:
-        self.ops, self.u, self.u_angle, self.fed = ops, u, u_angle, fed
+    def __init__(self, ops: Any, u: Precision, seed: int, fed: bool) -> None:
+        self.ops, self.u, self.fed = ops, u, fed
         self.product_size: Array | float = 0.0
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.mean_magnitude: Array | None = None
@@ -140,26 +197,35 @@ class _Noise:
     def xi(self, shape: tuple[int, ...]) -> Array:
         return _signs(self.rng, shape)
 
-    def stored(self, x: Array) -> Array:
-        """x rounded to the storage dtype: relative error u / sqrt(3), the RMS of a uniform one."""
-        return x * (1.0 + self.u.store / math.sqrt(3.0) * self.xi(x.shape))
+    def stored(self, x: Array, u: float = 0.0) -> Array:
+        """x rounded to the storage dtype, or to a coarser u: relative error u / sqrt(3), the RMS of
+        a uniform one."""
+        return x * (1.0 + max(u, self.u.store) / math.sqrt(3.0) * self.xi(x.shape))
+
+    def operand(self, x: Array) -> Array:
+        """x as it goes into a product, where a deviation is declared for that."""
+        return self.stored(x, self.u.operands) if self.u.operands else x
 
     def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         """M = |x| |W|^T (+ |b|): sums of mixed sign in any order."""
-        y = self.ops.linear(x, weight, bias)
+        y = self.ops.linear(self.operand(x), self.operand(weight), bias)
         size = exact.linear(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias))
         self.product_size = size
         return self.stored(y + self.u.compute * size * self.xi(y.shape))
 
     def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
         """Mean: sum_growth(n) mean|x| per row; variance: sum_growth(n) relative, which the root
-        halves; then four roundings (centre, divide, weigh, add)."""
-        u, grow, row = self.u.compute, sum_growth(x.shape[-1]), (*x.shape[:-1], 1)
-        shift = u * grow * np.abs(x).mean(axis=-1, keepdims=True) * self.xi(row)
+        halves; then four roundings (centre, divide, weigh, add). Numbers that are small for the
+        sums' dtype lose a spacing each: sqrt(n) of them in all."""
+        n, row = x.shape[-1], (*x.shape[:-1], 1)
+        u, sums = self.u.compute, max(self.u.compute, self.u.reductions)
+        grow, lost = sums * sum_growth(n), self.u.spacing * math.sqrt(n)
+        shift = (grow * np.abs(x).mean(axis=-1, keepdims=True) + lost) * self.xi(row)
         y = self.ops.layer_norm(x, weight, None, eps)
-        spread = np.sqrt(x.var(axis=-1, keepdims=True) + eps)
-        y = y - shift / spread * weight
-        y = y * (1.0 + u * (0.5 * grow * self.xi(row) + 2.0 * self.xi(x.shape)))
+        variance = x.var(axis=-1, keepdims=True) + eps
+        y = y - shift / np.sqrt(variance) * weight
+        wrong = 0.5 * (grow + lost / variance) * self.xi(row)
+        y = y * (1.0 + wrong + 2.0 * u * self.xi(x.shape))
         return self.stored(y if bias is None else y + bias)
 
     def activate(self, x: Array, name: str) -> Array:
@@ -181,8 +247,9 @@ class _Noise:
         inv_freq = theta ** (-np.arange(half) * 2.0 / head_dim)
         angle = np.asarray(positions, np.float64)[..., None] * inv_freq
         relative = 2.0 * self.xi((half,)) + self.xi(angle.shape)
-        phase = np.concatenate([angle * relative] * 2, axis=-1) * self.u_angle
-        return self.stored(cos - sin * phase), self.stored(sin + cos * phase)
+        phase = np.concatenate([angle * relative] * 2, axis=-1) * self.u.angle
+        u = self.u.tables
+        return self.stored(cos - sin * phase, u), self.stored(sin + cos * phase, u)
 
     def rope(self, x: Array, cos: Array, sin: Array) -> Array:
         """M = |x cos| + |rotate_half(x) sin|."""
@@ -203,14 +270,15 @@ class _Noise:
             rows, keys = slice(start, stop), slice(first, last)
             mask = exact.visible(np.arange(start, stop), np.arange(first, last), window)
             mask = (mask & key_mask[:, None, keys])[:, None]
-            qb, kb, vb = q[:, :, rows], k[:, :, keys], v[:, :, keys]
+            qb, kb, vb = map(self.operand, (q[:, :, rows], k[:, :, keys], v[:, :, keys]))
             scores = qb @ kb.swapaxes(-1, -2) * scale
             size = np.abs(qb) @ np.abs(kb).swapaxes(-1, -2) * scale
-            scores = self.stored(scores + u * size * self.xi(scores.shape))
+            scores = self.stored(scores + u * size * self.xi(scores.shape), self.u.scores)
             p = exact.softmax(scores, mask)
-            grow = sum_growth(last - first) * self.xi((*p.shape[:-1], 1))
-            p = self.stored(p * (1.0 + u * (2.0 * self.xi(p.shape) + grow)))
-            y = p @ vb
+            sums = max(u, self.u.reductions) * sum_growth(last - first)
+            grow = sums * self.xi((*p.shape[:-1], 1))
+            p = self.stored(p * (1.0 + 2.0 * u * self.xi(p.shape) + grow))
+            y = self.operand(p) @ vb
             out[:, :, rows] = y + u * (p @ np.abs(vb)) * self.xi(y.shape)
         return self.stored(out.swapaxes(1, 2).reshape(batch, seq, heads * head_dim))
 
