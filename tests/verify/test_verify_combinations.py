@@ -18,7 +18,8 @@ from refimpl.verify.judge import combinations, fit
 from refimpl.verify.judge.candidates import change_of, known, with_one_more, without
 from refimpl.verify.judge.combinations import Outcome, drawn, main, outcome
 from refimpl.verify.judge.evidence import Evidence
-from refimpl.verify.judge.rank import SHARE, rank_cases
+from refimpl.verify.judge.rank import SHARE, rank_cases, suspects
+from refimpl.verify.judge.search import Search
 from refimpl.verify.truth.cases import case
 from refimpl.verify.truth.passes import forced, trace
 from refimpl.verify.zoo import ZOO
@@ -31,16 +32,16 @@ def test_a_sample_of_sets_is_named_in_full_and_no_suspect_pairs_with_itself(
 ) -> None:
     told: list[list[Suspect]] = []
 
-    def ranked(evidence: list[Evidence]) -> list[Suspect]:
-        told.append(rank_cases(evidence))
+    def ranked(search: Search) -> list[Suspect]:
+        told.append(suspects(search))
         return told[-1]
 
-    monkeypatch.setattr(combinations, "rank_cases", ranked)
+    monkeypatch.setattr(combinations, "suspects", ranked)
     lines: list[str] = []
     assert main(SAMPLE, lines.append) == 0, lines
     assert lines[-1].startswith(f"{len(SAMPLE)} sets of 2 - 5 mistakes: {len(SAMPLE)} named")
     assert len(told) == len(SAMPLE)
-    for s in [s for suspects in told for s in suspects]:
+    for s in [s for one in told for s in one]:
         assert s.id not in s.together_with and s.id not in s.tied_with
         assert math.isfinite(s.explained) and s.explained >= SHARE
 
