@@ -87,3 +87,10 @@ def test_nan_is_a_finding_and_is_explained(id):
     report = verify(ReferencePort(mistake=ZOO[id].apply), [case("mask-tied")])
     assert report.cases[0].comparison.first_nonfinite.startswith("grad.layers.1.attn")
     assert report.suspects[0].id == id
+
+
+def test_a_declared_deviation_buys_a_training_step_nothing():
+    report = verify(ReferencePort(), [case("token-types")], "float32+tf32")
+    assert report.dtype == "float32"
+    (note,) = [f for f in report.findings if "float32+tf32" in f.message]
+    assert note.level == "note" and "judged as float32" in note.message

@@ -16,6 +16,7 @@ from ...progress import progress
 from ..findings import Finding
 from ..judge.verdict import CaseReport, Report
 from ..truth.compare import Comparison, Row
+from ..truth.rounding import base_of
 from .cases import CASES, TrainingCase
 from .compare import AFTER, Right, Told, compare, right, values
 from .coverage import covered
@@ -40,7 +41,7 @@ def verify(
     findings: list[Finding] = []
     reports: list[CaseReport] = []
     evidence: list[Evidence] = []
-    told_dtype = dtype or port.dtype
+    told_dtype = base_of(dtype or port.dtype)
     for case in progress(cases, "cases"):
         t = case.training()
         answer = port.run(case, shapes_of(t))
@@ -49,7 +50,8 @@ def verify(
         if not answer.told:
             reports.append(CaseReport(case.name, case.why, layers, None))
             continue
-        told_dtype = dtype or answer.dtype
+        findings += without_budget(case, dtype or answer.dtype)
+        told_dtype = base_of(dtype or answer.dtype)
         of = right(t, told_dtype)
         comparison = compare(of, answer.told)
         findings += compared(case, of, answer.told, comparison)
@@ -64,6 +66,13 @@ def verify(
         port.name, told_dtype, tuple(reports), tuple(findings), tuple(ranked),
         coverage=replace(covered(given, without), unasked=False),
     )  # fmt: skip
+
+
+def without_budget(case: TrainingCase, dtype: str) -> list[Finding]:
+    """A note where a dtype declares deviations: a training step has no budget for those."""
+    base = base_of(dtype)
+    what = f"{dtype} is judged as {base}: a training step has no budgets for declared deviations"
+    return [Finding("port", "note", what, case.name)] if base != dtype else []
 
 
 def shapes_of(t: Training) -> dict[str, tuple[int, ...]]:
