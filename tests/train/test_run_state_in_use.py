@@ -17,8 +17,8 @@ def test_state_that_is_cut_while_it_is_read_is_an_error(
 ) -> None:
     file = tmp_path / "training.safetensors"
     params = {"x": np.ones((500, 100), np.float32)}
-    run_state.write_state(file, params, {"x": params["x"]}, {"step": 1})
-    assert run_state.read_state(file)[2] == {"step": 1}
+    run_state.write_state(file, dict.fromkeys(run_state.PARTS, params), {"step": 1})
+    assert run_state.read_state(file)[1] == {"step": 1}
     real = run_state.open_safetensors
 
     def cut(path: Path) -> Any:
