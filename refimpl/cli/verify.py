@@ -120,15 +120,23 @@ def run(args: argparse.Namespace) -> int:
     for name, action in (TRAINING_ACTIONS if args.training else ACTIONS).items():
         if getattr(args, name):
             return action(args)
-    from ..verify.truth.rounding import precision
-
     with usage_errors(args):
-        precision(args.dtype or "float32")
+        dtype_known(args.dtype or "float32")
         for name in ("json", "html"):
             writable(f"--{name}", getattr(args, name))
     report = training_report(args) if args.training else forward_report(args)
     tell(args, report)
     return report.exit_code
+
+
+def dtype_known(dtype: str) -> None:
+    """ValueError for a dtype, or a deviation that it declares, without a budget."""
+    from ..verify.truth.rounding import precision
+
+    try:
+        precision(dtype)
+    except ValueError as error:
+        raise ValueError(f"--dtype {dtype!r}: {error}") from None
 
 
 def training_report(args: argparse.Namespace) -> Report:

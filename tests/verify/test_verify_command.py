@@ -175,7 +175,10 @@ def test_a_terminal_is_told_the_case_in_hand_the_calls_and_the_search(monkeypatc
         (("--library", "none.so"), "is not a file"),
         (("--onnx", "none.onnx"), "there is no such file"),
         (("--command", "true", "--partial", "padding,x"), "--partial 'x' is unknown; known: padd"),
-        (("--command", "true", "--dtype", "int8"), "--dtype 'int8' is unknown"),
+        (
+            ("--command", "true", "--dtype", "int8"),
+            "--dtype 'int8': dtype 'int8' has no budget; known: float64, float32",
+        ),
         (("--command", "true", "--map", "none.json"), "none.json is not readable"),
         (("--command", "true", "--timeout", "nan"), "must be at least 0, not nan"),
         (("--command", "true", "--json", "no/x.json"), "--json no/x.json: there is no folder no"),
