@@ -85,6 +85,7 @@ def test_memory_benchmark_runs_and_ends_in_json():
         assert row["own"] <= row["steady"] <= row["peak"] and row["long_adds"] > 0
 
 
+@pytest.mark.heavy
 def test_few_shot_benchmark_trains_and_ends_in_json(tmp_path):
     """On a file in WordNet's form, of words that tell the label."""
     lines = [

@@ -26,6 +26,7 @@ def test_there_are_enough_and_each_says_what_the_port_does():
         assert m.id == id and m.title and m.text and m.stage in ("gradient", "update", "run")
 
 
+@pytest.mark.heavy
 def test_selftest_catches_and_ranks(capsys):
     lines = []
     assert selftest.main(True, lines.append, 1, SOME, CASES) == 0

@@ -27,6 +27,7 @@ from refimpl.verify.zoo import ZOO
 SAMPLE = range(4)
 
 
+@pytest.mark.heavy
 def test_a_sample_of_sets_is_named_in_full_and_no_suspect_pairs_with_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

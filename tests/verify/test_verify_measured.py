@@ -54,6 +54,7 @@ def test_noise_has_no_relation() -> None:
     assert measured("layers.0.wi", X, other, REAL, P.params, P.config) is None
 
 
+@pytest.mark.heavy
 def test_ranking_measures_what_nobody_has_made_before() -> None:
     """Norms of the MLP times 1.7: no mistake of the zoo, and no suspect."""
     p = case("eight-tokens").model()
