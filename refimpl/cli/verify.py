@@ -140,24 +140,26 @@ def dtype_known(dtype: str) -> None:
 
 
 def training_report(args: argparse.Namespace) -> Report:
+    from ..verify.training.coverage import NAMES
     from ..verify.training.judge import verify
 
     with usage_errors(args):
         cases = verify_training.chosen(args.case)
         port = verify_training.port_of(args, cases)
         cases = verify_training.answered(args, cases)
-        without = verify_training.dispensed(args.partial)
+        without = dispensed(args.partial, NAMES)
     return verify(port, cases, args.dtype, without=without)
 
 
 def forward_report(args: argparse.Namespace) -> Report:
+    from ..verify.judge.coverage import NAMES
     from ..verify.judge.gates import verify
 
     with usage_errors(args):
         cases = chosen(args.case)
         port = port_of(args, cases)
         cases = answered(args, cases, port)
-        without = dispensed(args.partial)
+        without = dispensed(args.partial, NAMES)
     # transformers says itself what it declares beside the dtype that it is asked for.
     held_to = None if args.transformers is not None else args.dtype
     return verify(port, cases, held_to, runtime=not args.no_runtime, without=without)
@@ -192,16 +194,14 @@ def chosen(names: Sequence[str] | None) -> list[Case]:
     return list(CASES) if names is None else [case(name) for name in names]
 
 
-def dispensed(names: str | None) -> tuple[str, ...]:
+def dispensed(names: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
     """What --partial says need not be shown: nothing, names, or everything."""
-    from ..verify.judge.coverage import NAMES
-
     if names is None:
         return ()
-    given = tuple(name.strip() for name in names.split(",")) if names else NAMES
+    given = tuple(name.strip() for name in names.split(",")) if names else known
     for name in given:
-        if name not in NAMES:
-            raise ValueError(f"--partial {name!r} is unknown; known: {', '.join(NAMES)}")
+        if name not in known:
+            raise ValueError(f"--partial {name!r} is unknown; known: {', '.join(known)}")
     return given
 
 

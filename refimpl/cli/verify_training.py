@@ -42,19 +42,6 @@ def chosen(names: Sequence[str] | None) -> list[TrainingCase]:
     return list(CASES) if names is None else [case(name) for name in names]
 
 
-def dispensed(names: str | None) -> tuple[str, ...]:
-    """What --partial says need not be shown."""
-    from ..verify.training.coverage import NAMES
-
-    if names is None:
-        return ()
-    given = tuple(name.strip() for name in names.split(",")) if names else NAMES
-    for name in given:
-        if name not in NAMES:
-            raise ValueError(f"--partial {name!r} is unknown; known: {', '.join(NAMES)}")
-    return given
-
-
 def port_of(args: argparse.Namespace, cases: Sequence[TrainingCase]) -> TrainingPort:
     """The port that the arguments name. Raises ValueError, OSError, MissingExtraError."""
     from ..verify.ports.isolation import Limits

@@ -61,18 +61,22 @@ def locate(path: Path, case: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
+def described(path: Path, description: Description, case: str) -> tuple[Description, list[Finding]]:
+    """A dump's description with the nearest port.json's, and what is wrong with that."""
+    for folder in (path, path.parent) if path.is_dir() else (path.parent,):
+        if (folder / "port.json").is_file():
+            try:
+                return description.over(read_description(folder / "port.json")), []
+            except ValueError as error:
+                return description, [Finding("port", "fail", str(error), case)]
+    return description, []
+
+
 def read_dump(
     path: Path, request: Request, description: Description, dtype: str | None = None
 ) -> PortResult:
     """Read one dump. description: what goes before the dump's own port.json."""
-    findings: list[Finding] = []
-    for folder in (path, path.parent) if path.is_dir() else (path.parent,):
-        if (folder / "port.json").is_file():
-            try:
-                description = description.over(read_description(folder / "port.json"))
-            except ValueError as error:
-                findings.append(Finding("port", "fail", str(error), request.name))
-            break
+    description, findings = described(path, description, request.name)
     if description.refused is not None:
         return _nothing(request.name, f"refused by the port: {description.refused}")
     folders = row_folders(path)

@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..findings import Finding
 from ..ports.command_port import CommandPort
-from ..ports.dump import locate
+from ..ports.dump import described, locate
 from ..ports.isolation import Limits, child_signals, tail
-from ..ports.names import Description, read_description
+from ..ports.names import Description
 from ..ports.tensors import stored
 from .cases import TrainingCase
 from .kit import command_files
@@ -55,14 +54,7 @@ def read(
     path: Path, case: TrainingCase, shapes: Shapes, description: Description, dtype: str | None
 ) -> Answer:
     """One dump. description: what goes before its own port.json."""
-    findings: list[Finding] = []
-    for folder in (path, path.parent) if path.is_dir() else (path.parent,):
-        if (folder / "port.json").is_file():
-            try:
-                description = description.over(read_description(folder / "port.json"))
-            except ValueError as error:
-                findings.append(Finding("port", "fail", str(error), case.name))
-            break
+    description, findings = described(path, description, case.name)
     if description.refused is not None:
         return refused(case, f"refused by the port: {description.refused}")
     answer = collect(case, shapes, stored(path), dtype or description.dtype or "float32")
