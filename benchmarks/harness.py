@@ -99,6 +99,15 @@ def _cpu_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def save(question: str, rows: Mapping[str, Any], place: Path | None) -> None:
+    """Print the rows with date and machine as one line of JSON, and write them to `place`."""
+    date, here = time.strftime("%Y-%m-%d"), machine()
+    found = {"question": question, "date": date, "rows": rows, "machine": here}
+    if place:
+        place.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+
+
 def report(question: str, rows: Mapping[str, Mapping[str, Any]], **facts: Any) -> None:
     """Print one line per row and per fact, and everything as one line of JSON at the end.
 

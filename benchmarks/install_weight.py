@@ -11,17 +11,15 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import machine
+from harness import save
 
 ROOT = Path(__file__).resolve().parents[1]
 # Name in the table -> what pip is asked for.
@@ -74,15 +72,7 @@ def main() -> None:
         few = [f"{p} {v}" for p, v in row.get("packages", {}).items()]
         told = row.get("left_out") or f"{row['mib']:8.1f} MiB  {', '.join(few)}"
         print(f"{name:22} {told}", flush=True)
-    found = {
-        "question": "what an install weighs",
-        "date": time.strftime("%Y-%m-%d"),
-        "rows": rows,
-        "machine": machine(),
-    }
-    if args.save:
-        args.save.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+    save("what an install weighs", rows, args.save)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import peers
 import rivals
-from harness import machine, relative_error, status
+from harness import relative_error, save, status
 
 ANSWERS = 2
 
@@ -86,15 +85,7 @@ def main() -> None:
         rows[name] = row = in_fresh_process(*argv)
         told = row.get("left_out") or f"{row['peak_mib']:9.0f} {row['error']:8.1e}"
         print(f"{name:28} {told}", flush=True)
-    found = {
-        "question": f"peak memory, {args.variant}, {args.shape}, {args.threads} threads",
-        "date": time.strftime("%Y-%m-%d"),
-        "rows": rows,
-        "machine": machine(),
-    }
-    if args.save:
-        args.save.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+    save(f"peak memory, {args.variant}, {args.shape}, {args.threads} threads", rows, args.save)
 
 
 if __name__ == "__main__":
