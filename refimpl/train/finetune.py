@@ -11,9 +11,9 @@ checked before anything is computed or written. Long because every task's prepar
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ModelFormatError
 from ..files.hub import resolve
@@ -31,6 +31,7 @@ from .trainer import Tell, Trainer
 from .work import Supervised, Work
 
 Paths = Sequence[Folder]
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -165,15 +166,19 @@ def classify(
     return supervised(model, train, checked, names)
 
 
+def rows_of(read: Callable[[Folder], Iterable[Row]], paths: Paths) -> list[Row]:
+    """The rows of all files, in their order."""
+    return [row for path in paths for row in read(path)]
+
+
 def tokens(
     base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
 ) -> Run:
-    rows = [row for path in data for row in tagged.tagged_rows(path)]
+    rows = rows_of(tagged.tagged_rows, data)
     names = tagged.tags_of(rows)
 
     def made(paths: Paths) -> examples.Examples:
-        own = [row for path in paths for row in tagged.tagged_rows(path)]
-        return tagged.encoded(own, names, tokenizer, longest)
+        return tagged.encoded(rows_of(tagged.tagged_rows, paths), names, tokenizer, longest)
 
     checked = held_out(evaluation, made)
     model = start.with_head(base, "token_classification", names, None, seed)
@@ -184,8 +189,7 @@ def answer(
     base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
 ) -> Run:
     def made(paths: Paths) -> examples.Examples:
-        own = [row for path in paths for row in questions.question_rows(path)]
-        return questions.encoded(own, tokenizer, longest)
+        return questions.encoded(rows_of(questions.question_rows, paths), tokenizer, longest)
 
     train, checked = made(data), held_out(evaluation, made)
     names = list(default_labels(2).values())
@@ -198,8 +202,7 @@ def choice(
     base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
 ) -> Run:
     def made(paths: Paths) -> examples.Examples:
-        own = [row for path in paths for row in choices.choice_rows(path)]
-        return choices.encoded(own, tokenizer, longest)
+        return choices.encoded(rows_of(choices.choice_rows, paths), tokenizer, longest)
 
     train, checked = made(data), held_out(evaluation, made)
     return supervised(start.with_head(base, "multiple_choice", (), None, seed), train, checked)
@@ -209,8 +212,7 @@ def rerank(
     base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
 ) -> Run:
     def made(paths: Paths) -> examples.Examples:
-        own = [row for path in paths for row in pairs.relevance_rows(path)]
-        return pairs.reranked(own, tokenizer, longest)
+        return pairs.reranked(rows_of(pairs.relevance_rows, paths), tokenizer, longest)
 
     train, checked = made(data), held_out(evaluation, made)
     model = start.with_head(base, "sequence_classification", ["LABEL_0"], MULTI, seed)
