@@ -201,6 +201,6 @@ def test_no_verdict_says_more_than_was_run(name, way, tmp_path, monkeypatch, req
     data = to_json(report)
     assert not data["coverage"]["complete"] and data["coverage"]["not_shown"]
     # ... unless that is asked for, and then only where nothing failed.
-    assert set(dispensed("")) == set(NAMES)
+    assert set(dispensed("", NAMES)) == set(NAMES)
     accepted = verify(port, [CASE], runtime=False, suspects=False, without=NAMES) if right else None
     assert accepted is None or (accepted.exit_code == 0 and "partial, " in first_line(accepted))
