@@ -68,6 +68,21 @@ bool tiles_permitted() {
 #endif
 }
 
+std::string why_not_avx512bf16() {
+#if !defined(REFIMPL_AMX)
+  return "the compiler of this build does not know AVX512_BF16";
+#else
+  if (const std::string why = why_not_avx512(); !why.empty()) return why;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  if (!(a & (1u << 5))) return "the processor has no AVX512_BF16";
+  __get_cpuid(0, &a, &b, &c, &d);
+  // Intel's VDPBF16PS does half of what its fma does per second; AMD's, twice as much.
+  if (b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx) return "its VDPBF16PS is known to be fast on AMD's processors only";
+  return "";
+#endif
+}
+
 std::string why_not_amx() {
 #if !defined(REFIMPL_AMX)
   return "the compiler of this build does not know AMX";

@@ -18,6 +18,7 @@
 
 REFIMPL_TARGET_BEGIN("amx-tile,amx-bf16,avx512bf16,avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #include "simd/avx512.h"
+#include "simd/bf16.h"
 #include "simd/amx.h"
 namespace refimpl::amx {
 namespace {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.budget import FACTOR, family_figures, relative_l2
 from support.cases import CASES, Batch, Case, mixed
 from support.heavy import heavy_but_first
-from support.native import engine_of, extension, tiers_and_dtypes
+from support.native import BOTH_SIDES, engine_of, extension, tiers_and_dtypes
 from support.strategies import batches, models
 from test_native_engine import kept, run_padded, within_figures
 
@@ -29,9 +29,8 @@ extension()
 TIERS = [tier for tier, dtype in tiers_and_dtypes() if dtype == "bfloat16"]
 every_tier = pytest.mark.parametrize("tier", TIERS)
 mostly_the_best = pytest.mark.parametrize("tier", heavy_but_first(TIERS))
-# Tiers whose products take float32 activations; AMX takes bfloat16 on both sides.
 on_float32_rows = pytest.mark.parametrize(
-    "tier", heavy_but_first(tier for tier in TIERS if tier != "amx")
+    "tier", heavy_but_first(tier for tier in TIERS if tier not in BOTH_SIDES)
 )
 
 Params = dict[str, np.ndarray]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.native import extension, tiers
+from support.native import BOTH_SIDES, extension, tiers
 from test_native_ops import draw, linear_exactly, sizes
 
 from refimpl.files import bfloat16
@@ -69,7 +69,7 @@ def test_infinite_weights_stay_infinite_and_nan_stays_nan(tier):
 
 
 def widens_in_registers(tier: str) -> bool:
-    return tier != "amx" and "bfloat16" in native.dtypes(tier)
+    return tier not in BOTH_SIDES and "bfloat16" in native.dtypes(tier)
 
 
 @pytest.mark.parametrize("tier", [t for t in tiers() if widens_in_registers(t)])

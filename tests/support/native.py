@@ -34,6 +34,10 @@ def extension() -> Any:
     pytest.skip(why, allow_module_level=True)
 
 
+# Tiers whose products in bfloat16 take it on both sides; those of the others take float32 rows.
+BOTH_SIDES = ("amx", "avx512bf16")
+
+
 def tiers() -> list[str]:
     return extension().tiers()
 
