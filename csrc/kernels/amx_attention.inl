@@ -55,19 +55,19 @@ struct Scores {
 
   std::size_t steps() const { return keys / kSlotBlock * (d / kTileDepth); }
 
-  REFIMPL_INLINE void step() {
-    if (i == 0) zero_sums<0, 0>(), zero_sums<0, 1>(), zero_sums<1, 0>(), zero_sums<1, 1>();
-    load_rows<0>(q + i, d * sizeof(bf16));
-    if (lower) load_rows<1>(q + kTile * d + i, d * sizeof(bf16));
-    stream_columns<0>(block + i / kTileDepth * 2 * kTileBytes);
-    stream_columns<1>(block + i / kTileDepth * 2 * kTileBytes + kTileBytes);
-    dot<0, 0>(), dot<0, 1>();
-    if (lower) dot<1, 0>(), dot<1, 1>();
+  REFIMPL_INLINE void step(Tiles& tiles) {
+    if (i == 0) tiles.zero_sums<0, 0>(), tiles.zero_sums<0, 1>(), tiles.zero_sums<1, 0>(), tiles.zero_sums<1, 1>();
+    tiles.load_rows<0>(q + i, d * sizeof(bf16));
+    if (lower) tiles.load_rows<1>(q + kTile * d + i, d * sizeof(bf16));
+    tiles.stream_columns<0>(block + i / kTileDepth * 2 * kTileBytes);
+    tiles.stream_columns<1>(block + i / kTileDepth * 2 * kTileBytes + kTileBytes);
+    tiles.dot<0>();
+    if (lower) tiles.dot<1>();
     if ((i += kTileDepth) < d) return;
     constexpr std::size_t ld = kScoreStride * sizeof(float);
     float *above = scores + key, *below = above + kTile * kScoreStride;
-    store_sums<0, 0>(above, ld), store_sums<0, 1>(above + kTile, ld);
-    if (lower) store_sums<1, 0>(below, ld), store_sums<1, 1>(below + kTile, ld);
+    tiles.store_sums<0, 0>(above, ld), tiles.store_sums<0, 1>(above + kTile, ld);
+    if (lower) tiles.store_sums<1, 0>(below, ld), tiles.store_sums<1, 1>(below + kTile, ld);
     i = 0, key += kSlotBlock, block += bytes;
   }
 };
@@ -84,25 +84,25 @@ struct Values {
 
   std::size_t steps() const { return keys / kSlotBlock * (d / kTileDepth); }
 
-  REFIMPL_INLINE void step() {
+  REFIMPL_INLINE void step(Tiles& tiles) {
     const std::size_t ld = d * sizeof(float), row_bytes = kWeightStride * sizeof(bf16);
     float *above = out + c, *below = above + kTile * d;
     if (key == 0 && first) {
-      zero_sums<0, 0>(), zero_sums<0, 1>(), zero_sums<1, 0>(), zero_sums<1, 1>();
+      tiles.zero_sums<0, 0>(), tiles.zero_sums<0, 1>(), tiles.zero_sums<1, 0>(), tiles.zero_sums<1, 1>();
     } else if (key == 0) {
-      load_sums<0, 0>(above, ld), load_sums<0, 1>(above + kTile, ld);
-      if (lower) load_sums<1, 0>(below, ld), load_sums<1, 1>(below + kTile, ld);
+      tiles.load_sums<0, 0>(above, ld), tiles.load_sums<0, 1>(above + kTile, ld);
+      if (lower) tiles.load_sums<1, 0>(below, ld), tiles.load_sums<1, 1>(below + kTile, ld);
     }
     const char* block = (key == last_key ? last : blocks + key / kSlotBlock * bytes) + c / kTile * kTileBytes;
-    load_rows<0>(weights + key, row_bytes);
-    if (lower) load_rows<1>(weights + kTile * kWeightStride + key, row_bytes);
-    stream_columns<0>(block);
-    stream_columns<1>(block + kTileBytes);
-    dot<0, 0>(), dot<0, 1>();
-    if (lower) dot<1, 0>(), dot<1, 1>();
+    tiles.load_rows<0>(weights + key, row_bytes);
+    if (lower) tiles.load_rows<1>(weights + kTile * kWeightStride + key, row_bytes);
+    tiles.stream_columns<0>(block);
+    tiles.stream_columns<1>(block + kTileBytes);
+    tiles.dot<0>();
+    if (lower) tiles.dot<1>();
     if ((key += kSlotBlock) < keys) return;
-    store_sums<0, 0>(above, ld), store_sums<0, 1>(above + kTile, ld);
-    if (lower) store_sums<1, 0>(below, ld), store_sums<1, 1>(below + kTile, ld);
+    tiles.store_sums<0, 0>(above, ld), tiles.store_sums<0, 1>(above + kTile, ld);
+    if (lower) tiles.store_sums<1, 0>(below, ld), tiles.store_sums<1, 1>(below + kTile, ld);
     key = 0, c += 2 * kTile;
   }
 };
@@ -148,6 +148,7 @@ struct Panels {
 // not finite, as a weight of zero does not hide an Inf or NaN of a key that other rows see. out [head_dim] is scratch.
 inline void attention_of_one(const Heads& h, std::size_t head, std::size_t slot0, std::size_t from, std::size_t to,
                              const unsigned char* visible, const bf16* q, float* out, bf16* y) {
+  Tiles tiles;
   const auto score = [&](std::size_t j) {
     char* block = block_of(h, h.keys, head, slot0 + j);
     float s = 0.0f;
@@ -205,9 +206,10 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
         store_bits(desk.q + r * d + i, _mm256_maskz_loadu_epi16(first_lanes(n), q));
       }
   };
+  Tiles tiles;
   const auto score = [&](const Panel& p) {
     Scores scores{desk.q, desk.scores, block_of(h, h.keys, head, slot0 + p.key), p.keys, d, bytes, p.rows > kTile};
-    for (std::size_t left = scores.steps(); left; --left) scores.step();
+    for (std::size_t left = scores.steps(); left; --left) scores.step(tiles);
   };
   const auto hide_keys = [&](const Panel& p) {
     float* scores = desk.scores;
@@ -228,7 +230,7 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
   const auto add_values = [&](const Panel& p) {
     const char* blocks = block_of(h, h.values, head, slot0 + p.key);
     Values values{desk.weights, desk.out, blocks, desk.last, p.keys, filled - p.key, d, bytes, p.begins, p.rows > kTile};
-    for (std::size_t left = values.steps(); left; --left) values.step();
+    for (std::size_t left = values.steps(); left; --left) values.step(tiles);
   };
   const auto put_out = [&](const Panel& p) {
     for (std::size_t r = 0; r < p.rows; ++r) {
@@ -252,7 +254,6 @@ inline void attention(const Heads& h, const Sequence& sequence, std::size_t head
     }
   };
 
-  const Tiles tiles;
   for (Panel p = panels.starting_at(begin); p.rows; p = panels.after(p)) {
     if (p.begins) take_queries(p), soft.reset();
     score(p);

@@ -79,38 +79,34 @@ inline std::size_t product_bytes(std::size_t k) {
 
 // The last block's sum to memory, and its tile ready for the next.
 template <int I, int J>
-REFIMPL_INLINE void put_away(float* sums) {
-  store_sums<I, J>(sums + I * kTile * kPanel + J * kTile, kPanel * sizeof(float));
-  zero_sums<I, J>();
+REFIMPL_INLINE void put_away(Tiles& tiles, float* sums) {
+  tiles.store_sums<I, J>(sums + I * kTile * kPanel + J * kTile, kPanel * sizeof(float));
+  tiles.zero_sums<I, J>();
 }
 
 // One tile product per sum; R tiles of rows. The first of a block puts the last block's sums away,
-// each store beside a product.
+// its stores beside the products.
 template <int R>
-REFIMPL_INLINE void dots(bool first, float* sums) {
-  if (first) put_away<0, 0>(sums);
-  dot<0, 0>();
-  if (first) put_away<0, 1>(sums);
-  dot<0, 1>();
-  if (first) put_away<1, 0>(sums);
-  if constexpr (R == 2) dot<1, 0>();
-  if (first) put_away<1, 1>(sums);
-  if constexpr (R == 2) dot<1, 1>();
+REFIMPL_INLINE void dots(Tiles& tiles, bool first, float* sums) {
+  if (first) put_away<0, 0>(tiles, sums), put_away<0, 1>(tiles, sums);
+  tiles.dot<0>();
+  if (first) put_away<1, 0>(tiles, sums), put_away<1, 1>(tiles, sums);
+  if constexpr (R == 2) tiles.dot<1>();
 }
 
 // R tiles of a term of the rows; both tiles of a term of the panel, which is read once (T = 1) or several times.
 template <int R>
-REFIMPL_INLINE void load_term(const SplitRows& x, std::size_t step, int term) {
+REFIMPL_INLINE void load_term(Tiles& tiles, const SplitRows& x, std::size_t step, int term) {
   const char* rows = x.data + term * x.term_bytes + step * kTileLine;
-  load_rows<0>(rows, x.row_bytes);
-  if constexpr (R == 2) load_rows<1>(rows + kTile * x.row_bytes, x.row_bytes);
+  tiles.load_rows<0>(rows, x.row_bytes);
+  if constexpr (R == 2) tiles.load_rows<1>(rows + kTile * x.row_bytes, x.row_bytes);
 }
 template <int T>
-REFIMPL_INLINE void load_panel(const char* tiles) {
+REFIMPL_INLINE void load_panel(Tiles& tiles, const char* columns) {
   if constexpr (T == 1)
-    stream_columns<0>(tiles), stream_columns<1>(tiles + kTileBytes);
+    tiles.stream_columns<0>(columns), tiles.stream_columns<1>(columns + kTileBytes);
   else
-    load_columns<0>(tiles), load_columns<1>(tiles + kTileBytes);
+    tiles.load_columns<0>(columns), tiles.load_columns<1>(columns + kTileBytes);
 }
 
 // The products of a step: this term of the rows times that of the weights. From one to the next the tiles of one
@@ -127,17 +123,17 @@ constexpr TermProduct kProducts<3>[] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, 
 
 // R tiles of rows times a panel; each(step) is called after every step.
 template <int R, int T, class Each>
-inline void multiply(std::size_t steps, const SplitRows& x, Coming<Terms<T>>& weights, std::size_t panel, float* sums,
-                     Each each) {
+inline void multiply(Tiles& tiles, std::size_t steps, const SplitRows& x, Coming<Terms<T>>& weights, std::size_t panel,
+                     float* sums, Each each) {
   for (std::size_t step = 0; step < steps; ++step) {
     const char* columns = weights.tiles(panel, step);
     TermProduct last{-1, -1};
     std::size_t product = 0;
 #pragma GCC unroll 6
     for (const TermProduct p : kProducts<T>) {
-      if (p.row != last.row) load_term<R>(x, step, p.row);
-      if (p.column != last.column) load_panel<T>(columns + p.column * 2 * kTileBytes);
-      dots<R>(step == 0 && last.row < 0, sums);
+      if (p.row != last.row) load_term<R>(tiles, x, step, p.row);
+      if (p.column != last.column) load_panel<T>(tiles, columns + p.column * 2 * kTileBytes);
+      dots<R>(tiles, step == 0 && last.row < 0, sums);
       weights.beside(step, product++);
       last = p;
     }
@@ -171,7 +167,7 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
   const std::size_t chunk = T == 1 ? range.row1 - range.row0 : kSplitRows;
   const bool there = range.again && range.row1 - range.row0 <= chunk;
   Coming<W> weights(g, range, static_cast<char*>(scratch) + round_up(split_bytes<W>(g.packing.k), kTileLine));
-  const Tiles tiles;
+  Tiles tiles;
   for (std::size_t row0 = range.row0; row0 < range.row1; row0 += chunk) {
     const std::size_t rows = range.row1 - row0 < chunk ? range.row1 - row0 : chunk;
     const SplitRows x = split_rows<T>(g, row0, rows, there, scratch);
@@ -188,9 +184,9 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
           const SplitRows at{x.data + r * x.row_bytes, x.row_bytes, x.term_bytes};
           const std::size_t left = rows - r;
           if (left > kTile)
-            multiply<2, T>(steps, at, weights, panel, sums, beside);
+            multiply<2, T>(tiles, steps, at, weights, panel, sums, beside);
           else
-            multiply<1, T>(steps, at, weights, panel, sums, beside);
+            multiply<1, T>(tiles, steps, at, weights, panel, sums, beside);
           finish_rows(kRows);
           block.row = row0 + r, block.rows = left < kRows ? left : kRows, block.done = 0;
           const PanelColumns c = columns_of(g.packing, panel, kLanes);
@@ -199,6 +195,6 @@ inline void gemm(const Gemm& g, const Range& range, void* scratch, Finish finish
         }
     }
   }
-  put_away<0, 0>(sums), put_away<0, 1>(sums), put_away<1, 0>(sums), put_away<1, 1>(sums);
+  put_away<0, 0>(tiles, sums), put_away<0, 1>(tiles, sums), put_away<1, 0>(tiles, sums), put_away<1, 1>(tiles, sums);
   finish_rows(kRows);
 }

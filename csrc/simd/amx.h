@@ -24,64 +24,67 @@ struct Tiles {
   }
   REFIMPL_INLINE ~Tiles() { _tile_release(); }
   Tiles(const Tiles&) = delete;
+
+  template <int I, int J>
+  REFIMPL_INLINE void zero_sums() {
+    if constexpr (I == 0 && J == 0) _tile_zero(0);
+    if constexpr (I == 0 && J == 1) _tile_zero(1);
+    if constexpr (I == 1 && J == 0) _tile_zero(2);
+    if constexpr (I == 1 && J == 1) _tile_zero(3);
+  }
+
+  template <int I, int J>
+  REFIMPL_INLINE void store_sums(float* p, std::size_t row_bytes) {
+    if constexpr (I == 0 && J == 0) _tile_stored(0, p, row_bytes);
+    if constexpr (I == 0 && J == 1) _tile_stored(1, p, row_bytes);
+    if constexpr (I == 1 && J == 0) _tile_stored(2, p, row_bytes);
+    if constexpr (I == 1 && J == 1) _tile_stored(3, p, row_bytes);
+  }
+
+  // The compiler does not know that tile loads read memory: what was written before them has to be there.
+  template <int I, int J>
+  REFIMPL_INLINE void load_sums(const float* p, std::size_t row_bytes) {
+    __asm__ volatile("" ::: "memory");
+    if constexpr (I == 0 && J == 0) _tile_loadd(0, p, row_bytes);
+    if constexpr (I == 0 && J == 1) _tile_loadd(1, p, row_bytes);
+    if constexpr (I == 1 && J == 0) _tile_loadd(2, p, row_bytes);
+    if constexpr (I == 1 && J == 1) _tile_loadd(3, p, row_bytes);
+  }
+
+  template <int I>
+  REFIMPL_INLINE void load_rows(const void* p, std::size_t row_bytes) {
+    __asm__ volatile("" ::: "memory");
+    if constexpr (I == 0) _tile_loadd(4, p, row_bytes);
+    if constexpr (I == 1) _tile_loadd(5, p, row_bytes);
+  }
+
+  template <int J>
+  REFIMPL_INLINE void load_columns(const void* p) {
+    __asm__ volatile("" ::: "memory");
+    if constexpr (J == 0) _tile_loadd(6, p, kTileLine);
+    if constexpr (J == 1) _tile_loadd(7, p, kTileLine);
+  }
+
+  // The same, with the hint that they come from the L2 cache and are not worth a place in L1.
+  template <int J>
+  REFIMPL_INLINE void stream_columns(const void* p) {
+    __asm__ volatile("" ::: "memory");
+    if constexpr (J == 0) _tile_stream_loadd(6, p, kTileLine);
+    if constexpr (J == 1) _tile_stream_loadd(7, p, kTileLine);
+  }
+
+  // sums (I, 0) and (I, 1) += rows I x columns. Each pair of a tile's row is two chains of fma over its 16
+  // pairs from zero, which are added to one another, then to the sum. Subnormal numbers, in and out, are zero.
+  template <int I>
+  REFIMPL_INLINE void dot() {
+    if constexpr (I == 0) {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+    } else {
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
 };
-
-template <int I, int J>
-REFIMPL_INLINE void zero_sums() {
-  if constexpr (I == 0 && J == 0) _tile_zero(0);
-  if constexpr (I == 0 && J == 1) _tile_zero(1);
-  if constexpr (I == 1 && J == 0) _tile_zero(2);
-  if constexpr (I == 1 && J == 1) _tile_zero(3);
-}
-
-template <int I, int J>
-REFIMPL_INLINE void store_sums(float* p, std::size_t row_bytes) {
-  if constexpr (I == 0 && J == 0) _tile_stored(0, p, row_bytes);
-  if constexpr (I == 0 && J == 1) _tile_stored(1, p, row_bytes);
-  if constexpr (I == 1 && J == 0) _tile_stored(2, p, row_bytes);
-  if constexpr (I == 1 && J == 1) _tile_stored(3, p, row_bytes);
-}
-
-// The compiler does not know that tile loads read memory: what was written before them has to be there.
-template <int I, int J>
-REFIMPL_INLINE void load_sums(const float* p, std::size_t row_bytes) {
-  __asm__ volatile("" ::: "memory");
-  if constexpr (I == 0 && J == 0) _tile_loadd(0, p, row_bytes);
-  if constexpr (I == 0 && J == 1) _tile_loadd(1, p, row_bytes);
-  if constexpr (I == 1 && J == 0) _tile_loadd(2, p, row_bytes);
-  if constexpr (I == 1 && J == 1) _tile_loadd(3, p, row_bytes);
-}
-
-template <int I>
-REFIMPL_INLINE void load_rows(const void* p, std::size_t row_bytes) {
-  __asm__ volatile("" ::: "memory");
-  if constexpr (I == 0) _tile_loadd(4, p, row_bytes);
-  if constexpr (I == 1) _tile_loadd(5, p, row_bytes);
-}
-
-template <int J>
-REFIMPL_INLINE void load_columns(const void* p) {
-  __asm__ volatile("" ::: "memory");
-  if constexpr (J == 0) _tile_loadd(6, p, kTileLine);
-  if constexpr (J == 1) _tile_loadd(7, p, kTileLine);
-}
-
-// The same, with the hint that they come from the L2 cache and are not worth a place in L1.
-template <int J>
-REFIMPL_INLINE void stream_columns(const void* p) {
-  __asm__ volatile("" ::: "memory");
-  if constexpr (J == 0) _tile_stream_loadd(6, p, kTileLine);
-  if constexpr (J == 1) _tile_stream_loadd(7, p, kTileLine);
-}
-
-// sums += rows x columns. Each pair of a tile's row is two chains of fma over its 16 pairs from zero,
-// which are added to one another, then to the sum. Subnormal numbers, in and out, are zero.
-template <int I, int J>
-REFIMPL_INLINE void dot() {
-  if constexpr (I == 0 && J == 0) _tile_dpbf16ps(0, 4, 6);
-  if constexpr (I == 0 && J == 1) _tile_dpbf16ps(1, 4, 7);
-  if constexpr (I == 1 && J == 0) _tile_dpbf16ps(2, 5, 6);
-  if constexpr (I == 1 && J == 1) _tile_dpbf16ps(3, 5, 7);
-}
 
 }  // namespace refimpl::amx
