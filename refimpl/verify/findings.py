@@ -23,6 +23,13 @@ GATES = (
     "run",
 )
 """The gates in the order in which they are worked through: a failure early explains those later."""
+MISSING = "missing"
+"""Key in the data of a note on how many steps of a case are not given."""
+
+
+def counted(n: int, what: str) -> str:
+    """counted(1, "step") -> "1 step"; counted(1234, "step") -> "1,234 steps"."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
 @dataclass(frozen=True)

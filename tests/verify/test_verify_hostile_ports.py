@@ -49,7 +49,7 @@ def test_odd_but_right_ports_pass(how):
     if how == "extra":
         assert any("layers.99.q" in m and "scratch" in m for m in notes)
     if how == "last_only":
-        assert any("are not: embedding" in m for m in notes)
+        assert any(" not: embedding" in m for m in notes)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_odd_but_right_ports_pass(how):
         ("wrong_dtype", "final_norm", "is of dtype int32; steps are floats"),
         ("wrong_dtype", "embedding", "is of dtype complex64; steps are floats"),
         ("half", None, "no value of any step uses more than 8 significant bits"),
-        ("nothing", None, "no tensor is a step"),
+        ("nothing", None, "there is no tensor"),
         ("nothing", None, "no case could be compared"),
         ("crashes", None, "crashes with SIGSEGV"),
         ("fails", None, "cannot read these weights"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from refimpl.verify.findings import Finding, Suspect
+from refimpl.verify.findings import MISSING, Finding, Suspect
 from refimpl.verify.judge.coverage import Coverage
 from refimpl.verify.judge.verdict import CaseReport, Report
 from refimpl.verify.report.report import render, to_json
@@ -62,15 +62,54 @@ def test_text_holds_verdict_culprit_suspect_and_threads():
 def test_text_counts_findings_that_are_alike():
     alike = [Finding("operations", "fail", "m", f"case {i}", "layers.0.q") for i in range(4)]
     text = render(report(*alike, Finding("plan", "note", "first gate")))
-    assert "(and 3 more like it)" in text
-    assert text.index("first gate") < text.index("more like it")
+    assert "(and in 3 more cases: case 1, case 2, case 3)" in text
+    assert text.index("first gate") < text.index("3 more cases")
     assert render(report(*alike), full=True).count("operations") == 4
 
 
 def test_notes_are_folded_by_what_they_say_and_by_nothing_else():
     refused = [Finding("port", "note", "no packed input", f"case {i}") for i in range(3)]
     text = render(report(*refused, Finding("port", "note", "no heads", "case 9")))
-    assert "no packed input (and 2 more like it)" in text and "no heads" in text
+    assert "no packed input (and in 2 more cases: case 1, case 2)" in text and "no heads" in text
+
+
+def test_of_many_cases_that_are_alike_some_are_named_and_the_rest_counted():
+    alike = [Finding("operations", "fail", "m", f"case {i}", "layers.0.q") for i in range(12)]
+    assert "(and in 11 more cases: case 1, " in render(report(*alike))
+    assert ", case 8 and 3 more)" in render(report(*alike))
+    twice = [Finding("operations", "fail", "m", "case 0", "layers.0.q")] * 2
+    assert "m (and 1 more like it)" in render(report(*twice))
+
+
+def test_a_failure_of_the_whole_run_is_not_folded_into_that_of_a_case():
+    text = render(report(Finding("port", "fail", "the command crashes", "case 0"),
+                         Finding("port", "fail", "no case could be compared")))  # fmt: skip
+    assert "the command crashes\n" in text and "no case could be compared" in text
+
+
+def test_steps_that_cannot_be_read_for_one_reason_share_one_line():
+    wrong = [
+        Finding("port", "fail", f"{tap} has the shape [{i}, 2]; expected [9]", case, tap)
+        for i, tap in enumerate(("embedding", "final_norm"))
+        for case in ("a", "b")
+    ]
+    text = render(report(*wrong, Finding("port", "fail", "layers.0.q is of dtype int8", "a",
+                                         "layers.0.q")))  # fmt: skip
+    assert "a embedding: embedding has the shape [0, 2]; expected [9] (and at 1 more step, " in text
+    assert "in 1 more case: b)" in text and "layers.0.q is of dtype int8\n" in text
+    assert (
+        text.count("has the shape") == 1 and render(report(*wrong), full=True).count("shape") == 4
+    )
+
+
+def test_notes_on_steps_that_are_not_given_share_one_line():
+    notes = [Finding("port", "note", f"{i} steps are given, 3 not: a, b, c", f"case {i}", None,
+                     {MISSING: 3}) for i in range(2, 5)]  # fmt: skip
+    text = render(report(*notes))
+    assert "2 steps are given, 3 not: a, b, c (and in 2 more cases: case 3, case 4)" in text
+    assert "3 steps are given" not in text and "3 steps are given" in render(
+        report(*notes), full=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_what_every_row_says_is_said_once(tmp_path):
     for b in range(3):
         (tmp_path / CASE.name / str(b) / "layers.1.q.npy").unlink()
     (note,) = verify(DumpPort(tmp_path), [CASE]).findings
-    assert note.message == "65 steps are given, 1 are not: layers.1.q" and note.case == CASE.name
+    assert note.message == "65 steps are given, 1 not: layers.1.q" and note.case == CASE.name
     np.save(tmp_path / CASE.name / "1" / "scratch.npy", np.zeros(3))
     notes = [f.message for f in verify(DumpPort(tmp_path), [CASE]).findings]
     assert sorted(notes)[1] == "row 1: not used: scratch" and len(notes) == 2

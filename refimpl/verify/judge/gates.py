@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from ...progress import Progress, progress
-from ..findings import Finding, Suspect
+from ..findings import Finding, Suspect, counted
 from ..ports.port import Port, PortResult, Request
 from ..truth.cases import CASES, Case
 from ..truth.compare import Comparison, compare
@@ -170,7 +170,7 @@ def compared(
     for gate in ("operations", "heads"):
         rows = [row for row in alone if row.tap.startswith(HEAD_STEPS) == (gate == "heads")]
         if rows:
-            more = f", and at {len(rows) - 1} later steps" if len(rows) > 1 else ""
+            more = f", and at {counted(len(rows) - 1, 'later step')}" if len(rows) > 1 else ""
             message = f"wrong by itself: {rows[0].forced.ratio:.3g} times its budget{more}"
             say(gate, message, rows[0].tap, rows[0].forced.ratio)
     if not alone:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..findings import Finding
+from ..findings import MISSING, Finding, counted
 from ..truth.compare import real_rows
 from ..truth.passes import config_of, per_token
 from ..truth.shapes import Shape, tap_shapes
@@ -61,7 +61,7 @@ def collect(
             reader.take_tokens(tensor)
     for tensor in every:
         reader.take(tensor)
-    reader.summarise()
+    reader.summarise(len(every))
     taps = {name: reader.taps[name] for name in shapes if name in reader.taps}
     return PortResult(
         taps,
@@ -215,8 +215,8 @@ class _Reader:
         elif whole:
             self.bad.setdefault("padding", []).append(step)
 
-    def summarise(self) -> None:
-        """Findings about the dump as a whole, each said once."""
+    def summarise(self, tensors: int) -> None:
+        """Findings about the dump as a whole, each said once. tensors: how many there are."""
         for where, steps in self.bad.items():
             first = next(step for step in self.shapes if step in steps)
             x = self.taps[first]
@@ -230,11 +230,17 @@ class _Reader:
         if "final_norm" in self.taps:  # which shows whatever they would
             steps = [step for step in steps if step not in VECTORS]
         missing = [step for step in self.request.wanted or steps if step not in self.taps]
-        if not self.taps:
+        if not tensors:
+            self.say("port", "fail", "there is no tensor: a step is a file of its name, STEP.npy")
+        elif not self.taps:
             self.say("port", "fail", "no tensor is a step under a name that is known")
         elif missing:
-            said = f"{len(self.taps)} steps are given, {len(missing)} are not: {_listed(missing)}"
-            self.say("port", "note", said)
+            verb = "is" if len(self.taps) == 1 else "are"
+            said = f"{counted(len(self.taps), 'step')} {verb} given, {len(missing)} not"
+            self.findings.append(
+                Finding("port", "note", f"{said}: {_listed(missing)}", self.request.name, None,
+                        {MISSING: len(missing)})
+            )  # fmt: skip
 
 
 def _listed(names: Sequence[str]) -> str:

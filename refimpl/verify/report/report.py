@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..findings import GATES, Finding, Suspect
+from ..findings import GATES, MISSING, Finding, Suspect, counted
 from ..judge.coverage import Coverage
 from ..judge.verdict import CaseReport, Report
 from ..truth.compare import Column
@@ -95,6 +95,8 @@ def _plain(x: Any) -> Any:
 
 COLOURS = {"exact-spec": "32", "declared deviation": "33", "incomplete": "33", "fail": "31"}
 MAX_SUSPECTS = 5
+# How many cases a line names that is said of several.
+MAX_CASES = 8
 
 
 def render(report: Report, *, colour: bool = False, full: bool = False) -> str:
@@ -172,19 +174,39 @@ def where(steps: Sequence[Sequence[str]]) -> str:
 
 def _findings(findings: Iterable[Finding], full: bool) -> list[str]:
     """One line each, in the order of the gates. Unless full, failures at the same step share the
-    line of the first, and notes that of the same message: two kinds of refusal are two lines."""
+    line of the first, those of tensors that cannot be read that of the same problem, and notes
+    that of the same message (two kinds of refusal are two lines) or on steps that are not given."""
     order = {gate: i for i, gate in enumerate(GATES)}
     kinds: dict[tuple[Any, ...], list[Finding]] = {}
     for place, f in enumerate(findings):
-        alike = f.message if f.level == "note" else f.tap
+        alike: Any = f.tap or f.case is None
+        if f.level == "note":
+            alike = MISSING if MISSING in f.data else f.message
+        elif f.gate == "port" and f.tap:
+            alike = f.message.replace(f.tap, "").partition("[")[0]
         kinds.setdefault((f.gate, f.level, alike, place if full else None), []).append(f)
     lines = []
     for same in sorted(kinds.values(), key=lambda same: order.get(same[0].gate, -1)):
         f = same[0]
         where = " ".join(x for x in (f.case, f.tap) if x)
-        more = f" (and {len(same) - 1} more like it)" if len(same) > 1 else ""
-        lines.append(f"{f.level:9s} {f.gate:10s} {where + ': ' if where else ''}{f.message}{more}")
+        said = f"{where + ': ' if where else ''}{f.message}{_likewise(same)}"
+        lines.append(f"{f.level:9s} {f.gate:10s} {said}")
     return lines
+
+
+def _likewise(same: Sequence[Finding]) -> str:
+    """After the first of several findings that share a line: what the others are about, the cases
+    by name."""
+    cases = list(dict.fromkeys(f.case for f in same if f.case and f.case != same[0].case))
+    steps = len({f.tap for f in same}) - 1
+    about = [f"at {counted(steps, 'more step')}"] if steps else []
+    if cases:
+        rest = f" and {len(cases) - MAX_CASES} more" if len(cases) > MAX_CASES else ""
+        named = f"{', '.join(cases[:MAX_CASES])}{rest}"
+        about.append(f"in {counted(len(cases), 'more case')}: {named}")
+    if len(same) > 1 and not about:
+        about = [f"{len(same) - 1} more like it"]
+    return f" (and {', '.join(about)})" if about else ""
 
 
 def _steps(case: CaseReport, full: bool) -> list[str]:
