@@ -32,6 +32,7 @@ FORMS = {
     "as a batch of one": lambda x, real: x,
     "without a batch axis": lambda x, real: x[0],
     "without padding": lambda x, real: x[0, real],
+    "as a batch of one without padding": lambda x, real: x[:, real],
     "padded to 32": lambda x, real: np.pad(
         x, ((0, 0), (0, 32 - x.shape[1]), *((0, 0),) * (x.ndim - 2))
     ),

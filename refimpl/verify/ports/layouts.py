@@ -2,9 +2,10 @@
 
 Taken without asking, because they can mean one thing only: heads joined; leading axes flattened;
 real tokens alone, packed, or those that the dump itself lists; more padding on the right than the
-case has; a leading axis of 1; rotary tables without a batch axis, or of half the width. Everything
-else is taken only with a layout in words ("batch heads seq head_dim"): when seq equals heads, a
-shape does not tell. What cannot be read this way is said in words, never guessed.
+case has; a leading axis of 1 before the whole or before real tokens; rotary tables without a batch
+axis, or of half the width. Everything else is taken only with a layout in words ("batch heads seq
+head_dim"): when seq equals heads, a shape does not tell. What cannot be read this way is said in
+words, never guessed.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def arrange(
     if wide is not None:
         return wide
     problem = f"has the shape {list(shape)}; expected {list(expected)}"
+    if expected[: real.ndim] == real.shape and not of_sequences(step) and not real.all():
+        problem += f", or of real tokens alone {[int(real.sum()), *expected[real.ndim :]]}"
     if sorted(n for n in shape if n != 1) == sorted(n for n in expected if n != 1):
         words = "batch heads seq head_dim" if len(expected) == 4 else "seq batch hidden"
         problem += f" (the same axes in another order? then give its layout, as in {words!r})"
@@ -59,14 +62,18 @@ def _readings(
     tokens = real.ndim if expected[: real.ndim] == real.shape and not of_sequences(step) else 1
     if listed is not None:
         some: Array = listed if tokens == real.ndim else np.asarray(listed.any(axis=1))
-        out.append(((int(some.sum()), *expected[tokens:]), lambda x: _scatter(x, expected, some)))
+        for one in ((), (1,)):
+            shape = (*one, int(some.sum()), *expected[tokens:])
+            out.append((shape, lambda x: _scatter(x, expected, some)))
     lead, width = expected[:tokens], expected[tokens:]
     for last in dict.fromkeys((width, (math.prod(width),) if len(width) > 1 else width)):
         alone: tuple[Shape, ...] = ((),) if lead == (1,) else ()
         for first in dict.fromkeys((lead, (math.prod(lead),), (1, *lead), *alone)):
             out.append(((*first, *last), lambda x: x.reshape(expected)))
         if tokens == real.ndim and lead == real.shape:
-            out.append(((int(real.sum()), *last), lambda x: _scatter(x, expected, real)))
+            for one in ((), (1,)):
+                shape = (*one, int(real.sum()), *last)
+                out.append((shape, lambda x: _scatter(x, expected, real)))
     if step.startswith("rope.") and step.endswith(("cos", "sin")):
         dim = expected[-1]
         for first in dict.fromkeys((lead, lead[-1:], (1, *lead[-1:]))):
@@ -91,7 +98,7 @@ def _wider(step: str, shape: Shape, expected: Shape, real: Array) -> Arrange | N
 
 def _scatter(x: Array, expected: Shape, real: Array) -> Array:
     out = np.full(expected, np.nan, x.dtype)
-    out[real] = x.reshape(len(x), *expected[real.ndim :])
+    out[real] = x.reshape(-1, *expected[real.ndim :])
     return out
 
 
