@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from refimpl.verify.findings import Finding
 from refimpl.verify.judge.coverage import ASPECTS, COMPANY, HEADS, NAMES, covered
 from refimpl.verify.judge.gates import verify
-from refimpl.verify.ports.port import ReferencePort
+from refimpl.verify.ports.port import PortResult, ReferencePort
 from refimpl.verify.truth.cases import BY_NAME, CASES
 from refimpl.verify.truth.passes import config_of
 from refimpl.verify.truth.shapes import tap_shapes
@@ -104,16 +105,30 @@ class Narrow(ReferencePort):
     """Takes the width of its cases only, as a compiled graph does."""
 
     def run(self, request):
-        from refimpl.verify.findings import Finding
-        from refimpl.verify.ports.port import PortResult
-
         if request.inputs["input_ids"].shape != (5, 8):
             return PortResult(findings=(Finding("port", "note", "not run: width 8 only"),))
         return super().run(request)
 
 
-def test_calls_that_a_port_refuses_were_not_asked():
+class NoPacking(ReferencePort):
+    """Takes packed input for all that is known of it, and refuses it when it comes."""
+
+    def run(self, request):
+        if "cu_seqlens" in request.inputs:
+            note = Finding("port", "note", "refused by the port: no packed input", request.name)
+            return PortResult(findings=(note,))
+        return super().run(request)
+
+
+def test_whoever_takes_no_packed_input_was_asked_all_else():
+    report = verify(NoPacking(), [BY_NAME["plain-padded"], BY_NAME["packed"]], suspects=False)
+    assert COMPANY not in report.coverage.lacking and "packed" in report.coverage.lacking
+    assert not report.coverage.unasked
+
+
+def test_calls_that_a_port_refuses_lack_and_were_made():
     report = verify(Narrow(), [BY_NAME["padding-mixed"]], suspects=False)
     assert report.verdict == "exact-spec" and COMPANY in report.coverage.lacking
     refused = [f.message for f in report.findings if f.gate == "runtime"]
     assert "row 0 alone: not run: width 8 only" in refused
+    assert not report.coverage.unasked

@@ -1,5 +1,7 @@
 """Ports that take one row at a time, or pad to a length of their own: read as the case has it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,28 @@ def test_a_normalised_vector_alone_shows_the_encoder_and_a_wrong_one_is_named(tm
     assert [s.id for s in report.suspects] == ["H2a"]
 
 
+class DropsPadding(ReferencePort):
+    """Runs the real tokens of each row alone, and so closes up padding that stands between them."""
+
+    def run(self, request):
+        ids, mask = request.inputs["input_ids"], request.inputs.get("attention_mask")
+        if ids.ndim == 1 or mask is None:
+            return super().run(request)
+        out: dict[str, np.ndarray] = {}
+        for b, row in enumerate(mask != 0):
+            inputs = {"input_ids": ids[b : b + 1, row]}
+            step = super().run(replace(request, inputs=inputs)).taps["final_norm"][0]
+            hidden = out.setdefault("final_norm", np.zeros((*ids.shape, step.shape[-1]), "f"))
+            hidden[b, row] = step
+        return PortResult(out)
+
+
+def test_a_port_that_drops_padding_is_not_asked_for_padding_between_tokens():
+    report = verify(DropsPadding(), [case("plain-padded")])
+    assert report.verdict == "exact-spec", report.findings
+    assert "holes" in report.coverage.lacking and not report.coverage.unasked
+
+
 class NoBiases(ReferencePort):
     """Refuses what published checkpoints do not have."""
 
@@ -113,6 +137,24 @@ class NoBiases(ReferencePort):
             note = Finding("port", "note", "refused by the port: no biases", request.name)
             return PortResult(findings=(note,))
         return super().run(request)
+
+
+def test_a_row_that_is_left_out_is_not_asked_for_alone():
+    class NoHoles(ReferencePort):
+        """Leaves out rows with padding between real tokens, as a dump row by row may."""
+
+        def run(self, request):
+            result = super().run(request)
+            mask = request.inputs["attention_mask"] != 0
+            ends = [np.flatnonzero(row) for row in mask]
+            whole = [at.size > 0 and np.ptp(at) + 1 == at.size for at in ends]
+            if not any(whole):
+                return PortResult(findings=(Finding("port", "fail", "nothing", request.name),))
+            return replace(result, shown=mask & np.array(whole)[:, None])
+
+    report = verify(NoHoles(abilities=frozenset({"inputs"})), [case("padding-mixed")])
+    assert report.verdict == "exact-spec" and "holes" in report.coverage.lacking
+    assert "company" not in report.coverage.lacking
 
 
 def test_a_port_is_asked_in_other_company_on_a_case_that_it_has_answered():

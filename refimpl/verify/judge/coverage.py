@@ -122,10 +122,12 @@ def covered(
     askable: bool = False,
     accepted: Collection[str] = (),
     shown: Mapping[str, np.ndarray | None] = MappingProxyType({}),
+    refused: bool = False,
 ) -> Coverage:
-    """given: case -> the steps of it that were compared; asked: whether the port has answered the
-    calls of the runtime gate; askable: whether it could have; shown: case -> the tokens that were
-    compared (None: every real one). A case of which a whole row was left out has shown nothing."""
+    """given: case -> the steps of it that were compared; asked: whether the calls of the runtime
+    gate were made; askable: whether they could have been; refused: whether the port refused one;
+    shown: case -> the tokens that were compared (None: every real one). A case of which a whole row
+    was left out has shown nothing."""
     compared = [(BY_NAME[name], set(taps)) for name, taps in given.items() if taps]
     tokens = {case.name: _shown(case, shown.get(case.name)) for case, _ in compared}
     whole = [(case, taps) for case, taps in compared if _every_row(case, tokens[case.name])]
@@ -137,7 +139,7 @@ def covered(
     for case in CASES:
         if case.name not in seen and not any(about(case) for about in unseen.values()):
             lacking.append(case.name)
-    lacking += [COMPANY] if askable and not asked else []
+    lacking += [COMPANY] if askable and (refused or not asked) else []
     return Coverage(
         (len(compared), len(CASES)),
         (

@@ -30,7 +30,7 @@ from .evidence import Evidence
 from .precision import as_declared, precision_gate, wider_gate, would_pass
 from .rank import ranking
 from .rope_gate import rope_gate
-from .runtime import REFUSED_CALL, base_case, runtime_findings
+from .runtime import PACKED_CALL, REFUSED_CALL, base_case, runtime_findings
 from .runtime_suspects import ranked as runtime_suspects
 from .slices import slices
 from .verdict import CaseReport, Report
@@ -91,14 +91,16 @@ def verify(
             failing += [] if deviation else evidence[-1:]
         shown = tuple(slices(p, taps, culprit)) if culprit else ()
         reports.append(CaseReport(case.name, case.why, p.config.layer_types, comparison, shown))
-    asked = False
+    asked, refused = False, set[str]()
     if runtime:
         base = base_case(ran)
         known = held_to.get(base.name) if base else None
         right = known or Deviation()
         calls = runtime_findings(port, ran, told, right.apply, known is not None)
         asked = base is not None and base.name in held_to and "inputs" in port.abilities
-        asked = asked and not any(REFUSED_CALL in f.data for f in calls)
+        refused = {f.data[REFUSED_CALL] for f in calls if REFUSED_CALL in f.data}
+        if not any("cu_seqlens" in c.inputs for c in ran):
+            refused.discard(PACKED_CALL)  # that packed input is not shown is said by its own name
         findings += calls
     if not any(r.comparison for r in reports):
         findings.append(Finding("port", "fail", "no case could be compared"))
@@ -110,7 +112,8 @@ def verify(
         ranked, measured = named(evidence, findings, cases)
         findings += measured
     given = {r.name: [row.tap for row in r.comparison.rows] for r in reports if r.comparison}
-    coverage = covered(given, asked, "inputs" in port.abilities, without, shown_tokens)
+    askable = "inputs" in port.abilities
+    coverage = covered(given, asked, askable, without, shown_tokens, bool(refused))
     return Report(port.name, told, tuple(reports), tuple(findings), ranked, coverage=coverage)
 
 

@@ -31,6 +31,7 @@ WIDE = 160
 CALLS_AT_ONCE = 8
 REFUSED_CALL = "refused"
 """Key in the data of a note about a call that the port refused, and so has shown nothing by."""
+PACKED_CALL = "the rows packed"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def runtime_findings(
     judge = Judge(case, dtype, reference, None if right else answer)
     out = judge.findings(first, answer)
     per_token_only = {"packed"} if last_step(answer.taps) in VECTORS else set()
-    calls = list(altered(case, port.abilities - per_token_only))
+    calls = list(altered(case, port.abilities - per_token_only, answer.shown))
     for call in progress(calls, "in other company", name=lambda call: call.what):
         out += judge.findings(call, port.run(call.request))
     if "state" in port.abilities:
@@ -146,18 +147,20 @@ def as_it_is(case: Case, what: str) -> Call:
     return Call(what, _request(case, ids, mask), tuple(range(len(ids))))
 
 
-def altered(case: Case, abilities: frozenset[str]) -> Iterator[Call]:
-    """The same tokens in other company."""
+def altered(case: Case, abilities: frozenset[str], shown: Array | None = None) -> Iterator[Call]:
+    """The same tokens in other company. shown: bool [batch, seq], what the port has answered; a row
+    that it leaves out is not asked for alone."""
     ids, mask = case.inputs["input_ids"], case.real.astype(np.int64)
     everyone = tuple(range(len(ids)))
     pad = int(ids[mask == 0][0]) if (mask == 0).any() else 0
     for width in (1, WIDE - ids.shape[1]):
         if width > 0:
             more = ((0, 0), (0, width))
+            columns = "column" if width == 1 else "columns"
             wider = np.pad(ids, more, constant_values=pad)
             request = _request(case, wider, np.pad(mask, more))
-            yield Call(f"{width} more columns of padding", request, everyone)
-    for i in _rows(mask):
+            yield Call(f"{width} more {columns} of padding", request, everyone)
+    for i in _rows(mask if shown is None else mask * shown):
         yield Call(f"row {i} alone", _request(case, ids[i : i + 1], mask[i : i + 1]), (i,))
     request = _request(case, ids[::-1], mask[::-1])
     yield Call("the rows in reverse order", request, everyone[::-1])
@@ -165,15 +168,17 @@ def altered(case: Case, abilities: frozenset[str]) -> Iterator[Call]:
         # Whatever stood in the holes of a row becomes a token like others.
         parts = [ids[i, : mask[i].sum()] for i in _rows(mask)]
         cu = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-        yield Call("the rows packed", _request(case, np.concatenate(parts), None, cu))
+        yield Call(PACKED_CALL, _request(case, np.concatenate(parts), None, cu))
 
 
 def in_order(port: Port, case: Case, judge: Judge, answer: PortResult) -> list[Finding]:
     """A (the answer), a longer B, a shorter C, B, A on one loaded model: A must be what it was."""
     ids, mask = case.inputs["input_ids"], case.real.astype(np.int64)
     width = ((0, 0), (0, WIDE - ids.shape[1] % WIDE))
-    wide = np.pad(ids, width, mode="wrap"), np.pad(mask, width, constant_values=1)
-    long = _request(case, *wide)
+    # Every token real: behind the padding of a row it would be padding between tokens, which a port
+    # that drops padding may refuse, and a wrong answer to that would be no memory of another call.
+    wide = np.pad(ids, width, mode="wrap")
+    long = _request(case, wide, np.ones_like(wide))
     short = _request(case, ids[:, :1], np.ones_like(mask[:, :1]))
     out: list[Finding] = []
     for call in (
