@@ -237,9 +237,9 @@ def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
         alone = len(cases) == 1 and locate(args.dump, cases[0].name) is None
         return DumpPort(args.dump, cases[0].name if alone else None, args.dtype, description)
     if args.command is not None:
-        from ..verify.ports.command_port import CommandPort
+        from ..verify.ports.command_port import CommandPort, startable
 
-        return CommandPort(args.command, args.dtype, description, limits)
+        return CommandPort(startable(args.command), args.dtype, description, limits)
     if args.library is not None:
         from ..verify.ports.library_port import LibraryPort
 

@@ -175,6 +175,10 @@ def test_a_terminal_is_told_the_case_in_hand_the_calls_and_the_search(monkeypatc
         (("--library", "none.so"), "is not a file"),
         (("--onnx", "none.onnx"), "there is no such file"),
         (("--command", "true", "--partial", "padding,x"), "--partial 'x' is unknown; known: padd"),
+        (("--command", "no-port"), "cannot be started: there is no program 'no-port' on PATH"),
+        (("--command", "./no-port"), "./no-port does not exist"),
+        (("--command", "./ x"), "./ is a folder"),
+        (("--command", ""), "there is no program ''"),
         (
             ("--command", "true", "--dtype", "int8"),
             "--dtype 'int8': dtype 'int8' has no budget; known: float64, float32",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from refimpl.files.safetensors import open_safetensors
-from refimpl.verify.ports.command_port import CommandPort, write_case
+from refimpl.verify.ports.command_port import CommandPort, startable, write_case
 from refimpl.verify.ports.isolation import Limits
 from refimpl.verify.ports.port import Request
 from refimpl.verify.truth.cases import case
@@ -149,3 +149,21 @@ def test_a_command_that_does_not_exist_is_a_finding():
     c = case(NAME)
     result = CommandPort("/no/such/command").run(Request.of(c.name, c.config, c.model()))
     assert "cannot be started" in only_failure(result)
+
+
+def test_an_exit_code_is_told_with_its_last_words_and_how_to_refuse():
+    said = only_failure(run("fails"))
+    assert said.startswith("the command ends with exit code 1; its last words:\n")
+    assert said.endswith('{"refused": "why"} in OUT_DIR/port.json and exit code 0)')
+    assert "refused" not in only_failure(run("crashes"))
+
+
+def test_a_file_here_that_is_not_on_the_path_is_pointed_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "port").write_text("#!/bin/sh\n")
+    with pytest.raises(ValueError, match=r"no program 'port' on PATH; is it \./port\?"):
+        startable("port kit")
+    with pytest.raises(ValueError, match=r"\./port may not be executed \(chmod \+x\)"):
+        startable("./port kit")
+    (tmp_path / "port").chmod(0o755)
+    assert startable("./port {case} {out}") == "./port {case} {out}"

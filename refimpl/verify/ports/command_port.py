@@ -14,7 +14,9 @@ much output is a finding, with the end of its stderr.
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ from ..truth.cases import BY_NAME
 from ..truth.kit import input_files, model_files
 from .dump import read_dump
 from .isolation import (
+    ENDED,
     Limits,
     child_signals,
     folder_size,
@@ -39,6 +42,8 @@ from .isolation import (
 )
 from .names import Description
 from .port import PortResult, Request
+
+HOW_TO_REFUSE = 'a case is refused by {"refused": "why"} in OUT_DIR/port.json and exit code 0'
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class CommandPort:
                 return detached(result)
             said = tail(log)
             message = f"the command {problem}" + (f"; its last words:\n{said}" if said else "")
+            if problem.startswith(ENDED):
+                message += f"\n({HOW_TO_REFUSE})"
             return PortResult(
                 dtype=result.dtype, findings=(Finding("port", "fail", message, request.name),)
             )
@@ -107,6 +114,24 @@ class CommandPort:
         if killed is None and folder_size(out) > self.limits.output:
             killed = f"has written more than {self.limits.output:,} bytes"
         return killed or how_it_ended(process.returncode, self.limits)
+
+
+def startable(command: str) -> str:
+    """The command line itself, if there is a program to start. ValueError says what there is."""
+    words = shlex.split(command)
+    program = words[0] if words else ""
+    if shutil.which(program) is not None:
+        return command
+    if os.sep not in program:
+        here = f"; is it ./{program}?" if Path(program).is_file() else ""
+        problem = f"there is no program {program!r} on PATH{here}"
+    elif Path(program).is_dir():
+        problem = f"{program} is a folder"
+    elif Path(program).exists():
+        problem = f"{program} may not be executed (chmod +x)"
+    else:
+        problem = f"{program} does not exist"
+    raise ValueError(f"--command cannot be started: {problem}")
 
 
 def write_case(folder: Path, request: Request) -> Path:

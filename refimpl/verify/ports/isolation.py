@@ -22,6 +22,8 @@ from pathlib import Path
 POLL_SECONDS = 0.02
 # What of a port's stderr is worth showing.
 TAIL_BYTES = 2000
+# Before the number of an exit code.
+ENDED = "ends with exit code"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def how_it_ended(code: int, limits: Limits) -> str | None:
         with contextlib.suppress(ValueError):
             return f"crashes with {signal.Signals(-code).name}"
         return f"crashes with signal {-code}"
-    return f"ends with exit code {code}"
+    return f"{ENDED} {code}"
 
 
 def group_memory(group: int) -> int:
