@@ -117,9 +117,11 @@ class DropsPadding(ReferencePort):
         out: dict[str, np.ndarray] = {}
         for b, row in enumerate(mask != 0):
             inputs = {"input_ids": ids[b : b + 1, row]}
-            step = super().run(replace(request, inputs=inputs)).taps["final_norm"][0]
-            hidden = out.setdefault("final_norm", np.zeros((*ids.shape, step.shape[-1]), "f"))
-            hidden[b, row] = step
+            if not row.any():
+                continue
+            for name, x in super().run(replace(request, inputs=inputs)).taps.items():
+                if name.endswith((".residual_2", "final_norm")):
+                    out.setdefault(name, np.zeros((*ids.shape, x.shape[-1]), "f"))[b, row] = x[0]
         return PortResult(out)
 
 
@@ -127,6 +129,12 @@ def test_a_port_that_drops_padding_is_not_asked_for_padding_between_tokens():
     report = verify(DropsPadding(), [case("plain-padded")])
     assert report.verdict == "exact-spec", report.findings
     assert "holes" in report.coverage.lacking and not report.coverage.unasked
+
+
+def test_a_row_that_is_closed_up_over_its_padding_is_named_so():
+    report = verify(DropsPadding(), [case("cls-padding"), case("padding-mixed")])
+    assert report.verdict == "fail" and report.culprit == ("cls-padding", "layers.0.residual_2")
+    assert [(s.id, s.explained > 0.9999) for s in report.suspects] == [("R5c", True)]
 
 
 class NoBiases(ReferencePort):

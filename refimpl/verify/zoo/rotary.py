@@ -15,6 +15,7 @@ from .mistake import (
     Mistake,
     at,
     axes,
+    dense,
     positions,
     rewired,
     round_bits,
@@ -121,6 +122,21 @@ def counted_from_first_real(p: Pass) -> Pass:
     return p.with_inputs(position_ids=np.maximum(count, 0))
 
 
+def closed_up(p: Pass) -> Pass:
+    """The visible tokens only, in the window too: what is behind padding moves up."""
+    exact = p.ops.attention
+
+    def attention(q: Array, k: Array, v: Array, key_mask: Array, window: int | None) -> Array:
+        if window is None or key_mask.all():
+            return exact(q, k, v, key_mask, window)
+        place = np.cumsum(key_mask, axis=1)
+        near = np.abs(place[:, None, :] - place[:, :, None]) <= window
+        v = np.where(key_mask[..., None, None], v, 0.0).astype(v.dtype, copy=False)
+        return dense(q, k, v, (near & key_mask[:, None, :])[:, None])
+
+    return counted_from_first_real(p).with_ops(attention=attention)
+
+
 def zero_theta(p: Pass) -> Pass:
     return with_frequencies(p, lambda exponent, theta: np.float64(0.0) ** -exponent)
 
@@ -191,6 +207,11 @@ MISTAKES = (
         "R5b", "positions counted from the first real token",
         "They follow the padded axis: padding, left or inside, takes its places.",
         ("transformers#35344", "transformers#41789"), counted_from_first_real, ROTATED,
+    ),
+    Mistake(
+        "R5c", "rows closed up where padding stood",
+        "Rows are run without their padding: tokens behind it move up, in angles and window alike.",
+        (), closed_up, (*ROTATED, "layers.*.attention"),
     ),
     Mistake(
         "R6", "rotary frequencies from a half-precision pow",
