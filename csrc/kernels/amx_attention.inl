@@ -148,7 +148,6 @@ struct Panels {
 // not finite, as a weight of zero does not hide an Inf or NaN of a key that other rows see. out [head_dim] is scratch.
 inline void attention_of_one(const Heads& h, std::size_t head, std::size_t slot0, std::size_t from, std::size_t to,
                              const unsigned char* visible, const bf16* q, float* out, bf16* y) {
-  Tiles tiles;
   const auto score = [&](std::size_t j) {
     char* block = block_of(h, h.keys, head, slot0 + j);
     float s = 0.0f;
