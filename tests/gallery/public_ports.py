@@ -143,8 +143,7 @@ PORTS: tuple[Port, ...] = (
         "fail",
         '`nn.GELU(approx="precise")`, which is tanh, whatever `hidden_activation`; new keys are '
         "not read; `position_ids` are taken and not used; a classifier gives probabilities",
-        ("F2", "C6", "C5e", "R4a", "H4"),
-        owed=("H4 is not named",),
+        ("F2", "C6", "C5e", "R4a", "H4b"),
     ),
     of_llama("disabled", "exact-spec", "right (the GGUF says activation, thetas and schedule)"),
     of_llama("auto", "fail", HALF, None, "X1e"),

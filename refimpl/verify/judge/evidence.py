@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from ..truth.compare import real_rows, token_errors
+from ..truth.compare import lengths, real_rows, scales
 from ..truth.passes import Pass, Taps, forced
 from ..truth.rounding import K, noisy, precision, unrounded
 from ..zoo.mistake import GIVEN
@@ -29,7 +29,7 @@ class Evidence:
     """What a port gave for one case. culprit: the first wrong step, None when nothing is wrong.
 
     port: step -> float64 array in the reference's shape, any subset; dtype: what it computes in;
-    name: of the case.
+    name: of the case; scales: see `scale`.
     """
 
     p: Pass
@@ -37,6 +37,7 @@ class Evidence:
     culprit: str | None
     dtype: str
     name: str = ""
+    scales: dict[str, Array] = field(default_factory=dict)
 
     @cached_property
     def real(self) -> Array:
@@ -46,6 +47,11 @@ class Evidence:
     def tokens(self) -> int:
         """Padding included: what a pass costs."""
         return self.real.size
+
+    @cached_property
+    def starts(self) -> dict[str, Array]:
+        """The port's steps, also under the names by which a part of a pass starts from them."""
+        return with_starts(self.port)
 
     @cached_property
     def model(self) -> str:
@@ -86,9 +92,15 @@ class Evidence:
 
     def relative(self, name: str, x: Array, y: Array) -> Array:
         """||x - y|| of each token, relative to the right step, whatever the size of x and y."""
-        right = self.right[name]
         with np.errstate(all="ignore"):
-            return token_errors(name, right + (x - y), right, self.real)
+            return lengths(name, x - y, self.real) / self.scale(name)
+
+    def scale(self, name: str) -> Array:
+        """What errors of a step are relative to; NaN for a token that the reference cannot make."""
+        if name not in self.scales:
+            scale = scales(name, self.right[name], self.real)
+            self.scales[name] = np.where(np.isfinite(scale), scale, np.nan)
+        return self.scales[name]
 
     def distance(self, name: str, made: Array | None) -> float:
         """Distance of the port's step to what a broken reference made of it."""

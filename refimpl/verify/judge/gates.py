@@ -19,8 +19,8 @@ from ...progress import Progress, progress
 from ..findings import Finding, Suspect, counted
 from ..ports.port import Port, PortResult, Request
 from ..truth.cases import CASES, Case
-from ..truth.compare import Comparison, compare
-from ..truth.passes import Pass
+from ..truth.compare import Column, Comparison, compare, steps_alone
+from ..truth.passes import Pass, forced
 from ..truth.rounding import base_of
 from ..truth.vectors import VECTORS
 from ..zoo import FAULTY, ZOO
@@ -177,10 +177,10 @@ def compared(
             message = f"wrong by itself: {rows[0].forced.ratio:.3g} times its budget{more}"
             say(gate, message, rows[0].tap, rows[0].forced.ratio)
     if not alone:
-        for row in layers_alone(p, taps, comparison).rows:
-            if not row.forced.ratio <= 1.0:
-                message = f"this layer as a whole: {row.forced.ratio:.3g} times its budget, though "
-                say("layers", message + "no step of it is wrong alone", row.tap, row.forced.ratio)
+        for tap, column in layers_alone(p, taps, comparison.dtype).items():
+            if not column.ratio <= 1.0:
+                message = f"this layer as a whole: {column.ratio:.3g} times its budget, though "
+                say("layers", message + "no step of it is wrong alone", tap, column.ratio)
         later = [row for row in comparison.rows if not row.cumulative.ratio <= 1.0]
         if later:
             message = (
@@ -191,14 +191,12 @@ def compared(
     return out
 
 
-def layers_alone(p: Pass, taps: Mapping[str, Array], comparison: Comparison) -> Comparison:
+def layers_alone(p: Pass, taps: Mapping[str, Array], dtype: str) -> dict[str, Column]:
     """Each layer's output from its input, no step between: for a port whose steps between are not
     those that it goes on with."""
     ends = {k: x for k, x in taps.items() if k in ("embedding", "final_norm")}
     ends |= {k: x for k, x in taps.items() if k.endswith(".residual_2")}
-    if len(ends) in (0, len(taps)):
-        return replace(comparison, rows=())
-    return compare(p, ends, comparison.dtype)
+    return {} if len(ends) in (0, len(taps)) else steps_alone(p, ends, dtype)
 
 
 @dataclass(frozen=True)
@@ -238,8 +236,15 @@ def deviation_of(
         return Deviation()
     if comparison.first_nonfinite is not None:
         return None
-    agrees = (d for d in deviations(p) if compare(d.apply(p), taps, dtype).ratio <= 1.0)
-    return next(agrees, None)
+    name, own = comparison.culprit, forced(p, taps)
+    for deviation in deviations(p):
+        q = deviation.apply(p)
+        # One that leaves the first wrong step as it is makes no right one of it.
+        if name is not None and np.array_equal(forced(q, taps)[name], own[name], equal_nan=True):
+            continue
+        if compare(q, taps, dtype).ratio <= 1.0:
+            return deviation
+    return None
 
 
 def named(

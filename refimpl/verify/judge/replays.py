@@ -20,7 +20,7 @@ import numpy as np
 
 from ..truth.rounding import K
 from .candidates import Candidate, Mistakes, change_of, with_one_more
-from .evidence import rms
+from .evidence import Array, Evidence, rms
 from .segments import Segment
 
 # A step is wrong when it is further off than this many times what rounding may do there.
@@ -47,6 +47,7 @@ class Replays:
     def __init__(self) -> None:
         self.slack = SLACK
         self.replayed = 0
+        self.last: tuple[tuple[Segment, Mistakes, bool], dict[str, Array]] | None = None
 
     def relevant(self, segment: Segment, some: Mistakes) -> tuple[Mistakes, bool]:
         """Those that can show there; and whether it must be replayed from the input on."""
@@ -65,10 +66,16 @@ class Replays:
         some, whole = self.relevant(segment, some)
         key = "distances", some
         if key not in segment.known:
-            made = segment.replay(change_of(some), whole) if some else {}
-            self.replayed += segment.work
-            segment.known[key] = segment.distances(made)
+            segment.known[key] = segment.distances(self.made(segment, some, whole) if some else {})
         return segment.known[key]
+
+    def made(self, segment: Segment, some: Mistakes, whole: bool) -> dict[str, Array]:
+        """A replay; the last one is kept, since its distances and its roundings are both asked."""
+        key = segment, some, whole
+        if self.last is None or self.last[0] != key:
+            self.replayed += segment.work
+            self.last = key, segment.replay(change_of(some), whole)
+        return self.last[1]
 
     def bounds(self, segment: Segment, h: Hypothesis) -> dict[str, tuple[float, float]]:
         """The least and the most by which each step may differ from the port."""
@@ -95,16 +102,13 @@ class Replays:
         some, whole = self.relevant(segment, h.found)
         key = "size", some, h.rounding
         if key not in segment.known:
-            made = segment.replay(change_of(some), whole)
-            self.replayed += 2 * segment.work
+            made = self.made(segment, some, whole)
+            self.replayed += segment.work
             least = dict.fromkeys(segment.steps, math.inf)
             for order in with_one_more(some, h.rounding):  # in one of them it may undo another
                 rounded = segment.replay(change_of(order), whole)
                 for name, x in made.items():
-                    e = segment.of.relative(name, rounded[name], x)
-                    fine = np.isfinite(segment.of.relative(name, x, x)).all()
-                    rough = rms(e) if np.isfinite(e).all() else math.inf if fine else 0.0
-                    least[name] = min(least[name], rough)
+                    least[name] = min(least[name], _apart(segment.of, name, rounded[name], x))
             segment.known[key] = least
         return segment.known[key]
 
@@ -171,3 +175,11 @@ class Replays:
                     logs.append(abs(math.log(d / size[name])) if size[name] else math.inf)
                     steps.append((segment.of.name, name))
         return logs, steps
+
+
+def _apart(one: Evidence, name: str, x: Array, y: Array) -> float:
+    """How far two replays of a step are apart; infinite where one is lost that the other has."""
+    e = one.relative(name, x, y)
+    if np.isfinite(e).all():
+        return rms(e)
+    return math.inf if np.isfinite(one.relative(name, y, y)).all() else 0.0

@@ -58,7 +58,7 @@ class Judge:
         own: PortResult | None = None,
     ) -> None:
         self.case, self.dtype, self.reference, self.own = case, dtype, reference, own
-        self.known: dict[bytes, tuple[Pass, Taps, dict[str, dict[str, float]]]] = {}
+        self.known: dict[bytes, tuple[Pass, Taps, dict[str, float]]] = {}
 
     def findings(self, call: Call, result: PortResult) -> list[Finding]:
         failed = [f for f in result.findings if f.level == "fail"]
@@ -73,7 +73,7 @@ class Judge:
             what = {REFUSED_CALL: call.what} if told else {}
             return [Finding("runtime", level, message, call.request.name, None, what)]
         got = result.taps[last].astype(np.float64)
-        p, truth, allowed = self.of(call.request)
+        p, truth, allowed = self.of(call.request, last)
         real = real_rows(p) if result.shown is None else real_rows(p) & result.shown
         if self.own is None:
             observed, factor, than = error(last, got, truth[last], real), 1.0, ""
@@ -87,23 +87,24 @@ class Judge:
             factor, than = 2.0, " against its own first answer"
         else:
             return out
-        ratio = max(_quotient(observed[s], factor * allowed[last][s]) for s in STATISTICS)
+        ratio = max(_quotient(observed[s], factor * allowed[s]) for s in STATISTICS)
         if not ratio <= 1.0:
             message = f"{call.what}: {ratio:.3g} times the budget{than}"
             data = {"ratio": ratio}
             out.append(Finding("runtime", "fail", message, call.request.name, last, data))
         return out
 
-    def of(self, request: Request) -> tuple[Pass, Taps, dict[str, dict[str, float]]]:
-        """The reference's pass, steps and budgets for a request; the same input is run once."""
-        key = b"".join(
+    def of(self, request: Request, last: str) -> tuple[Pass, Taps, dict[str, float]]:
+        """The reference's pass and steps for a request, and the budget of the last step that is
+        looked at; the same input is run once."""
+        key = last.encode() + b"".join(
             name.encode() + repr(x.shape).encode() + x.tobytes()
             for name, x in request.inputs.items()
             if x is not None
         )
         if key not in self.known:
             p = self.reference(request.to_pass())
-            self.known[key] = p, trace(p), budgets(p, self.dtype)
+            self.known[key] = p, trace(p), budgets(p, self.dtype, [last])[last]
         return self.known[key]
 
 

@@ -119,7 +119,8 @@ class Search(Replays):
         """The set under a rounding that leaves nothing, of those roundings that explain the most
         alone: the first that is much like what the set leaves, or the one most like it."""
         best, least = self.best, math.inf
-        agree = {c: self.agree(c) for c in self.roundings if self.speaks(c)}
+        possible = (c for c in self.roundings if self.speaks(c) and not self.denied(c))
+        agree = {c: self.agree(c) for c in possible}
         for rounding in sorted(agree, key=agree.__getitem__, reverse=True)[:ROUNDINGS]:
             h = self.pursue(Hypothesis((), rounding), ROUNDED)
             unlike = math.inf if self.unsolved(h) else self.unlike(self.panel, h)
@@ -139,6 +140,16 @@ class Search(Replays):
         h = Hypothesis((), rounding)
         sizes = [x for s in self.panel for x in self.size(s, h).values()]
         return sum(x <= CHAOS for x in sizes) >= ALMOST * len(sizes)
+
+    def denied(self, rounding: Candidate) -> bool:
+        """Whether the port is right, to its dtype's own rounding, where the rounding would show: no
+        mistake undoes errors that are random. Some may be small by chance."""
+        h = Hypothesis((), rounding)
+        right = [s for s in self.panel if self.solved(s, Hypothesis())]
+        shows = [
+            s for s in right if any(x > ALIKE * s.of.floor[n] for n, x in self.size(s, h).items())
+        ]
+        return sum(not self.solved(s, h) for s in shows) > (1.0 - ALMOST) * len(shows)
 
     # -- the moves --------------------------------------------------------------------------------
 

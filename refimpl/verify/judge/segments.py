@@ -18,7 +18,7 @@ from typing import Any
 from ...reference.encoder import embed, layers, norm
 from ..truth.passes import Pass, forced
 from ..zoo.mistake import GIVEN
-from .evidence import Array, Change, Evidence, with_starts
+from .evidence import Array, Change, Evidence
 
 # Tokens that could be computed in the time that a replay of one stage takes for itself.
 REPLAY = 220
@@ -76,7 +76,7 @@ class Segment:
     def replay(self, change: Change, whole: bool = False) -> dict[str, Array]:
         """The given steps as the changed reference makes them. whole: from the input on, for a
         mistake after whose steps the pass goes on with others."""
-        made = forced(change(self.of.p if whole else self.p), with_starts(self.of.port))
+        made = forced(change(self.of.p if whole else self.p), self.of.starts)
         return {name: made[name] for name in self.steps if name in made}
 
     def distances(self, made: Mapping[str, Array]) -> dict[str, float]:

@@ -69,6 +69,14 @@ class TransformersPort:
         return f"transformers {self.attention}"
 
     def run(self, request: Request) -> PortResult:
+        with one_thread(self.torch):
+            return self.answer(request)
+
+    def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
+        with one_thread(self.torch), ThreadPoolExecutor(len(requests)) as pool:
+            return list(pool.map(self.answer, requests))
+
+    def answer(self, request: Request) -> PortResult:
         if request.inputs.get("cu_seqlens") is not None:
             message = "not run: transformers takes packed input only with flash attention"
             return PortResult(findings=(Finding("port", "note", message, request.name),))
@@ -81,10 +89,6 @@ class TransformersPort:
             return PortResult(findings=(Finding("port", "fail", message, request.name),))
         description = Description(plan=self.plan(request))
         return from_arrays(request, steps | self.weights(request), description, self.dtype)
-
-    def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
-        with ThreadPoolExecutor(len(requests)) as pool:
-            return list(pool.map(self.run, requests))
 
     # -- the model --------------------------------------------------------------------------------
 
@@ -222,6 +226,18 @@ class TransformersPort:
             yield
         finally:
             _KEEPER.port = None
+
+
+@contextlib.contextmanager
+def one_thread(torch: Any) -> Iterator[None]:
+    """torch with one thread: on models so small its threads only wait for one another, at more than
+    the cost of the verdict."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 _ROTARY_LOCK = threading.Lock()

@@ -10,7 +10,7 @@ statistic over a family of legitimate evaluations (rounding.py). No literal tole
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,51 +71,61 @@ class Comparison:
         return K * self.ratio
 
 
-def compare(p: Pass, port: Taps, dtype: str, seeds: Iterable[int] = range(SEEDS)) -> Comparison:
+def compare(p: Pass, port: Taps, dtype: str, seeds: Sequence[int] = range(SEEDS)) -> Comparison:
     """Compare the steps in `port` (float64 arrays with the shapes of the pass, names of MODEL.md).
 
     p: the float64 reference pass of the case; dtype: what the port says it computes in.
     """
-    real = real_rows(p)
-    truth, fed = trace(p), forced(p, port)
-    names = [name for name in truth if name in port]
-    trace_family: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
-    fed_family: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
-    for seed in seeds:
-        other, other_fed = noisy(p, dtype, seed), noisy(p, dtype, seed, fed=True)
-        other_trace = trace(other)
-        other_forced = forced(other_fed, unrounded(port, dtype, seed))
-        for name in names:
-            trace_family[name].append(error(name, other_trace[name], truth[name], real))
-            fed_family[name].append(error(name, other_forced[name], fed[name], real))
+    real, truth = real_rows(p), trace(p)
+    alone = steps_alone(p, port, dtype, seeds)
+    family = _family(alone, (trace(noisy(p, dtype, seed)) for seed in seeds), truth, real)
     rows = tuple(
-        Row(
-            name,
-            _column(error(name, port[name], fed[name], real), fed_family[name]),
-            _column(error(name, port[name], truth[name], real), trace_family[name]),
-        )
-        for name in names
+        Row(name, column, _column(error(name, port[name], truth[name], real), family[name]))
+        for name, column in alone.items()
     )
-    bad = (n for n in names if not np.isfinite(_real(n, port[n], real)).all())
+    bad = (n for n in alone if not np.isfinite(_real(n, port[n], real)).all())
     return Comparison(dtype, rows, next(bad, None))
 
 
-def budgets(
-    p: Pass, dtype: str, seeds: Iterable[int] = range(SEEDS)
-) -> dict[str, dict[str, float]]:
-    """The cumulative budget of every step of a pass: step -> statistic -> allowed error."""
-    real, truth = real_rows(p), trace(p)
-    family = [
-        {
-            name: error(name, x, truth[name], real)
-            for name, x in trace(noisy(p, dtype, seed)).items()
-        }
-        for seed in seeds
-    ]
+def steps_alone(
+    p: Pass, port: Taps, dtype: str, seeds: Sequence[int] = range(SEEDS)
+) -> dict[str, Column]:
+    """The teacher-forced column of `compare` by step, in the order of the pass."""
+    real, fed = real_rows(p), forced(p, port)
+    members = (
+        forced(noisy(p, dtype, seed, fed=True), unrounded(port, dtype, seed)) for seed in seeds
+    )
+    names = [name for name in fed if name in port]
+    family = _family(names, members, fed, real)
     return {
-        name: {s: K * max(member[name][s] for member in family) for s in STATISTICS}
-        for name in truth
+        name: _column(error(name, port[name], fed[name], real), family[name]) for name in names
     }
+
+
+def budgets(
+    p: Pass, dtype: str, steps: Collection[str] | None = None, seeds: Sequence[int] = range(SEEDS)
+) -> dict[str, dict[str, float]]:
+    """The cumulative budget of these steps of a pass, None for every one: step -> statistic ->
+    allowed error."""
+    truth = trace(p)
+    names = [name for name in truth if steps is None or name in steps]
+    members = (trace(noisy(p, dtype, seed)) for seed in seeds)
+    family = _family(names, members, truth, real_rows(p))
+    return {
+        name: {s: K * max(member[s] for member in errors) for s in STATISTICS}
+        for name, errors in family.items()
+    }
+
+
+def _family(
+    names: Iterable[str], members: Iterable[Taps], want: Taps, real: Array
+) -> dict[str, list[Mapping[str, float]]]:
+    """Of each step the error of every member."""
+    out: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
+    for member in members:
+        for name, errors in out.items():
+            errors.append(error(name, member[name], want[name], real))
+    return out
 
 
 # -- errors ---------------------------------------------------------------------------------------
@@ -135,14 +145,24 @@ def token_errors(name: str, got: Array, want: Array, real: Array) -> Array:
     Rotary tables are measured against the norm of a unit rotation, not against a sine of zero, and
     span scores, one number per token, against their RMS over the tokens.
     """
-    got, want = (_real(name, x, real).reshape(-1, _width(name, x)) for x in (got, want))
-    scale = np.linalg.norm(want, axis=-1)
-    if name.startswith("rope."):
-        scale = np.full(len(want), (want.shape[-1] / 2.0) ** 0.5)
-    if want.shape[-1] == 1:
-        scale = np.full(len(want), np.linalg.norm(want) / max(len(want), 1) ** 0.5)
     with np.errstate(all="ignore"):
-        return np.linalg.norm(got - want, axis=-1) / np.where(scale == 0.0, 1.0, scale)
+        return lengths(name, got - want, real) / scales(name, want, real)
+
+
+def lengths(name: str, x: Array, real: Array) -> Array:
+    """||x|| of each real token or sequence of a step -> [n]."""
+    rows = _real(name, x, real).reshape(-1, _width(name, x))
+    return np.asarray(np.sqrt(np.add.reduce(rows * rows, axis=-1)))
+
+
+def scales(name: str, want: Array, real: Array) -> Array:
+    """What the errors of a step are relative to -> [n]; see token_errors."""
+    scale, width = lengths(name, want, real), _width(name, want)
+    if name.startswith("rope."):
+        scale = np.full(len(scale), (width / 2.0) ** 0.5)
+    if width == 1:
+        scale = np.full(len(scale), np.linalg.norm(scale) / max(len(scale), 1) ** 0.5)
+    return np.where(scale == 0.0, 1.0, scale)
 
 
 def error(name: str, got: Array, want: Array, real: Array) -> dict[str, float]:
@@ -152,7 +172,15 @@ def error(name: str, got: Array, want: Array, real: Array) -> dict[str, float]:
         return dict.fromkeys(STATISTICS, float("inf"))
     if not e.size:
         return dict.fromkeys(STATISTICS, 0.0)
-    return {"mean": float(e.mean()), "p95": float(np.quantile(e, 0.95)), "max": float(e.max())}
+    return {"mean": float(e.mean()), "p95": _quantile(e, 0.95), "max": float(e.max())}
+
+
+def _quantile(e: Array, q: float) -> float:
+    """np.quantile of finite numbers, which takes as long as a step of a short case."""
+    e = np.sort(e)
+    i = q * (len(e) - 1)
+    low, high = float(e[int(i)]), float(e[min(int(i) + 1, len(e) - 1)])
+    return low + (high - low) * (i - int(i))
 
 
 def _real(name: str, x: Array, real: Array) -> Array:

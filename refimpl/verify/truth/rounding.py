@@ -172,7 +172,8 @@ def significant_bits(x: Array) -> int:
 def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """+1 or -1 by chance."""
     n = math.prod(shape)
-    return SIGNS[np.frombuffer(rng.bytes(-(-n // 8)), np.uint8)].reshape(-1)[:n].reshape(shape)
+    bits = np.frombuffer(rng.bytes(-(-n // 8)), np.uint8)
+    return SIGNS.take(bits, axis=0).reshape(-1)[:n].reshape(shape)
 
 
 def sum_growth(n: int) -> float:

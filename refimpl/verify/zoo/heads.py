@@ -206,9 +206,14 @@ MISTAKES = (
         ("transformers#35344",), norm_before_activation, ("head.act", "head.norm"),
     ),
     Mistake(
-        "H4", "probabilities for logits",
+        "H4a", "probabilities for logits",
         "Softmax is applied before the output is handed out, and once more by whoever reads it.",
         (), probabilities, ("logits", "start_logits", "end_logits"),
+    ),
+    Mistake(
+        "H4b", "a classifier's probabilities for its logits",
+        "Softmax is applied to the labels of a text, and to no other head's output.",
+        (), lambda p: probabilities(p) if p.head == "sequence_classification" else p, ("logits",),
     ),
     Mistake(
         "H5a", "output read in another axis order",
