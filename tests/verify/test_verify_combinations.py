@@ -1,13 +1,18 @@
 """Several mistakes at once: a seeded sample is named in full, and every share is what it says.
 
-Five hundred sets: `pytest -m soak -s tests/verify/test_verify_combinations.py`.
+Five hundred sets: `pytest -m soak -s tests/verify/test_verify_combinations.py`, in goes with
+REFIMPL_SETS=FILE, which keeps the outcome of each.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +55,41 @@ def test_a_sample_of_sets_is_named_in_full_and_no_suspect_pairs_with_itself(
 @pytest.mark.soak
 def test_five_hundred_sets() -> None:
     with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
-        assert main(range(500), lambda line: print(line, flush=True), pool.map) == 0
+        run = kept(pool.map, Path(os.environ.get("REFIMPL_SETS", os.devnull)))
+        assert main(range(500), lambda line: print(line, flush=True), run) == 0
+
+
+Run = Callable[..., Iterable[Outcome]]
+
+
+def kept(run: Run, file: Path) -> Run:
+    """The map, with the outcomes that the file has, and those that are made written to it."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    tuples = ("ids", "told", "shares")
+    done = [Outcome(**{k: tuple(x) if k in tuples else x for k, x in json.loads(line).items()})
+            for line in lines]  # fmt: skip
+
+    def outcomes(one: Callable[[int], Outcome], seeds: Iterable[int]) -> Iterator[Outcome]:
+        yield from (o for o in done if o.seed in seeds)
+        left = set(seeds) - {o.seed for o in done}
+        for made in run(one, sorted(left)):
+            with file.open("a", encoding="utf-8") as f:
+                f.write(json.dumps(asdict(made)) + "\n")
+            yield made
+
+    return outcomes
+
+
+def test_outcomes_are_kept_and_not_made_twice(tmp_path: Path) -> None:
+    file, made = tmp_path / "sets", []
+
+    def one(seed: int) -> Outcome:
+        made.append(seed)
+        return Outcome(seed, ("F1", "C1"), ("F1",), (1.0,), False, False)
+
+    first = list(kept(map, file)(one, range(2)))
+    both = list(kept(map, file)(one, range(3)))
+    assert made == [0, 1, 2] and both[:2] == first and [o.seed for o in both] == [0, 1, 2]
 
 
 def test_members_of_a_drawn_set_show() -> None:

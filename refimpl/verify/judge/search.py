@@ -142,14 +142,17 @@ class Search(Replays):
         return sum(x <= CHAOS for x in sizes) >= ALMOST * len(sizes)
 
     def denied(self, rounding: Candidate) -> bool:
-        """Whether the port is right, to its dtype's own rounding, where the rounding would show: no
-        mistake undoes errors that are random. Some may be small by chance."""
-        h = Hypothesis((), rounding)
-        right = [s for s in self.panel if self.solved(s, Hypothesis())]
-        shows = [
-            s for s in right if any(x > ALIKE * s.of.floor[n] for n, x in self.size(s, h).items())
-        ]
-        return sum(not self.solved(s, h) for s in shows) > (1.0 - ALMOST) * len(shows)
+        """Whether what was found leaves no more than the dtype's own rounding where this one would
+        show: no mistake undoes errors that are random. A few may be small by chance."""
+        found = self.best.found
+        h, shows, small = Hypothesis(found, rounding), 0, 0
+        for segment in self.panel:
+            if not self.solved(segment, Hypothesis(found)):
+                continue
+            size, floor = self.size(segment, h), self.smooth(segment, found)
+            if any(x > ALIKE * floor[name] for name, x in size.items()):
+                shows, small = shows + 1, small + (not self.solved(segment, h))
+        return small > (1.0 - ALMOST) * shows
 
     # -- the moves --------------------------------------------------------------------------------
 

@@ -97,9 +97,7 @@ def steps_alone(
     )
     names = [name for name in fed if name in port]
     family = _family(names, members, fed, real)
-    return {
-        name: _column(error(name, port[name], fed[name], real), family[name]) for name in names
-    }
+    return {name: _column(error(name, port[name], fed[name], real), family[name]) for name in names}
 
 
 def budgets(
