@@ -27,7 +27,7 @@ from refimpl.reference import ops
 from refimpl.reference.config import VARIANTS, ModernBertConfig
 from refimpl.reference.encoder import encode
 from refimpl.reference.params import encoder_shapes, initialise
-from refimpl.verify.truth.compare import STATISTICS, error
+from refimpl.verify.truth.errors import STATISTICS, error
 from refimpl.verify.truth.passes import Pass, run
 from refimpl.verify.truth.rounding import K, noisy
 

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 from . import verify_training
 from .numbers import bytes_of
 from .options import seconds
+from .verify_ports import WAYS, dumped, port_of
 
 if TYPE_CHECKING:
     from ..verify.judge.verdict import Report
-    from ..verify.ports.names import Description
     from ..verify.ports.port import Port
     from ..verify.truth.cases import Case
     from ..verify.zoo import Faulty, Mistake
@@ -145,8 +145,8 @@ def training_report(args: argparse.Namespace) -> Report:
 
     with usage_errors(args):
         cases = verify_training.chosen(args.case)
-        port = verify_training.port_of(args, cases)
-        cases = verify_training.answered(args, cases)
+        port = port_of(args, cases, verify_training.WAYS)
+        cases = dumped(args, cases)
         without = dispensed(args.partial, NAMES)
     return verify(port, cases, args.dtype, without=without)
 
@@ -157,7 +157,7 @@ def forward_report(args: argparse.Namespace) -> Report:
 
     with usage_errors(args):
         cases = chosen(args.case)
-        port = port_of(args, cases)
+        port = port_of(args, cases, WAYS)
         cases = answered(args, cases, port)
         without = dispensed(args.partial, NAMES)
     # transformers says itself what it declares beside the dtype that it is asked for.
@@ -207,86 +207,10 @@ def dispensed(names: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
 
 def answered(args: argparse.Namespace, cases: list[Case], port: Port) -> list[Case]:
     """Of a dump without --case: the cases that are there; of ONNX files those of their models."""
-    from ..verify.ports.dump import locate
-
     files = getattr(port, "files", None)
     if files is not None:
         return [c for c in cases if c.fixture.name in files]
-    if args.dump is None or args.case is not None:
-        return cases
-    found = [c for c in cases if locate(args.dump, c.name) is not None]
-    if not found:
-        raise ValueError(
-            f"--dump {args.dump} holds no dump under the name of a case (--list-cases); "
-            "if it is the dump of one case itself, name that with --case"
-        )
-    return found
-
-
-def port_of(args: argparse.Namespace, cases: Sequence[Case]) -> Port:
-    """The port that the arguments name. Raises ValueError, OSError, MissingExtraError."""
-    from ..verify.ports.isolation import Limits
-    from ..verify.truth.rounding import base_of
-
-    description, limits = described(args.map), Limits(seconds=args.timeout)
-    if args.dump is not None:
-        from ..verify.ports.dump import DumpPort, locate
-
-        if not args.dump.exists():
-            raise ValueError(f"--dump {args.dump} does not exist")
-        alone = len(cases) == 1 and locate(args.dump, cases[0].name) is None
-        return DumpPort(args.dump, cases[0].name if alone else None, args.dtype, description)
-    if args.command is not None:
-        from ..verify.ports.command_port import CommandPort, startable
-
-        return CommandPort(startable(args.command), args.dtype, description, limits)
-    if args.library is not None:
-        from ..verify.ports.library_port import LibraryPort
-
-        return LibraryPort(args.library, args.dtype, limits)
-    if args.transformers is not None:
-        from ..verify.ports.transformers_port import TransformersPort
-
-        return TransformersPort(args.transformers, args.dtype or "float32")
-    if args.engine is not None:
-        from ..verify.ports.engine_port import EnginePort
-
-        return EnginePort(args.engine or None, dtype=base_of(args.dtype or "float32"))
-    if args.engine_library is not None:
-        from ..verify.ports.c_port import CPort
-
-        return CPort(args.engine_library or None, dtype=base_of(args.dtype or "float32"))
-    if args.onnx is not None:
-        from ..verify.ports.onnx_files import OnnxFiles, by_model, onnx_files
-        from ..verify.ports.onnx_port import OnnxPort
-
-        files = onnx_files(args.onnx)
-        if len(files) == 1 and args.case is not None and len({c.fixture for c in cases}) == 1:
-            return OnnxPort(files[0], args.dtype, description)
-        return OnnxFiles(by_model(files), args.dtype, description)
-    return broken_port(args.broken)
-
-
-def broken_port(id: str) -> Port:
-    """The reference with a mistake of the zoo."""
-    from ..verify.ports.port import ReferencePort
-    from ..verify.zoo import FAULTY, NOT_EXPRESSED, ZOO
-
-    if id in ZOO:
-        return ReferencePort(mistake=ZOO[id].apply, name=f"reference with {id}")
-    if id in FAULTY:
-        return FAULTY[id].wrap(ReferencePort(name=f"reference with {id}"))
-    if id in NOT_EXPRESSED:
-        raise ValueError(f"--break {id}: {NOT_EXPRESSED[id]}")
-    variants = [known for known in (*ZOO, *FAULTY) if known.rstrip("abcdefgh") == id]
-    hint = f"one of {', '.join(variants)}" if variants else "those that --zoo lists"
-    raise ValueError(f"--break {id!r} is unknown; known: {hint}")
-
-
-def described(path: Path | None) -> Description:
-    from ..verify.ports.names import Description, read_description
-
-    return Description() if path is None else read_description(path)
+    return dumped(args, cases)
 
 
 def writable(option: str, path: Path | None) -> None:

@@ -12,7 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .verify_ports import dump_of, limits
+
 if TYPE_CHECKING:
+    from ..verify.ports.names import Description
     from ..verify.training.cases import TrainingCase
     from ..verify.training.port import TrainingPort
 
@@ -42,46 +45,6 @@ def chosen(names: Sequence[str] | None) -> list[TrainingCase]:
     return list(CASES) if names is None else [case(name) for name in names]
 
 
-def port_of(args: argparse.Namespace, cases: Sequence[TrainingCase]) -> TrainingPort:
-    """The port that the arguments name. Raises ValueError, OSError, MissingExtraError."""
-    from ..verify.ports.isolation import Limits
-    from ..verify.ports.names import Description, read_description
-
-    description = Description() if args.map is None else read_description(args.map)
-    if args.dump is not None:
-        from ..verify.ports.dump import locate
-        from ..verify.training.files_port import DumpPort
-
-        if not args.dump.exists():
-            raise ValueError(f"--dump {args.dump} does not exist")
-        alone = len(cases) == 1 and locate(args.dump, cases[0].name) is None
-        return DumpPort(args.dump, cases[0].name if alone else None, args.dtype, description)
-    if args.command is not None:
-        from ..verify.training.files_port import TrainingCommand
-
-        return TrainingCommand(args.command, args.dtype, description, Limits(seconds=args.timeout))
-    if args.transformers is not None:
-        from ..verify.training.torch_port import TransformersTrainer
-
-        return TransformersTrainer(args.accumulate, args.transformers, args.dtype or "float32")
-    if args.torch is not None:
-        from ..verify.training.torch_port import TorchPort
-
-        return TorchPort(built_by(args.torch), args.torch, args.dtype or "float32")
-    if args.trainer:
-        from ..verify.training.trainer_port import TrainerPort
-
-        if args.dtype not in (None, "float32", "float64"):
-            raise ValueError(f"--dtype {args.dtype} is not one that refimpl.train computes in")
-        return TrainerPort(args.dtype or "float32")
-    from ..verify.training.port import ReferencePort
-    from ..verify.training.zoo import ZOO
-
-    if args.broken not in ZOO:
-        raise ValueError(f"--break {args.broken!r} is unknown; known: {', '.join(ZOO)}")
-    return ReferencePort(mistake=ZOO[args.broken].apply, name=f"reference with {args.broken}")
-
-
 def built_by(where: str) -> Callable[[TrainingCase], Any]:
     """FILE.py:FUNCTION -> a function of a case: FUNCTION(config, weights, head) is the module."""
     path, _, name = where.rpartition(":")
@@ -105,19 +68,72 @@ def built_by(where: str) -> Callable[[TrainingCase], Any]:
     return build
 
 
-def answered(args: argparse.Namespace, cases: list[TrainingCase]) -> list[TrainingCase]:
-    """Of a dump without --case: the cases that are there."""
-    from ..verify.ports.dump import locate
+# -- ways in ---------------------------------------------------------------------------------------
 
-    if args.dump is None or args.case is not None:
-        return cases
-    found = [c for c in cases if locate(args.dump, c.name) is not None]
-    if not found:
-        raise ValueError(
-            f"--dump {args.dump} holds no dump under the name of a training case (--list-cases); "
-            "if it is the dump of one case itself, name that with --case"
-        )
-    return found
+
+def _dump(
+    args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
+) -> TrainingPort:
+    from ..verify.training.files_port import DumpPort
+
+    return dump_of(args, cases, description, DumpPort)
+
+
+def _command(
+    args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
+) -> TrainingPort:
+    from ..verify.training.files_port import TrainingCommand
+
+    return TrainingCommand(args.command, args.dtype, description, limits(args))
+
+
+def _transformers(
+    args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
+) -> TrainingPort:
+    from ..verify.training.torch_port import TransformersTrainer
+
+    return TransformersTrainer(args.accumulate, args.transformers, args.dtype or "float32")
+
+
+def _torch(
+    args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
+) -> TrainingPort:
+    from ..verify.training.torch_port import TorchPort
+
+    return TorchPort(built_by(args.torch), args.torch, args.dtype or "float32")
+
+
+def _trainer(
+    args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
+) -> TrainingPort:
+    from ..verify.training.trainer_port import TrainerPort
+
+    if args.dtype not in (None, "float32", "float64"):
+        raise ValueError(f"--dtype {args.dtype} is not one that refimpl.train computes in")
+    return TrainerPort(args.dtype or "float32")
+
+
+def _broken(
+    args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
+) -> TrainingPort:
+    """The reference with a mistake of the training zoo."""
+    from ..verify.training.port import ReferencePort
+    from ..verify.training.zoo import ZOO
+
+    if args.broken not in ZOO:
+        raise ValueError(f"--break {args.broken!r} is unknown; known: {', '.join(ZOO)}")
+    return ReferencePort(mistake=ZOO[args.broken].apply, name=f"reference with {args.broken}")
+
+
+WAYS: dict[str, Callable[[argparse.Namespace, Sequence[TrainingCase], Description], TrainingPort]]
+WAYS = {
+    "dump": _dump,
+    "command": _command,
+    "transformers": _transformers,
+    "torch": _torch,
+    "trainer": _trainer,
+    "broken": _broken,
+}
 
 
 # -- without a port -------------------------------------------------------------------------------

@@ -54,6 +54,24 @@ def test_a_port_below_its_dtype_is_seen():
     assert report.verdict == "fail"
 
 
+def test_torch_has_one_thread_while_the_kit_runs_it():
+    seen, before = [], torch.get_num_threads()
+
+    def watch(model):
+        model.register_forward_pre_hook(lambda m, args: seen.append(torch.get_num_threads()))
+
+    port = TransformersPort("sdpa", "float32", adapt=watch)
+    c = case("two-tokens")
+    torch.set_num_threads(2)
+    try:
+        request = Request.of(c.name, c.config, c.model())
+        assert port.run(request).taps
+        assert all(result.taps for result in port.run_together([request] * 3))
+        assert seen == [1] * 4 and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def tanh_gelu(model):
     """The MLP's activation replaced in the modules, as a port would."""
     encoder = getattr(model, "model", model)

@@ -8,7 +8,8 @@ import pytest
 from refimpl.reference import ops
 from refimpl.verify.judge.slices import slices
 from refimpl.verify.truth.cases import case
-from refimpl.verify.truth.compare import STATISTICS, budgets, compare, real_rows, token_errors
+from refimpl.verify.truth.compare import budgets, compare, steps_alone
+from refimpl.verify.truth.errors import STATISTICS, error, real_rows, token_errors
 from refimpl.verify.truth.passes import forced, trace
 from refimpl.verify.truth.rounding import DTYPES, SEEDS, K, noisy, sum_growth
 
@@ -98,6 +99,7 @@ def test_budgets_are_k_times_the_worst_of_the_family_and_repeat():
     )
     assert said["final_norm"]["max"] == K * worst
     assert set(said) == set(truth) and set(said["logits"]) == set(STATISTICS)
+    assert budgets(p, "bfloat16", ["logits"]) == {"logits": said["logits"]}
 
 
 def test_budgets_of_linear_maps_scale_with_the_unit_roundoff():
@@ -150,3 +152,22 @@ def test_a_pass_with_other_inputs_leaves_the_first_alone():
     other = p.with_inputs(input_ids=p.inputs["input_ids"][:, ::-1])
     assert not np.array_equal(other.inputs["input_ids"], p.inputs["input_ids"])
     assert replace(other, inputs=p.inputs).inputs is p.inputs
+
+
+@pytest.mark.parametrize("n", [1, 2, 20, 21, 257])
+def test_statistics_are_those_of_the_errors_of_tokens(n: int) -> None:
+    rng = np.random.default_rng(n)
+    want = rng.standard_normal((1, n, 8))
+    got, real = want + 1e-3 * rng.standard_normal(want.shape), np.ones((1, n), bool)
+    e = np.linalg.norm(got - want, axis=-1)[0] / np.linalg.norm(want, axis=-1)[0]
+    said = error("embedding", got, want, real)
+    assert said["mean"] == pytest.approx(e.mean(), rel=1e-13)
+    assert said["p95"] == pytest.approx(np.quantile(e, 0.95), rel=1e-13)
+    assert said["max"] == pytest.approx(e.max(), rel=1e-13)
+
+
+def test_columns_are_those_of_the_steps_alone() -> None:
+    p = case("eight-tokens").model()
+    taps = float32_dump(p)
+    alone = steps_alone(p, taps, "float32")
+    assert {row.tap: row.forced for row in compare(p, taps, "float32").rows} == alone

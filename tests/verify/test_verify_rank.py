@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from refimpl.verify.findings import Suspect
+from refimpl.verify.judge import gates
 from refimpl.verify.judge.evidence import Change, Evidence, combined
 from refimpl.verify.judge.fit import golden
-from refimpl.verify.judge.rank import rank, rank_cases
+from refimpl.verify.judge.rank import rank, rank_cases, searched
+from refimpl.verify.judge.replays import Hypothesis
 from refimpl.verify.truth.cases import case
-from refimpl.verify.truth.compare import compare
+from refimpl.verify.truth.compare import Comparison, compare
 from refimpl.verify.truth.passes import Pass, trace
 from refimpl.verify.truth.rounding import noisy
 from refimpl.verify.zoo import ZOO
@@ -129,6 +132,52 @@ def test_evidence_floor_is_above_the_family() -> None:
 
 def test_golden_finds_the_dip() -> None:
     assert golden(lambda x: (x - 0.3) ** 2, 0.0, 1.0) == pytest.approx(0.3, abs=1e-4)
+
+
+@pytest.mark.parametrize(("made", "other"), [("H4a", "H4b"), ("H4b", "H4a")])
+def test_probabilities_of_a_classifier_are_told_from_those_of_every_head(
+    made: str, other: str
+) -> None:
+    evidence = [gave(name, ZOO[made].apply) for name in ("one-token", "cls-padding")]
+    told = rank_cases(evidence)
+    assert [s.id for s in told] == [made] and other not in told[0].tied_with
+    alone = rank_cases(evidence[1:])[0]  # no other head: the two give the same numbers
+    assert {alone.id, *alone.tied_with} == {"H4a", "H4b"}
+
+
+def wider_scores(p: Pass) -> Pass:
+    """A mistake that the zoo does not have."""
+    attention = p.ops.attention
+    return p.with_ops(attention=lambda q, k, v, mask, w: attention(1.013 * q, k, v, mask, w))
+
+
+def test_a_rounding_is_denied_where_the_port_is_right_and_no_other() -> None:
+    names = ("two-tokens", "eight-tokens")
+    search = searched([gave(name, wider_scores) for name in names])
+    assert search.left and search.best.rounding is None
+    assert all(search.denied(c) for c in search.roundings if c.id in ("X1a", "X1b", "X1c", "N8"))
+    for id in ("X1a", "X1b", "X1c", "N8"):
+        search = searched([gave(name, ZOO[id].apply) for name in names])
+        search.best = Hypothesis()
+        assert not any(search.denied(c) for c in search.roundings if c.id == id)
+
+
+def test_a_deviation_that_leaves_the_first_wrong_step_is_not_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def counted(p: Pass, *others: Any) -> Comparison:
+        asked.append(p)
+        return compare(p, *others)
+
+    monkeypatch.setattr(gates, "compare", counted)
+    for change, some in ((wider_scores, False), (ZOO["F2"].apply, True)):
+        one = gave("plain-short", change)
+        found = compare(one.p, one.port, "float32")
+        asked.clear()
+        deviation = gates.deviation_of(one.p, one.port, "float32", found)
+        assert bool(asked) == some == (deviation is not None)
 
 
 def test_suspect_is_told_with_citations() -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..truth.compare import lengths, real_rows, scales
+from ..truth.errors import lengths, real_rows, scales
 from ..truth.passes import Pass, Taps, forced
 from ..truth.rounding import K, noisy, precision, unrounded
 from ..zoo.mistake import GIVEN

@@ -16,7 +16,7 @@ from ...files.bfloat16 import to_bits, widen
 from ...reference import ops
 from ..findings import Finding
 from ..ports.port import PortResult, Request
-from ..truth.compare import real_rows
+from ..truth.errors import real_rows
 from ..truth.passes import config_of
 from ..truth.plan import differences, plan_of
 from ..truth.rounding import base_of

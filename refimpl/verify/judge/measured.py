@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...reference.config import ModernBertConfig
-from ..truth.compare import per_token
+from ..truth.passes import per_token
 
 Array = np.ndarray
 # The share of the squared error that may stay, and how close a number must be to a known one.

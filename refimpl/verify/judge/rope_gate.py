@@ -16,7 +16,7 @@ import numpy as np
 from ...reference import ops
 from ..findings import Finding
 from ..ports.port import PortResult, Request
-from ..truth.compare import real_rows
+from ..truth.errors import real_rows
 from ..truth.passes import config_of
 from ..truth.rounding import base_of, precision
 from .exact import expected_inputs, finding

@@ -21,7 +21,8 @@ from ...progress import progress
 from ..findings import Finding
 from ..ports.port import Port, PortResult, Request
 from ..truth.cases import Case
-from ..truth.compare import STATISTICS, budgets, error, real_rows
+from ..truth.compare import budgets
+from ..truth.errors import STATISTICS, error, real_rows
 from ..truth.passes import Pass, Taps, per_token, trace
 from ..truth.vectors import VECTORS
 

@@ -27,7 +27,8 @@ import numpy as np
 
 from ..ports.port import ReferencePort
 from ..truth.cases import BY_NAME, CASES
-from ..truth.compare import STATISTICS, Comparison, compare, error, real_rows
+from ..truth.compare import Comparison, compare
+from ..truth.errors import STATISTICS, error, real_rows
 from ..truth.passes import Pass, forced, trace
 from ..truth.rounding import DEVIATIONS, DTYPES, SEEDS, K, noisy, precision, unrounded
 from ..zoo import FAULTY, NOT_EXPRESSED, ZOO

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..truth.compare import real_rows, token_errors
+from ..truth.errors import real_rows, token_errors
 from ..truth.passes import Pass, Taps, forced, per_token
 
 Array = np.ndarray

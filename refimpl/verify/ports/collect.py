@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..findings import MISSING, Finding, counted
-from ..truth.compare import real_rows
+from ..truth.errors import real_rows
 from ..truth.passes import config_of, per_token
 from ..truth.shapes import Shape, tap_shapes
 from ..truth.vectors import VECTORS

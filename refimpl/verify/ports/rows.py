@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..findings import Finding
-from ..truth.compare import real_rows
+from ..truth.errors import real_rows
 from ..truth.shapes import axes_of
 from .port import PortResult, Request
 

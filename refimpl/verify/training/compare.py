@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..truth.compare import STATISTICS, Column, Comparison, Row
+from ..truth.compare import Column, Comparison, Row
+from ..truth.errors import STATISTICS
 from ..truth.rounding import SEEDS, K
 from .rounding import noisy, undone
 from .step import Arrays, Training, Window, gradient, trained

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...progress import progress
-from ..truth.compare import STATISTICS
+from ..truth.errors import STATISTICS
 from ..truth.fixtures import hf_names
 from ..truth.kit import DIGITS, as_json, tensor_files
 from ..truth.rounding import SEEDS, K

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..findings import Suspect
-from ..truth.compare import STATISTICS, Comparison
+from ..truth.compare import Comparison
+from ..truth.errors import STATISTICS
 from .compare import AFTER, Right, Told, by_rows, error, scale_of, values
 from .step import Training
 from .zoo import ZOO

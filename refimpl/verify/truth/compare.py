@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .passes import Pass, Taps, forced, per_token, trace
+from .errors import STATISTICS, compared, error, real_rows
+from .passes import Pass, Taps, forced, trace
 from .rounding import SEEDS, K, noisy, unrounded
-from .shapes import axes_of
 
 Array = np.ndarray
-STATISTICS = ("mean", "p95", "max")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def compare(p: Pass, port: Taps, dtype: str, seeds: Sequence[int] = range(SEEDS)
         Row(name, column, _column(error(name, port[name], truth[name], real), family[name]))
         for name, column in alone.items()
     )
-    bad = (n for n in alone if not np.isfinite(_real(n, port[n], real)).all())
+    bad = (n for n in alone if not np.isfinite(compared(n, port[n], real)).all())
     return Comparison(dtype, rows, next(bad, None))
 
 
@@ -124,77 +123,6 @@ def _family(
         for name, errors in out.items():
             errors.append(error(name, member[name], want[name], real))
     return out
-
-
-# -- errors ---------------------------------------------------------------------------------------
-
-
-def real_rows(p: Pass) -> Array:
-    """bool [batch, seq], or [total] when packed: tokens that are compared; neither padding is, nor
-    what is not shown."""
-    mask = p.inputs.get("attention_mask")
-    real = np.ones(axes_of(p.inputs), bool) if mask is None else np.asarray(mask) != 0
-    return real if p.shown is None else real & p.shown
-
-
-def token_errors(name: str, got: Array, want: Array, real: Array) -> Array:
-    """||got - want|| / ||want|| of each real token (or sequence, for pooled steps) -> [n].
-
-    Rotary tables are measured against the norm of a unit rotation, not against a sine of zero, and
-    span scores, one number per token, against their RMS over the tokens.
-    """
-    with np.errstate(all="ignore"):
-        return lengths(name, got - want, real) / scales(name, want, real)
-
-
-def lengths(name: str, x: Array, real: Array) -> Array:
-    """||x|| of each real token or sequence of a step -> [n]."""
-    rows = _real(name, x, real).reshape(-1, _width(name, x))
-    return np.asarray(np.sqrt(np.add.reduce(rows * rows, axis=-1)))
-
-
-def scales(name: str, want: Array, real: Array) -> Array:
-    """What the errors of a step are relative to -> [n]; see token_errors."""
-    scale, width = lengths(name, want, real), _width(name, want)
-    if name.startswith("rope."):
-        scale = np.full(len(scale), (width / 2.0) ** 0.5)
-    if width == 1:
-        scale = np.full(len(scale), np.linalg.norm(scale) / max(len(scale), 1) ** 0.5)
-    return np.where(scale == 0.0, 1.0, scale)
-
-
-def error(name: str, got: Array, want: Array, real: Array) -> dict[str, float]:
-    """mean, p95 and max over tokens of the relative L2 error; inf where anything is not finite."""
-    e = token_errors(name, got, want, real)
-    if not np.isfinite(e).all():
-        return dict.fromkeys(STATISTICS, float("inf"))
-    if not e.size:
-        return dict.fromkeys(STATISTICS, 0.0)
-    return {"mean": float(e.mean()), "p95": _quantile(e, 0.95), "max": float(e.max())}
-
-
-def _quantile(e: Array, q: float) -> float:
-    """np.quantile of finite numbers, which takes as long as a step of a short case."""
-    e = np.sort(e)
-    i = q * (len(e) - 1)
-    low, high = float(e[int(i)]), float(e[min(int(i) + 1, len(e) - 1)])
-    return low + (high - low) * (i - int(i))
-
-
-def _real(name: str, x: Array, real: Array) -> Array:
-    """The compared part of a step's array."""
-    if per_token(name, x, real):
-        return x[real]
-    return x[real.reshape(len(x), -1).any(axis=1)] if real.ndim == 2 and len(x) == len(real) else x
-
-
-def _width(name: str, x: Array) -> int:
-    """Entries of one token or sequence: heads are joined; spans and scores are taken as a whole."""
-    if name in ("start_logits", "end_logits"):
-        return 1
-    if name.split(".")[-1] in ("q", "k", "v", "q_rot", "k_rot"):
-        return x.shape[-1] * x.shape[-2]
-    return x.shape[-1]
 
 
 def _column(observed: Mapping[str, float], family: list[Mapping[str, float]]) -> Column:

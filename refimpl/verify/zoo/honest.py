@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from ...reference import ops as equations
-from ..truth.compare import real_rows
+from ..truth.errors import real_rows
 from ..truth.passes import Pass, per_token, trace
 from .mistake import axes, before, layer_input, positions, rewired, round_bits, with_attention
 

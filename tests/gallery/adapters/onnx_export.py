@@ -45,11 +45,12 @@ HEADS = {"ForQuestionAnswering": SCORES[1:], "Model": ()}
 
 
 def names(config: dict) -> list[str]:
-    """Of the outputs: from version 5 on the last hidden state is that after the final norm."""
+    """Of the outputs: from version 5 on the last hidden state is that after the final norm. The
+    first is not called `embedding`: dynamo gives that name to a value inside."""
     layers = config["num_hidden_layers"]
     kind = config["architectures"][0].removeprefix("ModernBert")
     states = [f"layers.{i}.residual_2" for i in range(layers - 1)]
-    return ["embedding", *states, "final_norm", *HEADS.get(kind, SCORES[:1])]
+    return ["hidden_states.0", *states, "final_norm", *HEADS.get(kind, SCORES[:1])]
 
 
 def export(folder: Path, path: Path, exporter: str) -> None:
