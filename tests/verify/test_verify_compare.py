@@ -8,7 +8,7 @@ import pytest
 from refimpl.reference import ops
 from refimpl.verify.judge.slices import slices
 from refimpl.verify.truth.cases import case
-from refimpl.verify.truth.compare import budgets, compare, steps_alone
+from refimpl.verify.truth.compare import budgets, compare
 from refimpl.verify.truth.errors import STATISTICS, error, real_rows, token_errors
 from refimpl.verify.truth.passes import forced, trace
 from refimpl.verify.truth.rounding import DTYPES, SEEDS, K, noisy, sum_growth
@@ -164,10 +164,3 @@ def test_statistics_are_those_of_the_errors_of_tokens(n: int) -> None:
     assert said["mean"] == pytest.approx(e.mean(), rel=1e-13)
     assert said["p95"] == pytest.approx(np.quantile(e, 0.95), rel=1e-13)
     assert said["max"] == pytest.approx(e.max(), rel=1e-13)
-
-
-def test_columns_are_those_of_the_steps_alone() -> None:
-    p = case("eight-tokens").model()
-    taps = float32_dump(p)
-    alone = steps_alone(p, taps, "float32")
-    assert {row.tap: row.forced for row in compare(p, taps, "float32").rows} == alone
