@@ -47,7 +47,7 @@ using Byte = py::array_t<std::uint8_t, kPlain>;
 using Shape = std::vector<std::size_t>;
 
 constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
-constexpr const char* kDtypes[] = {"float32", "bf16x3", "bfloat16"};
+constexpr const char* kDtypes[] = {"float32", "bf16x3", "bfloat16", "int8"};
 
 // -- checks ---------------------------------------------------------------------------------------
 
@@ -314,6 +314,8 @@ class PyEngine {
       if (window && *window < 0) throw std::invalid_argument("windows must be None or at least 0");
       windows.push_back(window.value_or(-1));
     }
+    const auto kept = given["kept"].cast<std::vector<std::uint32_t>>();
+    if (kept.size() != thetas.size()) throw std::invalid_argument("kept and thetas differ in length");
     const std::string activation = given["activation"].cast<std::string>();
     std::vector<NamedModule> named_modules;
     for (const auto& module : given["modules"]) named_modules.emplace_back(py::cast<py::dict>(module));
@@ -323,7 +325,7 @@ class PyEngine {
                                    size("inter"),   size("heads"), static_cast<std::int64_t>(windows.size()),
                                    size("types"),   windows.data(), thetas.data(),
                                    given["norm_eps"].cast<double>(), activation.c_str(),
-                                   modules.data(),  modules.size()};
+                                   modules.data(),  modules.size(), kept.data()};
     std::vector<std::string> names;
     std::vector<Stored> stored;
     find_tensors(params, !modules.empty(), place.has_value(), names, stored);

@@ -76,7 +76,7 @@ MODERNBERT_API int modernbert_default_threads(void);
 
 typedef struct {
     size_t struct_size;
-    const char *dtype; /* of the products: "float32" (NULL), "bf16x3", "bfloat16" */
+    const char *dtype; /* of the products: "float32" (NULL), "bf16x3", "bfloat16", "int8" */
     /* No tier above this one; NULL: the best that runs here. REFIMPL_ISA is not read: pass it on. */
     const char *tier_cap;
     int threads; /* of a forward pass that names none, at most 256; 0: modernbert_default_threads() */
@@ -89,7 +89,8 @@ typedef struct {
 } modernbert_options;
 
 /* The encoder of a folder in the Hugging Face or sentence-transformers layout: config.json and
- * model.safetensors (or its shards), and the modules behind it that modules.json names. Files are read, not
+ * model.safetensors (or its shards), and the modules behind it that modules.json names; for int8 also
+ * int8.json, which says what is kept. Files are read, not
  * mapped, and one that changes during this call is MODERNBERT_BAD_FILE. The one with the token embedding stays open, and rows are read from it as they are
  * needed: it may be replaced or deleted while the model is open. Where it was written to or cut instead,
  * which its size and its time of change tell, a forward pass with ids is MODERNBERT_BAD_FILE from then on,
@@ -128,6 +129,9 @@ typedef struct {
     /* Behind the encoder, for modernbert_embed: the first is the only Pooling. None: the mean. */
     const modernbert_module *modules;
     size_t module_count;
+    /* int8 alone: [layers] matrices that are kept in bfloat16, a sum of 1 (attn.Wqkv), 2 (attn.Wo),
+     * 4 (mlp.Wi), 8 (mlp.Wo). NULL: none. */
+    const uint32_t *kept;
 } modernbert_config;
 
 /* Numbers in an open file, from byte `offset` on, in the machine's byte order. */

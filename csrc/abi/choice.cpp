@@ -11,7 +11,8 @@ struct Named {
   const char* name;
   Dtype dtype;
 };
-constexpr Named kDtypes[] = {{"float32", Dtype::float32}, {"bf16x3", Dtype::bf16x3}, {"bfloat16", Dtype::bfloat16}};
+constexpr Named kDtypes[] = {{"float32", Dtype::float32}, {"bf16x3", Dtype::bf16x3}, {"bfloat16", Dtype::bfloat16},
+                             {"int8", Dtype::int8}};
 
 const Named& dtype_named(const char* name) {
   const std::string wanted = name ? name : kDtypes[0].name;

@@ -18,6 +18,7 @@
 #include "abi/model.h"
 #include "base/pool.h"
 #include "files/folder.h"
+#include "files/int8.h"
 #include "kernels/activations.h"
 
 namespace refimpl {
@@ -44,7 +45,7 @@ std::string shown(double value) {
 Plan plan_of(const Config& c) {
   Plan plan{c.vocab, c.hidden, c.inter, c.heads, static_cast<float>(c.norm_eps), c.activation, {}};
   for (const LayerConfig& layer : c.layers)
-    plan.layers.push_back({static_cast<std::ptrdiff_t>(layer.window), layer.theta});
+    plan.layers.push_back({static_cast<std::ptrdiff_t>(layer.window), layer.theta, layer.kept});
   plan.types = c.types;
   return plan;
 }
@@ -116,6 +117,13 @@ double positive(const std::string& name, double value) {
   refuse("config->" + name + " is " + shown(value) + "; it must be positive and finite");
 }
 
+unsigned kept_of(const modernbert_config& given, std::size_t layer) {
+  const unsigned kept = given.kept ? given.kept[layer] : 0;
+  if (kept > 15)
+    refuse("config->kept[" + std::to_string(layer) + "] is " + std::to_string(kept) + "; it must be in 0 .. 15");
+  return kept;
+}
+
 Config config_given(const modernbert_config& given) {
   Config c{};
   c.vocab = size_of("vocab", given.vocab, 1, kMaxSize), c.hidden = size_of("hidden", given.hidden, 1, kMaxSize);
@@ -135,7 +143,7 @@ Config config_given(const modernbert_config& given) {
   if (layers) not_null(given.windows, "config->windows"), not_null(given.thetas, "config->thetas");
   for (std::size_t i = 0; i < layers; ++i)
     c.layers.push_back({given.windows[i] < 0 ? kAllVisible : std::min(given.windows[i], kMaxWindow),
-                        positive("thetas[" + std::to_string(i) + "]", given.thetas[i])});
+                        positive("thetas[" + std::to_string(i) + "]", given.thetas[i]), kept_of(given, i)});
   return c;
 }
 
@@ -212,7 +220,7 @@ struct Read {
 
 // A folder all of whose files were read between two saves into it: one that falls between two of them is seen,
 // and all is read anew. As read_checkpoint of refimpl/files/checkpoint.py.
-Read read_in_one_state(const std::string& path) {
+Read read_in_one_state(const std::string& path, bool int8) {
   constexpr int kTries = 10;
   const timespec pause{0, 20'000'000};
   for (int left = kTries - 1;; --left) {
@@ -222,6 +230,7 @@ Read read_in_one_state(const std::string& path) {
       SentenceFolder sentence = read_sentence(files, path);
       root = sentence.root;
       ModelFolder found = read_folder(files, root);
+      if (int8) read_kept(files, root, found.config);
       read_module_weights(files, sentence, found.config.hidden);
       if (const std::string file = files.replaced(); !file.empty())
         throw FormatError(file, "was replaced while the folder was read");
@@ -249,7 +258,7 @@ int modernbert_open(const char* folder, const modernbert_options* options, moder
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
-    Read read = read_in_one_state(path);
+    Read read = read_in_one_state(path, made->choice.kernels->to_integers != nullptr);
     SentenceFolder& sentence = read.sentence;
     ModelFolder& found = read.encoder;
     Tensors tensors;

@@ -12,6 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace refimpl {
 namespace {
@@ -102,6 +105,19 @@ std::string why_not_amx() {
 
 #endif
 
+// A bit of CPUID's leaf 7; false where there is no such leaf.
+enum class Register { a, c, d };
+bool in_leaf_7([[maybe_unused]] unsigned subleaf, [[maybe_unused]] Register which, [[maybe_unused]] unsigned bit) {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || a < subleaf) return false;
+  if (subleaf) __get_cpuid_count(7, subleaf, &a, &b, &c, &d);
+  return (which == Register::a ? a : which == Register::c ? c : d) >> bit & 1u;
+#else
+  return false;
+#endif
+}
+
 // The tier of that name, whether it can run here or not.
 Tier known_tier(const std::string& name) {
   std::string known;
@@ -138,6 +154,18 @@ std::string why_unavailable(Tier tier) {
 #include "base/tiers.inc"
   }
   return "";
+}
+
+bool has_avx_vnni() { return in_leaf_7(1, Register::a, 4); }
+bool has_avx512_vnni() { return in_leaf_7(0, Register::c, 11); }
+bool has_amx_int8() { return in_leaf_7(0, Register::d, 25); }
+bool has_neon_dot() {
+#if defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kDot = 1ul << 20;  // HWCAP_ASIMDDP
+  return getauxval(AT_HWCAP) & kDot;
+#else
+  return false;
+#endif
 }
 
 Tier named_tier(const std::string& name) {

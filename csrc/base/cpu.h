@@ -29,4 +29,10 @@ Tier named_tier(const std::string& name);
 // Throws std::invalid_argument for a name that is no tier.
 Tier best_tier(const std::string& cap);
 
+// Instructions that sum products of four bytes, beside those that a tier needs.
+bool has_avx_vnni();
+bool has_avx512_vnni();
+bool has_amx_int8();
+bool has_neon_dot();
+
 }  // namespace refimpl

@@ -26,6 +26,10 @@
 #define REFIMPL_RESTRICT
 #endif
 
+// Compilers that know AVX-VNNI: gcc 11, clang 12.
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define REFIMPL_AVX_VNNI
+#endif
 // Compilers that know AMX: gcc 11, clang 12.
 #if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
 #define REFIMPL_AMX

@@ -11,7 +11,8 @@ namespace refimpl {
 //   float32   as accurate as fp32 arithmetic
 //   bf16x3    numbers as sums of two bfloat16, three products: about 4e-6
 //   bfloat16  weights rounded to bfloat16; where the processor multiplies bfloat16, activations too
-enum class Dtype { float32, bf16x3, bfloat16 };
+//   int8      weights as integers of 7 bits with a scale per row of W, activations of 8 with one per token
+enum class Dtype { float32, bf16x3, bfloat16, int8 };
 
 enum class Storage { float32, bfloat16, float16 };
 

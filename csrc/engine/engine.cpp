@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "base/pool.h"
@@ -20,15 +21,20 @@ Floats make_floats(std::size_t n, const Tensor& x) {
   return floats;
 }
 
-const Plan& checked(const Plan& plan, const Weights& weights) {
+const Plan& checked(const Kernels& kernels, const Plan& plan, const Weights& weights) {
   if (plan.hidden == 0 || plan.heads == 0 || plan.hidden % plan.heads || plan.hidden / plan.heads % 2)
     throw std::invalid_argument("hidden must be a multiple of heads, with an even head size");
   if (plan.inter == 0) throw std::invalid_argument("inter must be at least 1");
   for (const LayerPlan& layer : plan.layers)
     if (!(layer.theta > 0.0)) throw std::invalid_argument("theta must be positive");
+  if (kernels.to_integers && std::max(plan.hidden, plan.inter) > kMostIntegers)
+    throw std::invalid_argument("int8 takes hidden and inter up to " + std::to_string(kMostIntegers));
   if (weights.layers.size() != plan.layers.size()) throw std::invalid_argument("weights and plan differ in layers");
   return plan;
 }
+
+// Bytes of a packed matrix, to where the next one may start.
+std::size_t room(const Kernels& kernels, const Packing& packing) { return round_up(kernels.packed_bytes(packing), kLine); }
 
 }  // namespace
 
@@ -39,7 +45,7 @@ Linear make_linear(const Kernels& kernels, int threads, const Packing& packing, 
     const std::size_t first = task * kPanelsAtATime;
     kernels.pack(packing, w, first, std::min(panels, first + kPanelsAtATime), to);
   });
-  return {packing, to, make_floats(packing.n, bias)};
+  return {&kernels, packing, to, make_floats(packing.n, bias)};
 }
 
 Norm make_norm(std::size_t n, const Tensor& weight, const Tensor& bias) {
@@ -50,7 +56,7 @@ Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads
                const std::function<void(std::size_t layer)>& reading,
                const std::function<void(std::size_t layer)>& packed)
     : kernels(kernels),
-      plan(checked(given, w)),
+      plan(checked(kernels, given, w)),
       embedding_(w.embedding),
       types_(make_floats(plan.types * plan.hidden, w.types)),
       embedding_norm_(make_norm(plan.hidden, w.embedding_norm, w.embedding_norm_bias)),
@@ -58,23 +64,29 @@ Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads
   const std::size_t hidden = plan.hidden, inter = plan.inter;
   const Packing wqkv{3 * hidden, hidden, head_dim()}, wo{hidden, hidden, 0}, wi{2 * inter, hidden, 2 * inter},
       mlp_wo{hidden, inter, 0};
-  packed_ = Memory(w.layers.size() * (room(wqkv) + room(wo) + room(wi) + room(mlp_wo)), Memory::Pages::huge);
+  const auto of = [&](const LayerPlan& l, Matrix m) -> const Kernels& {
+    return kernels.kept && l.kept >> static_cast<unsigned>(m) & 1u ? *kernels.kept : kernels;
+  };
+  std::size_t bytes = 0;
+  for (const LayerPlan& l : plan.layers)
+    bytes += room(of(l, Matrix::wqkv), wqkv) + room(of(l, Matrix::wo), wo) + room(of(l, Matrix::wi), wi) +
+             room(of(l, Matrix::mlp_wo), mlp_wo);
+  packed_ = Memory(bytes, Memory::Pages::huge);
   std::byte* at = packed_.data();
-  const auto linear = [&](const Packing& packing, const Tensor& weight, const Tensor& bias) {
-    return make_linear(kernels, threads, packing, weight, bias, std::exchange(at, at + room(packing)));
+  const auto linear = [&](Matrix m, const Packing& packing, const Tensor& weight, const Tensor& bias) {
+    const Kernels& k = of(plan.layers[layers_.size()], m);
+    return make_linear(k, threads, packing, weight, bias, std::exchange(at, at + room(k, packing)));
   };
   layers_.reserve(w.layers.size());
   for (const LayerWeights& l : w.layers) {
     if (reading) reading(layers_.size());
     layers_.push_back(
         {make_norm(hidden, l.attn_norm, l.attn_norm_bias), make_norm(hidden, l.mlp_norm, l.mlp_norm_bias),
-         linear(wqkv, l.wqkv, l.wqkv_bias), linear(wo, l.wo, l.wo_bias), linear(wi, l.wi, l.wi_bias),
-         linear(mlp_wo, l.mlp_wo, l.mlp_wo_bias)});
+         linear(Matrix::wqkv, wqkv, l.wqkv, l.wqkv_bias), linear(Matrix::wo, wo, l.wo, l.wo_bias),
+         linear(Matrix::wi, wi, l.wi, l.wi_bias), linear(Matrix::mlp_wo, mlp_wo, l.mlp_wo, l.mlp_wo_bias)});
     if (packed) packed(layers_.size() - 1);
   }
 }
-
-std::size_t Engine::room(const Packing& packing) const { return round_up(kernels.packed_bytes(packing), kLine); }
 
 std::size_t Engine::packed_bytes() const {
   std::size_t bytes = packed_.bytes();
@@ -89,7 +101,7 @@ std::size_t Engine::workspace_bytes(std::size_t total, std::size_t batch, int th
   const std::size_t chunk = std::min(total, kTokenChunk) + kernels.row_block - 1;
   return (total + kernels.row_block - 1) * kernels.operand_bytes(plan.hidden) +
          2 * plan.heads * kernels.kv_bytes(slots, head_dim()) +
-         chunk * (kernels.operand_bytes(plan.hidden) + kernels.operand_bytes(plan.inter)) +
+         chunk * (kernels.operand_bytes(plan.hidden) + kernels.operand_bytes(plan.inter) + integer_bytes()) +
          static_cast<std::size_t>(threads) * kernels.scratch_bytes(std::max(plan.hidden, plan.inter), head_dim());
 }
 

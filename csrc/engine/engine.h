@@ -6,6 +6,7 @@
 // work is split over rows, columns, heads and blocks of queries, never over a sum.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -19,9 +20,13 @@ namespace refimpl {
 
 using Floats = std::vector<float>;
 
+// The matrices of a layer, in the order in which a pass reads them.
+enum class Matrix { wqkv, wo, wi, mlp_wo };
+
 struct LayerPlan {
   std::ptrdiff_t window;  // visible iff |i - j| <= window; negative: all
   double theta;
+  unsigned kept = 0;  // int8: bit 1 << Matrix of those that are kept from becoming integers
 };
 
 struct Plan {
@@ -71,6 +76,7 @@ struct Batch {
 
 // Weights as the kernels take them; empty floats stand for a bias or norm that is not there.
 struct Linear {
+  const Kernels* kernels = nullptr;  // that packed it and multiply with it: the engine's, or their `kept`
   Packing packing{};
   const std::byte* packed = nullptr;  // in its owner's memory
   Floats bias;
@@ -114,13 +120,14 @@ class Engine {
   std::size_t workspace_bytes(std::size_t total, std::size_t batch, int threads) const;
 
   std::size_t head_dim() const { return plan.hidden / plan.heads; }
+  // Of rows of integers, for the longest rows; 0 where there are none.
+  std::size_t integer_bytes() const { return kernels.integer_bytes ? kernels.integer_bytes(std::max(plan.hidden, plan.inter)) : 0; }
 
   const Kernels& kernels;
   const Plan plan;
 
  private:
   friend class Forward;
-  std::size_t room(const Packing& packing) const;  // of a packed matrix, to where the next one may start
   RowSource embedding_;
   Floats types_;
   Norm embedding_norm_, final_norm_;

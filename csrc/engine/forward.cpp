@@ -44,6 +44,7 @@ Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threa
       fused_(fused),
       ldq_(k.operand_bytes(hidden)),
       ldgated_(k.operand_bytes(inter)),
+      ldintegers_(engine.integer_bytes()),
       scratch_bytes_(round_up(k.scratch_bytes(std::max(hidden, inter), head_dim), 64)) {
   place_sequences();
   // One table per theta; a row per position, or per token when positions are given.
@@ -56,6 +57,7 @@ Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threa
   values_ = Memory(e.plan.heads * k.kv_bytes(slots_, head_dim));
   normed_ = Memory(chunk * ldq_);
   gated_ = Memory(chunk * ldgated_);
+  if (ldintegers_) integers_ = Memory(chunk * ldintegers_);
   scratch_ = Memory(static_cast<std::size_t>(this->threads) * scratch_bytes_);
   last_row_.resize(static_cast<std::size_t>(this->threads));
 }
@@ -123,15 +125,15 @@ void Forward::qkv(std::size_t layer) {
   const Rotation rotation{table.cos(), table.sin(), row_.data(),
                           1.0f / std::sqrt(static_cast<float>(head_dim))};
   each_chunk([&](Rows rows) {
-    norm_to_operands(e.layers_[layer].attn_norm, rows);
+    const Linear& wqkv = e.layers_[layer].wqkv;
+    const Gemm g = normed(e.layers_[layer].attn_norm, wqkv, rows);
     if (tap_) tap_operands("attn_norm", layer, rows, hidden, normed_.data(), ldq_);
-    if (!fused_) return qkv_unfused(layer, rows, rotation);
+    if (!fused_) return qkv_unfused(layer, rows, g, rotation);
     // The epilogue counts tokens from the start: so does x.
-    const Gemm g = gemm_of(e.layers_[layer].wqkv, normed_.data(), ldq_);
     const Heads here = heads(rows.first);
     const Rotation turn{rotation.cos, rotation.sin, rotation.row + rows.first, rotation.scale};
-    tiles(e.layers_[layer].wqkv, rows.count,
-          [&](const Range& range, std::byte* scratch) { k.project_qkv(g, here, turn, range, scratch); });
+    tiles(wqkv, rows.count,
+          [&](const Range& range, std::byte* scratch) { wqkv.kernels->project_qkv(g, here, turn, range, scratch); });
   });
 }
 
@@ -161,15 +163,14 @@ void Forward::attn_out(std::size_t layer, Rows rows) {
 // mlp_norm, wi, glu, mlp_out, residual_2
 void Forward::mlp(std::size_t layer, Rows rows) {
   const Linear& wi = e.layers_[layer].wi;
-  norm_to_operands(e.layers_[layer].mlp_norm, rows);
+  const Gemm g = normed(e.layers_[layer].mlp_norm, wi, rows);
   if (tap_) tap_operands("mlp_norm", layer, rows, hidden, normed_.data(), ldq_);
   if (fused_) {
-    const Gemm g = gemm_of(wi, normed_.data(), ldq_);
     tiles(wi, rows.count, [&](const Range& range, std::byte* scratch) {
-      k.project_glu(g, e.plan.activation, gated_.data(), ldgated_, range, scratch);
+      wi.kernels->project_glu(g, e.plan.activation, gated_.data(), ldgated_, range, scratch);
     });
   } else {
-    glu_unfused(layer, rows);
+    glu_unfused(layer, rows, g);
   }
   if (tap_) tap_operands("glu", layer, rows, inter, gated_.data(), ldgated_);
   add_projection(e.layers_[layer].mlp_wo, rows, gated_.data(), ldgated_, "mlp_out", layer);
@@ -204,49 +205,58 @@ void Forward::rowwise(Rows rows, F f) {
 
 template <class F>
 void Forward::tiles(const Linear& l, std::size_t rows, F f) {
-  const Tasks tasks(k, l.packing, rows, threads);
+  const Tasks tasks(*l.kernels, l.packing, rows, threads);
   std::fill(last_row_.begin(), last_row_.end(), Range::kNone);
   parallel_for(threads, tasks.count(), [&](std::size_t task, int thread) {
     f(tasks.next_of(last_row_[static_cast<std::size_t>(thread)], task), scratch_of(thread));
   }, &stop_);
 }
 
-void Forward::norm_to_operands(const Norm& norm, Rows rows) {
+Gemm Forward::normed(const Norm& norm, const Linear& l, Rows rows) {
   rowwise(rows, [&](Rows part) {
     const float* in = x + part.first * hidden;
-    std::byte* y = normed_.data() + (part.first - rows.first) * ldq_;
+    const std::size_t at = part.first - rows.first;
+    std::byte* y = normed_.data() + at * ldq_;
     if (norm.weight.empty())
       k.to_operand(part.count, hidden, in, hidden, y, ldq_);
     else
       k.norm_operand(part.count, hidden, in, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, y, ldq_);
+    if (l.kernels->to_integers)
+      l.kernels->to_integers(part.count, hidden, y, ldq_, integers_.data() + at * ldintegers_, ldintegers_);
   });
+  if (l.kernels->to_integers) return {l.packing, l.packed, or_null(l.bias), integers_.data(), ldintegers_};
+  return {l.packing, l.packed, or_null(l.bias), normed_.data(), ldq_};
+}
+
+Gemm Forward::gemm_of(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin) {
+  if (!l.kernels->to_integers) return {l.packing, l.packed, or_null(l.bias), in, ldin};
+  rowwise({0, rows.count}, [&](Rows part) {
+    l.kernels->to_integers(part.count, l.packing.k, in + part.first * ldin, ldin,
+                           integers_.data() + part.first * ldintegers_, ldintegers_);
+  });
+  return {l.packing, l.packed, or_null(l.bias), integers_.data(), ldintegers_};
 }
 
 void Forward::add_projection(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin, const char* step,
                              std::size_t layer) {
   float* y = x + rows.first * hidden;
   if (!fused_) {
-    const Floats added = product(l, rows, in, ldin);
+    const Floats added = product(l, rows, gemm_of(l, rows, in, ldin));
     tap_rows(step, layer, rows, hidden, added.data());
     for (std::size_t i = 0; i < added.size(); ++i) y[i] = added[i] + y[i];
     return;
   }
-  const Gemm g = gemm_of(l, in, ldin);
+  const Gemm g = gemm_of(l, rows, in, ldin);
   tiles(l, rows.count,
-        [&](const Range& range, std::byte* scratch) { k.project(g, y, hidden, y, hidden, range, scratch); });
+        [&](const Range& range, std::byte* scratch) { l.kernels->project(g, y, hidden, y, hidden, range, scratch); });
 }
 
-Floats Forward::product(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin) {
-  const Gemm g = gemm_of(l, in, ldin);
+Floats Forward::product(const Linear& l, Rows rows, const Gemm& g) {
   const std::size_t n = l.packing.n;
   Floats y(rows.count * n);
   tiles(l, rows.count,
-        [&](const Range& range, std::byte* scratch) { k.project(g, nullptr, 0, y.data(), n, range, scratch); });
+        [&](const Range& range, std::byte* scratch) { l.kernels->project(g, nullptr, 0, y.data(), n, range, scratch); });
   return y;
-}
-
-Gemm Forward::gemm_of(const Linear& l, const std::byte* in, std::size_t ldin) const {
-  return {l.packing, l.packed, or_null(l.bias), in, ldin};
 }
 
 Heads Forward::heads(std::size_t first) {

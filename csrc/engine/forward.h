@@ -60,8 +60,8 @@ class Forward {
   void final_norm();
 
   // -- trace.cpp: the same, every step by itself, and what is told of them --
-  void qkv_unfused(std::size_t layer, Rows rows, const Rotation& rotation);
-  void glu_unfused(std::size_t layer, Rows rows);
+  void qkv_unfused(std::size_t layer, Rows rows, const Gemm& g, const Rotation& rotation);
+  void glu_unfused(std::size_t layer, Rows rows, const Gemm& g);
   void tap_tables();
   void tap_rows(const char* step, std::size_t layer, Rows rows, std::size_t columns, const float* x);
   void tap_operands(const char* step, std::size_t layer, Rows rows, std::size_t columns, const void* x,
@@ -74,13 +74,15 @@ class Forward {
   void rowwise(Rows rows, F f);  // f(Rows) on the threads
   template <class F>
   void tiles(const Linear& l, std::size_t rows, F f);  // f(Range, scratch) on the threads
-  void norm_to_operands(const Norm& norm, Rows rows);
-  // in W^T + bias, [rows, n], by itself
-  Floats product(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin);
+  // Rows of the residual stream, normed, for the product that reads them.
+  Gemm normed(const Norm& norm, const Linear& l, Rows rows);
+  // The product of operands of `rows`.
+  Gemm gemm_of(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin);
+  // x W^T + bias, [rows, n], by itself
+  Floats product(const Linear& l, Rows rows, const Gemm& g);
   // x += in W^T + bias; in: operands of `rows`
   void add_projection(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin, const char* step,
                       std::size_t layer);
-  Gemm gemm_of(const Linear& l, const std::byte* x, std::size_t ldx) const;
   Heads heads(std::size_t first);  // whose token 0 is `first`
   const Rotary& table_of(std::size_t layer) const;
   std::byte* q_of(std::size_t token) { return q_.data() + token * ldq_; }
@@ -103,10 +105,11 @@ class Forward {
   std::vector<Rotary> tables_;
 
   std::size_t slots_ = 0, longest_ = 0;
-  const std::size_t ldq_, ldgated_, scratch_bytes_;
+  const std::size_t ldq_, ldgated_, ldintegers_, scratch_bytes_;
   Memory q_;               // [total] operands of hidden columns: q, then the joined heads
   Memory keys_, values_;
   Memory normed_, gated_;  // [kTokenChunk] operands of hidden, of inter columns
+  Memory integers_;        // [kTokenChunk] rows of integers, of either; none but for int8
   Memory scratch_;
   std::vector<std::size_t> last_row_;  // [threads]: where the rows began of a thread's last task of this product
 };

@@ -18,6 +18,21 @@ Memory operands(const Kernels& kernels, std::size_t rows, std::size_t columns, c
   return y;
 }
 
+// What products read: rows of integers where the kernels have them, else operands.
+struct Rows {
+  Memory data;
+  std::size_t ld;
+};
+Rows product_rows(const Kernels& kernels, std::size_t rows, std::size_t columns, const float* x) {
+  Memory in = operands(kernels, rows, columns, x);
+  const std::size_t ld = kernels.operand_bytes(columns);
+  if (!kernels.to_integers) return {std::move(in), ld};
+  const std::size_t whole = kernels.integer_bytes(columns);
+  Memory y((rows + kernels.row_block - 1) * whole);
+  kernels.to_integers(rows, columns, in.data(), ld, y.data(), whole);
+  return {std::move(y), whole};
+}
+
 Memory packed_weights(const Kernels& kernels, const Packing& packing, const Tensor& w) {
   Memory packed(kernels.packed_bytes(packing));
   kernels.pack(packing, w, 0, panels_of(packing, kernels.lanes), packed.data());
@@ -39,9 +54,10 @@ void single_linear(const Kernels& kernels, std::size_t m, std::size_t n, std::si
                    const Tensor& w, const float* bias, const float* residual, std::size_t row_split,
                    std::size_t panel_split, float* y) {
   const Packing packing{n, k, 0};
-  const Memory packed = packed_weights(kernels, packing, w), in = operands(kernels, m, k, x);
+  const Memory packed = packed_weights(kernels, packing, w);
+  const Rows in = product_rows(kernels, m, k, x);
   Memory scratch(kernels.scratch_bytes(k, 2));
-  const Gemm g{packing, packed.data(), bias, in.data(), kernels.operand_bytes(k)};
+  const Gemm g{packing, packed.data(), bias, in.data.data(), in.ld};
   each_range(m, panels_of(packing, kernels.lanes), row_split, panel_split,
              [&](const Range& range) { kernels.project(g, residual, n, y, n, range, scratch.data()); });
 }
@@ -50,10 +66,11 @@ void single_linear_glu(const Kernels& kernels, Activation activation, std::size_
                        const float* x, const Tensor& w, const float* bias, std::size_t row_split,
                        std::size_t panel_split, float* y) {
   const Packing packing{n, k, n};
-  const Memory packed = packed_weights(kernels, packing, w), in = operands(kernels, m, k, x);
+  const Memory packed = packed_weights(kernels, packing, w);
+  const Rows in = product_rows(kernels, m, k, x);
   const std::size_t ld = kernels.operand_bytes(n / 2);
   Memory scratch(kernels.scratch_bytes(k, 2)), out(m * ld);
-  const Gemm g{packing, packed.data(), bias, in.data(), kernels.operand_bytes(k)};
+  const Gemm g{packing, packed.data(), bias, in.data.data(), in.ld};
   each_range(m, panels_of(packing, kernels.lanes), row_split, panel_split, [&](const Range& range) {
     kernels.project_glu(g, activation, out.data(), ld, range, scratch.data());
   });

@@ -14,8 +14,8 @@ void Engine::trace(const Batch& batch, float* out, int threads, bool fused, cons
   Forward(*this, batch, out, threads, nullptr, &tap, fused).run();
 }
 
-void Forward::qkv_unfused(std::size_t layer, Rows rows, const Rotation& rotation) {
-  Floats qkv = product(e.layers_[layer].wqkv, rows, normed_.data(), ldq_);
+void Forward::qkv_unfused(std::size_t layer, Rows rows, const Gemm& g, const Rotation& rotation) {
+  Floats qkv = product(e.layers_[layer].wqkv, rows, g);
   Floats part(rows.count * hidden);
   const auto tap_part = [&](const char* step, std::size_t which) {
     for (std::size_t t = 0; t < rows.count; ++t)
@@ -43,8 +43,8 @@ void Forward::qkv_unfused(std::size_t layer, Rows rows, const Rotation& rotation
   }
 }
 
-void Forward::glu_unfused(std::size_t layer, Rows rows) {
-  Floats u = product(e.layers_[layer].wi, rows, normed_.data(), ldq_);
+void Forward::glu_unfused(std::size_t layer, Rows rows, const Gemm& g) {
+  Floats u = product(e.layers_[layer].wi, rows, g);
   tap_rows("wi", layer, rows, 2 * inter, u.data());
   k.glu(rows.count, inter, e.plan.activation, u.data(), 2 * inter, u.data(), 2 * inter);
   k.to_operand(rows.count, inter, u.data(), 2 * inter, gated_.data(), ldgated_);

@@ -21,6 +21,7 @@ constexpr std::int64_t kAllVisible = -1;
 struct LayerConfig {
   std::int64_t window;  // visible iff |i - j| <= window; kAllVisible: all
   double theta;
+  unsigned kept = 0;  // int8: as engine.h's LayerPlan has it
 };
 
 struct Config {

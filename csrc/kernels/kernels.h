@@ -71,7 +71,7 @@ struct Gemm {
   Packing packing;
   const void* packed;  // by `pack`
   const float* bias;   // [n] or null
-  const void* x;
+  const void* x;       // where the kernels have them, rows of integers instead
   std::size_t ldx;
 };
 
@@ -158,12 +158,24 @@ struct Kernels {
   void (*rope)(std::size_t head_dim, const float* x, const float* cos, const float* sin, float scale, float* y);
   // One token's q (scaled), k, v [heads * head_dim] to where Heads wants them.
   void (*place_qkv)(const Heads&, std::size_t token, const float* q, const float* k, const float* v);
+
+  // -- int8; null elsewhere --
+
+  // Products read rows of integers, integer_bytes(columns) long, which operands become.
+  std::size_t (*integer_bytes)(std::size_t columns) = nullptr;
+  void (*to_integers)(std::size_t rows, std::size_t n, const void* x, std::size_t ldx, void* y, std::size_t ldy) = nullptr;
+  // Of the same operands, for matrices that are kept from becoming integers.
+  const Kernels* kept = nullptr;
 };
 
-// The table of a tier; null when it does not offer that dtype.
-const Kernels* kernels_of(Tier tier, Dtype dtype);
+// int8: the longest rows, whose sums of integers stay within 32 bits: 2^31 / (255 x 63).
+constexpr std::size_t kMostIntegers = 133'000;
 
-#define REFIMPL_TIER(name) const Kernels* kernels_##name(Dtype dtype);
+// The table of a tier; null when it does not offer that dtype. int8 may have several of the same formats and
+// bits, for instructions beside those of the tier: the best one that runs here, then the others. null past the last.
+const Kernels* kernels_of(Tier tier, Dtype dtype, std::size_t alternative = 0);
+
+#define REFIMPL_TIER(name) const Kernels* kernels_##name(Dtype dtype, std::size_t alternative);
 #include "base/tiers.inc"
 
 }  // namespace refimpl

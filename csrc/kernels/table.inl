@@ -5,6 +5,7 @@ constexpr Kernels table = {kLanes, 1, kChunk, kPanel, kQueries, kQueryParts, ope
                            scratch_bytes, pack<W>, project<W>, project_glu<W>, project_qkv<W>,
                            layer_norm, norm_operand, to_operand, from_operand, attention, glu, rope, place_qkv};
 
+// Without int8, whose products need not be the tier's own.
 inline const Kernels* table_of(Dtype dtype) {
   switch (dtype) {
     case Dtype::float32: return &table<float>;

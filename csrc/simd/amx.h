@@ -73,6 +73,30 @@ struct Tiles {
     if constexpr (J == 1) _tile_stream_loadd(7, p, kTileLine);
   }
 
+  // Rows of columns that are so many bytes apart.
+  template <int J>
+  REFIMPL_INLINE void load_columns(const void* p, std::size_t row_bytes) {
+    __asm__ volatile("" ::: "memory");
+    if constexpr (J == 0) _tile_loadd(6, p, row_bytes);
+    if constexpr (J == 1) _tile_loadd(7, p, row_bytes);
+  }
+
+  // sums (I, 0) and (I, 1) += rows I x columns of integers: unsigned bytes times signed ones, exact.
+  template <int I>
+  REFIMPL_INLINE void dot_bytes() {
+    if constexpr (I == 0) {
+      _tile_dpbusd(0, 4, 6);
+      _tile_dpbusd(1, 4, 7);
+    } else {
+      _tile_dpbusd(2, 5, 6);
+      _tile_dpbusd(3, 5, 7);
+    }
+  }
+  template <int I, int J>
+  REFIMPL_INLINE void store_sums(std::int32_t* p, std::size_t row_bytes) {
+    store_sums<I, J>(reinterpret_cast<float*>(p), row_bytes);
+  }
+
   // sums (I, 0) and (I, 1) += rows I x columns. Each pair of a tile's row is two chains of fma over its 16
   // pairs from zero, which are added to one another, then to the sum. Subnormal numbers, in and out, are zero.
   template <int I>

@@ -66,4 +66,37 @@ REFIMPL_INLINE float max(f32 a) {
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
 }
 
+// -- int8: products of four numbers summed into a lane --------------------------------------------
+
+using i32 = __m512i;
+using Four = __m512i;   // of a row, in every lane
+using Fours = __m512i;  // of as many columns as there are lanes
+
+// What stands for 0 in a row of int8 numbers: they are unsigned, weights are signed.
+constexpr std::uint8_t kZero = 128;
+
+REFIMPL_INLINE i32 load(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+REFIMPL_INLINE i32 add(i32 a, i32 b) { return _mm512_add_epi32(a, b); }
+REFIMPL_INLINE f32 to_float(i32 a) { return {_mm512_cvtepi32_ps(a)}; }
+// Integral lanes in [-127, 127], kZero added.
+REFIMPL_INLINE void store_bytes(std::uint8_t* p, f32 a) {
+  const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a.v));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
+}
+REFIMPL_INLINE Four load_four(const std::uint8_t* p) {
+  std::int32_t bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return _mm512_set1_epi32(bits);
+}
+REFIMPL_INLINE Fours load_fours(const std::int8_t* p) { return _mm512_loadu_si512(p); }
+
+// Pairs in 16 bits, which vpmaddubsw would cut at 32767: two products of 255 and 63 are 32130. Then pairs of these.
+struct InSteps {
+  static constexpr int rows = 12;  // of a register tile: 24 accumulators, 2 of w, 1 of a, ones, what is between
+  static REFIMPL_INLINE i32 dot(i32 sum, Four a, Fours w) {
+    const __m512i pairs = _mm512_maddubs_epi16(a, w);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  }
+};
+
 }  // namespace refimpl::avx512

@@ -64,4 +64,39 @@ REFIMPL_INLINE float max(f32 a) {
   return x0 > x1 ? x0 : x1;
 }
 
+// -- int8: products of four numbers summed into a lane --------------------------------------------
+
+using i32 = int32x4_t;
+using Four = int8x16_t;   // of a row, in every lane
+using Fours = int8x16_t;  // of as many columns as there are lanes
+
+// What stands for 0 in a row of int8 numbers.
+constexpr std::uint8_t kZero = 0;
+
+REFIMPL_INLINE i32 load(const std::int32_t* p) { return vld1q_s32(p); }
+REFIMPL_INLINE f32 to_float(i32 a) { return {vcvtq_f32_s32(a)}; }
+// Integral lanes in [-127, 127], kZero added.
+REFIMPL_INLINE void store_bytes(std::uint8_t* p, f32 a) {
+  const int16x4_t words = vmovn_s32(vcvtq_s32_f32(a.v));
+  const int8x8_t bytes = vmovn_s16(vcombine_s16(words, words));
+  const std::uint32_t bits = vget_lane_u32(vreinterpret_u32_s8(bytes), 0);
+  std::memcpy(p, &bits, sizeof bits);
+}
+REFIMPL_INLINE Four load_four(const std::uint8_t* p) {
+  std::int32_t bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return vreinterpretq_s8_s32(vdupq_n_s32(bits));
+}
+REFIMPL_INLINE Fours load_fours(const std::int8_t* p) { return vld1q_s8(p); }
+
+// Products in 16 bits, at most 127 x 63, then their pairs, then pairs of these.
+struct InSteps {
+  static constexpr int rows = 8;  // of a register tile
+  static REFIMPL_INLINE i32 dot(i32 sum, Four a, Fours w) {
+    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(w)));
+    const int32x4_t high = vpaddlq_s16(vmull_high_s8(a, w));
+    return vaddq_s32(sum, vpaddq_s32(low, high));
+  }
+};
+
 }  // namespace refimpl::neon

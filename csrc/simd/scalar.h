@@ -64,4 +64,53 @@ REFIMPL_INLINE float max(f32 a) {
 
 #undef REFIMPL_EACH
 
+// -- int8: products of four numbers summed into a lane --------------------------------------------
+
+struct i32 {
+  std::int32_t v[f32::lanes];
+};
+struct Four {  // of a row
+  std::int8_t v[4];
+};
+struct Fours {  // of as many columns as there are lanes
+  std::int8_t v[4 * f32::lanes];
+};
+
+// What stands for 0 in a row of int8 numbers.
+constexpr std::uint8_t kZero = 0;
+
+REFIMPL_INLINE i32 load(const std::int32_t* p) {
+  i32 r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+REFIMPL_INLINE f32 to_float(i32 a) {
+  f32 r;
+  for (int i = 0; i < f32::lanes; ++i) r.v[i] = static_cast<float>(a.v[i]);
+  return r;
+}
+// Integral lanes in [-127, 127], kZero added.
+REFIMPL_INLINE void store_bytes(std::uint8_t* p, f32 a) {
+  for (int i = 0; i < f32::lanes; ++i) p[i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(a.v[i]));
+}
+REFIMPL_INLINE Four load_four(const std::uint8_t* p) {
+  Four r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+REFIMPL_INLINE Fours load_fours(const std::int8_t* p) {
+  Fours r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+
+struct Plain {
+  static constexpr int rows = 4;  // of a register tile
+  static REFIMPL_INLINE i32 dot(i32 sum, const Four& a, const Fours& w) {
+    for (int i = 0; i < f32::lanes; ++i)
+      for (int j = 0; j < 4; ++j) sum.v[i] += a.v[j] * w.v[4 * i + j];
+    return sum;
+  }
+};
+
 }  // namespace refimpl::scalar

@@ -15,8 +15,10 @@
 #include <immintrin.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 
-REFIMPL_TARGET_BEGIN("amx-tile,amx-bf16,avx512bf16,avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+REFIMPL_TARGET_BEGIN("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #include "simd/avx512.h"
 #include "simd/bf16.h"
 #include "simd/amx.h"
@@ -37,6 +39,13 @@ namespace whole {  // in float32, as the avx512 tier has them
 #include "kernels/heads.inl"
 #include "kernels/project.inl"
 }  // namespace whole
+namespace integers {  // the avx512 tier's rows and panels of them
+#include "kernels/operand.inl"
+#include "kernels/heads.inl"
+#include "kernels/int8_rows.inl"
+#include "kernels/amx_int8_gemm.inl"
+#include "kernels/project.inl"
+}  // namespace integers
 
 // Rows of bfloat16 operands that stay in L2 beside two groups of panels: 0.9 MB at k = 1152.
 constexpr std::size_t kRowChunk = 384;
@@ -59,12 +68,12 @@ namespace {
 // The avx512 tier with products of T terms.
 template <int T>
 inline Kernels split_table() {
-  Kernels k = *kernels_avx512(Dtype::float32);
+  Kernels k = *kernels_avx512(Dtype::float32, 0);
   k.row_block = kRows;
   k.row_chunk = kSplitRows;
   k.packed_bytes = packed_bytes<Terms<T>>;
   k.scratch_bytes = [](std::size_t depth, std::size_t head_dim) {
-    const std::size_t others = kernels_avx512(Dtype::float32)->scratch_bytes(depth, head_dim);
+    const std::size_t others = kernels_avx512(Dtype::float32, 0)->scratch_bytes(depth, head_dim);
     return product_bytes<Terms<T>>(depth) > others ? product_bytes<Terms<T>>(depth) : others;
   };
   k.pack = pack<Terms<T>>;
@@ -74,10 +83,26 @@ inline Kernels split_table() {
   return k;
 }
 
+// The avx512 tier with products of integers in tiles.
+inline Kernels int8_table() {
+  Kernels k = *kernels_avx512(Dtype::int8, 0);
+  k.row_block = integers::kRows;
+  k.project = integers::project<integers::Bytes>;
+  k.project_glu = integers::project_glu<integers::Bytes>;
+  k.project_qkv = integers::project_qkv<integers::Bytes>;
+  return k;
+}
+
 }  // namespace
 }  // namespace amx
 
-const Kernels* kernels_amx(Dtype dtype) {
+const Kernels* kernels_amx(Dtype dtype, std::size_t alternative) {
+  if (dtype == Dtype::int8) {
+    static const Kernels table = amx::int8_table();
+    if (has_amx_int8() && alternative-- == 0) return &table;
+    return kernels_avx512(dtype, alternative);
+  }
+  if (alternative) return nullptr;
   switch (dtype) {
     case Dtype::bfloat16: return &amx::half_table;
     case Dtype::bf16x3: {
@@ -88,6 +113,7 @@ const Kernels* kernels_amx(Dtype dtype) {
       static const Kernels table = amx::split_table<3>();
       return &table;
     }
+    case Dtype::int8: break;
   }
   return nullptr;
 }
@@ -96,7 +122,7 @@ const Kernels* kernels_amx(Dtype dtype) {
 #else
 
 namespace refimpl {
-const Kernels* kernels_amx(Dtype) { return nullptr; }
+const Kernels* kernels_amx(Dtype, std::size_t) { return nullptr; }
 }  // namespace refimpl
 
 #endif

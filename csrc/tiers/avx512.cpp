@@ -8,6 +8,8 @@
 #include <immintrin.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 
 #include "base/target.h"
 #include "kernels/kernels.h"
@@ -24,11 +26,36 @@ constexpr std::size_t kRows = 14;  // 28 accumulators, 2 of b, 1 of a: 31 of 32 
 #include "kernels/project.inl"
 #include "kernels/attention.inl"
 #include "kernels/table.inl"
+#include "kernels/int8_rows.inl"
+namespace in_steps {
+using Dots = InSteps;
+#include "kernels/int8_gemm.inl"
+#include "kernels/project.inl"
+#include "kernels/int8_table.inl"
+}  // namespace in_steps
+}  // namespace
+}  // namespace refimpl::avx512
+REFIMPL_TARGET_END
+
+REFIMPL_TARGET_BEGIN("avx512vnni,avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#include "simd/avx512_vnni.h"
+namespace refimpl::avx512 {
+namespace {
+namespace at_once {
+using Dots = AtOnce;
+#include "kernels/int8_gemm.inl"
+#include "kernels/project.inl"
+#include "kernels/int8_table.inl"
+}  // namespace at_once
 }  // namespace
 }  // namespace refimpl::avx512
 REFIMPL_TARGET_END
 
 namespace refimpl {
-const Kernels* kernels_avx512(Dtype dtype) { return avx512::table_of(dtype); }
+const Kernels* kernels_avx512(Dtype dtype, std::size_t alternative) {
+  if (dtype != Dtype::int8) return alternative ? nullptr : avx512::table_of(dtype);
+  if (has_avx512_vnni() && alternative-- == 0) return &avx512::at_once::int8_table;
+  return alternative ? nullptr : &avx512::in_steps::int8_table;
+}
 }  // namespace refimpl
 #endif

@@ -1,4 +1,5 @@
-// The avx512bf16 tier: for bfloat16, the algorithms of the amx tier by VDPBF16PS; float32 is the avx512 tier's.
+// The avx512bf16 tier: for bfloat16, the algorithms of the amx tier by VDPBF16PS; float32 and int8 are the avx512
+// tier's.
 //
 // Products multiply bfloat16 by bfloat16, as on amx: activations are rounded as well.
 #if defined(__x86_64__)
@@ -43,15 +44,16 @@ constexpr Kernels table = {
 REFIMPL_TARGET_END
 
 namespace refimpl {
-const Kernels* kernels_avx512bf16(Dtype dtype) {
-  return dtype == Dtype::bfloat16 ? &avx512bf16::table : kernels_avx512(dtype);
+const Kernels* kernels_avx512bf16(Dtype dtype, std::size_t alternative) {
+  if (dtype != Dtype::bfloat16) return kernels_avx512(dtype, alternative);
+  return alternative ? nullptr : &avx512bf16::table;
 }
 }  // namespace refimpl
 
 #else
 
 namespace refimpl {
-const Kernels* kernels_avx512bf16(Dtype) { return nullptr; }
+const Kernels* kernels_avx512bf16(Dtype, std::size_t) { return nullptr; }
 }  // namespace refimpl
 
 #endif

@@ -17,9 +17,19 @@ constexpr std::size_t kRows = 4;
 #include "kernels/project.inl"
 #include "kernels/attention.inl"
 #include "kernels/table.inl"
+#include "kernels/int8_rows.inl"
+namespace plain {
+using Dots = Plain;
+#include "kernels/int8_gemm.inl"
+#include "kernels/project.inl"
+#include "kernels/int8_table.inl"
+}  // namespace plain
 }  // namespace
 }  // namespace refimpl::scalar
 
 namespace refimpl {
-const Kernels* kernels_scalar(Dtype dtype) { return scalar::table_of(dtype); }
+const Kernels* kernels_scalar(Dtype dtype, std::size_t alternative) {
+  if (alternative) return nullptr;
+  return dtype == Dtype::int8 ? &scalar::plain::int8_table : scalar::table_of(dtype);
+}
 }  // namespace refimpl

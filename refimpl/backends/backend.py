@@ -2,7 +2,8 @@
 
 numpy is the reference, in float32 and float64. native is the CPU engine, where the extension
 `_native` was built, in the dtypes that its tier has: float32; bfloat16, whose matrices take half
-the memory; bf16x3 on AMX. "auto" means numpy for float64 and native for the rest. The environment
+the memory; int8, where they take a quarter; bf16x3 on AMX. numpy has int8 as the engine's twin, in
+no hurry. "auto" means numpy for float64 and native for the rest. The environment
 decides what the caller leaves open:
 
     REFIMPL_BACKEND         numpy or native in place of "auto"; float64 stays numpy's
@@ -31,8 +32,8 @@ from .._version import __version__
 
 # Backend -> the dtypes that it may compute in; of native's a tier may lack some.
 BACKENDS: dict[str, tuple[str, ...]] = {
-    "native": ("float32", "bf16x3", "bfloat16"),
-    "numpy": ("float32", "float64"),
+    "native": ("float32", "bf16x3", "bfloat16", "int8"),
+    "numpy": ("float32", "float64", "int8"),
 }
 # Dtypes of native that take a unit which one tier alone has.
 ONLY_ON = {"bf16x3": "amx"}

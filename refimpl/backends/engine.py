@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..files.bfloat16 import BFLOAT16
 from ..files.safetensors import in_file, in_memory
 from ..files.stored import stored
 from ..reference.config import ModernBertConfig
+from ..reference.int8 import MATRICES
 from ..reference.params import encoder_shapes
 from ..reference.sentence import Dense, LayerNorm, Module, Normalize, Pooling, SentenceHead
 from .backend import MOST_THREADS, chosen_tier, default_threads, native
@@ -41,7 +42,8 @@ class Engine:
     num_threads: None for the default (backend.py), taken now and kept; of more than MOST_THREADS
     those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
     in, one that the tier has. head: what `embed` puts behind the encoder, its tensors in params;
-    None: the mean. Raises ValueError, OSError.
+    None: the mean. kept: matrices that int8 keeps in bfloat16, "layers.0.mlp.Wo" and so on. Raises
+    ValueError, OSError.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Engine:
         tier: str | None = None,
         dtype: str = "float32",
         head: SentenceHead | None = None,
+        kept: Collection[str] = (),
     ) -> None:
         layers = range(config.num_hidden_layers)
         plan = {
@@ -65,6 +68,10 @@ class Engine:
             "windows": [config.window(i) for i in layers],
             "thetas": [config.rope_theta(i) for i in layers],
             "modules": [_plain(module) for module in head.modules] if head else [],
+            "kept": [
+                sum(1 << m for m, n in enumerate(MATRICES) if f"layers.{i}.{n}" in kept)
+                for i in layers
+            ],
         }
         own = encoder_shapes(config)
         arrays = {n: x for n, x in stored(params).items() if n in own}
@@ -234,8 +241,9 @@ class LazyEngine:
         num_threads: int | None,
         dtype: str,
         head: SentenceHead | None = None,
+        kept: Collection[str] = (),
     ) -> None:
-        self._arguments = config, params, num_threads, None, dtype, head
+        self._arguments = config, params, num_threads, None, dtype, head, kept
         self._engine: Engine | None = None
 
     def get(self) -> Engine:

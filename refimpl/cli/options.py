@@ -21,7 +21,7 @@ def add_model(parser: argparse.ArgumentParser, head: str = "") -> None:
     group.add_argument(
         "--dtype",
         default="float32",
-        help="what to compute in: float32, float64, bfloat16, bf16x3 (default: %(default)s)",
+        help="what to compute in: float32, float64, bfloat16, int8, bf16x3 (default: %(default)s)",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="threads of backend native")
 

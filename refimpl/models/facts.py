@@ -16,7 +16,7 @@ from ..reference.params import Shapes, count
 
 ON_DISK = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 # Of a weight of the layers, in the engine; everything else there is float32.
-IN_ENGINE = {"float32": 4, "bf16x3": 4, "bfloat16": 2}
+IN_ENGINE = {"float32": 4, "bf16x3": 4, "bfloat16": 2, "int8": 1}
 EMBEDDING = "embeddings.tok_embeddings.weight"
 
 
@@ -36,7 +36,7 @@ def memory_bytes(shapes: Shapes) -> dict[str, dict[str, int]]:
 
 
 def _numpy(shapes: Shapes, dtype: str) -> int:
-    return ON_DISK[dtype] * count(shapes)
+    return (ON_DISK["float32"] if dtype == "int8" else ON_DISK[dtype]) * count(shapes)
 
 
 def _native(shapes: Shapes, dtype: str) -> int:

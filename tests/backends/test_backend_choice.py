@@ -109,9 +109,21 @@ def test_without_the_extension_auto_is_numpy_unless_it_is_required(without, monk
     [
         ("native", "float64", "'float64' is not available on backend native: float32, bfloat16$"),
         ("auto", "bf16x3", r"native: float32, bfloat16 \(bf16x3: tier middle lacks it, amx has it"),
-        ("numpy", "bfloat16", "'bfloat16' is not available on backend numpy: float32, float64$"),
-        ("auto", "float16", "'float16' is not available; available: float32, bfloat16, float64$"),
-        ("numpy", "float16", "'float16' is not available on backend numpy: float32, float64$"),
+        (
+            "numpy",
+            "bfloat16",
+            "'bfloat16' is not available on backend numpy: float32, float64, int8$",
+        ),
+        (
+            "auto",
+            "float16",
+            "'float16' is not available; available: float32, bfloat16, float64, int8$",
+        ),
+        (
+            "numpy",
+            "float16",
+            "'float16' is not available on backend numpy: float32, float64, int8$",
+        ),
     ],
 )
 def test_dtype_that_a_backend_or_tier_lacks_is_refused(pretended, wanted, dtype, told):
@@ -169,7 +181,10 @@ def test_info_tells_the_tier_and_why_others_are_left_out(pretended, monkeypatch)
         "tier": "middle",
         "tiers": ["middle", "small"],
         "left_out": {"big": "the processor is small"},
-        "dtypes_left_out": {"bf16x3": "tier middle lacks it, amx has it"},
+        "dtypes_left_out": {
+            "bf16x3": "tier middle lacks it, amx has it",
+            "int8": "tier middle lacks it",
+        },
         "threads": 3,
         "compiler": "cc 1",
         "library": str(backend.library()),
@@ -178,7 +193,7 @@ def test_info_tells_the_tier_and_why_others_are_left_out(pretended, monkeypatch)
     capped = backend.info()["native"]
     assert capped["tier"] == "small"
     assert capped["left_out"]["middle"] == "REFIMPL_ISA is small"
-    assert set(capped["dtypes_left_out"]) == {"bf16x3", "bfloat16"}
+    assert set(capped["dtypes_left_out"]) == {"bf16x3", "bfloat16", "int8"}
     monkeypatch.setenv("REFIMPL_ISA", "sse")
     with pytest.raises(ValueError, match="REFIMPL_ISA is 'sse': tier 'sse' is unknown"):
         backend.info()

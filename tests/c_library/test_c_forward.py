@@ -205,7 +205,7 @@ def test_facts_of_the_build_are_those_of_info() -> None:
     assert "'mmx' is unknown" in last_error()
     assert lib.modernbert_best_tier(b"scalar", b"bf16x3", tier) == INVALID
     assert "'bf16x3' is not available" in last_error()
-    assert last_error().endswith("on tier 'scalar' or below: float32, bfloat16")
+    assert last_error().endswith("on tier 'scalar' or below: float32, bfloat16, int8")
 
 
 # -- callbacks ------------------------------------------------------------------------------------
@@ -524,7 +524,7 @@ S, F, N = b"scalar", b"float32", ffi.NULL
 OPS: dict[str, tuple[Callable[[], int], str]] = {
     "tier": (lambda: lib.modernbert_op_offered(b"sse", F), "'sse' is unknown"),
     "no tier": (lambda: lib.modernbert_op_offered(N, F), "tier is NULL"),
-    "dtype": (lambda: lib.modernbert_op_offered(S, b"int8"), "'int8' is unknown"),
+    "dtype": (lambda: lib.modernbert_op_offered(S, b"int4"), "'int4' is unknown"),
     "depth 0": (lambda: lib.modernbert_op_linear(S, F, 1, 1, 0, P, P, 0, N, N, 1, 1, P), "is 0"),
     "split 0": (lambda: lib.modernbert_op_linear(S, F, 1, 1, 1, P, P, 0, N, N, 0, 1, P), "is 0"),
     "huge": (

@@ -99,7 +99,7 @@ def test_c_program_says_why_it_fails(encode: Path, tmp_path: Path) -> None:
         ([tmp_path / "absent"], "this folder is missing"),
         ([tmp_path], "config.json: this file is missing"),
         (["--tier", "mmx", TINY], "tier 'mmx' is unknown"),
-        (["--dtype", "int8", TINY], "dtype 'int8' is unknown"),
+        (["--dtype", "int4", TINY], "dtype 'int4' is unknown"),
         (["--threads", -1, TINY], "threads is -1"),
         ([TINY, 99999], "ids[0] is 99999"),
     ):

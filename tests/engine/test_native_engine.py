@@ -263,7 +263,7 @@ def test_empty_sequences_and_no_tokens_are_legal():
 PLAN = {
     "vocab": SMALL.vocab, "hidden": SMALL.hidden, "inter": SMALL.inter, "heads": SMALL.heads,
     "types": 0, "norm_eps": 1e-5, "activation": "gelu", "windows": [None, 3, 3, None],
-    "thetas": [1e4] * 4, "modules": [],
+    "thetas": [1e4] * 4, "modules": [], "kept": [0] * 4,
 }  # fmt: skip
 BAD_PLANS: dict[str, dict[str, Any]] = {
     "vocab": {"vocab": SMALL.vocab + 1},
@@ -279,7 +279,7 @@ BAD_PLANS: dict[str, dict[str, Any]] = {
     "activation": {"activation": "mish"},
     "negative window": {"windows": [None, -3, 3, None]},
     "layers": {"thetas": [1e4] * 3},
-    "more layers": {"windows": [None] * 5, "thetas": [1e4] * 5},
+    "more layers": {"windows": [None] * 5, "thetas": [1e4] * 5, "kept": [0] * 5},
     "theta 0": {"thetas": [1e4, 0.0, 1e4, 1e4]},
     "theta nan": {"thetas": [1e4, float("nan"), 1e4, 1e4]},
 }

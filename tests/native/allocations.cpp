@@ -113,7 +113,7 @@ void every_allocation_fails(const Kernels& kernels, int threads) {
 int main() {
   for (int threads : {1, 3})
     for (Tier tier : built_tiers())
-      for (Dtype dtype : {Dtype::float32, Dtype::bf16x3, Dtype::bfloat16}) {
+      for (Dtype dtype : {Dtype::float32, Dtype::bf16x3, Dtype::bfloat16, Dtype::int8}) {
         const Kernels* kernels = why_unavailable(tier).empty() ? kernels_of(tier, dtype) : nullptr;
         if (!kernels) continue;
         std::printf("%s, dtype %d, %d threads\n", tier_name(tier), static_cast<int>(dtype), threads);

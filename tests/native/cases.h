@@ -120,7 +120,12 @@ inline void pack_case(const Subject& s, Random& random, Op& op) {
 // -- products -------------------------------------------------------------------------------------
 
 // One element of x W^T + bias + residual: k products, each of s.products terms, and what is added.
+// Integers: to the bit.
 inline Bounded product(const Subject& s, const float* x, const float* w, std::size_t k, double bias, double residual) {
+  if (s.dtype == Dtype::int8) {
+    const float y = product_of(Integers(x, k, 127), Integers(w, k, 63));
+    return {y + static_cast<float>(bias) + static_cast<float>(residual), 0};
+  }
   double value = 0, size = 0;
   for (std::size_t p = 0; p < k; ++p) {
     const double term = static_cast<double>(x[p]) * as_weight(s, w[p]);
@@ -135,13 +140,16 @@ inline Bounded product(const Subject& s, const float* x, const float* w, std::si
 // A product's operands, its bias, and what it should be.
 struct Product {
   Product(const Subject& subject, Random& random, std::size_t m, const Packing& p)
-      : s(subject), m(m), weight(random, p.n, p.k, any_storage(random)), packed(s, p, weight.tensor()),
+      : s(subject), m(m), extreme(subject.dtype == Dtype::int8 && random.once_in(4)),
+        weight(random, p.n, p.k, any_storage(random), extreme ? 0 : 1, extreme ? 1 : 0), packed(s, p, weight.tensor()),
         x(s, random, m, p.k), seen(m, p.k), bias(1, p.n), with_bias(random.once_in(2)), scratch(s, p.k, 2) {
     seen.fill(random), bias.fill(random);
+    if (extreme)  // every integer the largest: where a sum in 16 bits would be cut
+      for (std::size_t r = 0; r < m; ++r) std::fill_n(seen.row(r), p.k, r % 2 ? -3.0f : 3.0f);
     if (m && random.once_in(4)) seen.row(m / 2)[p.k / 2] = 2.5e4f;  // an outlier, as ModernBERT has
     x.set(seen), x.get(seen);
   }
-  Gemm gemm() { return {packed.packing, packed.buffer.data(), with_bias ? bias.data() : nullptr, x.data(), x.ld}; }
+  Gemm gemm() { return x.product(packed.packing, packed.buffer.data(), with_bias ? bias.data() : nullptr); }
   Bounded at(std::size_t r, std::size_t c, double residual = 0) {
     const float* w = weight.values.data() + c * weight.k;
     return product(s, seen.row(r), w, weight.k, with_bias ? bias.at(0, c) : 0, residual);
@@ -151,6 +159,7 @@ struct Product {
 
   const Subject& s;
   const std::size_t m;
+  const bool extreme;
   const Weight weight;
   Packed packed;
   Operands x;
@@ -170,8 +179,8 @@ inline bool feeds_products(const Subject& s, Random& random, Operands& y) {
   Scratch scratch(s, y.columns, 2);
   Matrix a(y.rows, n), b(y.rows, n);
   const Range all{0, y.rows, 0, panels_of(s, packed.packing)};
-  s.k.project({packed.packing, packed.buffer.data(), nullptr, y.data(), y.ld}, nullptr, 0, a.data(), a.ld, all, scratch.data());
-  s.k.project({packed.packing, packed.buffer.data(), nullptr, again.data(), again.ld}, nullptr, 0, b.data(), b.ld, all, scratch.data());
+  s.k.project(y.product(packed.packing, packed.buffer.data(), nullptr), nullptr, 0, a.data(), a.ld, all, scratch.data());
+  s.k.project(again.product(packed.packing, packed.buffer.data(), nullptr), nullptr, 0, b.data(), b.ld, all, scratch.data());
   return a.same_bits(b);
 }
 
@@ -222,9 +231,11 @@ inline void project_case(const Subject& s, Random& random, Op& op) {
     op.must(residual.same_bits(whole) && residual.only_entries_written(), "other bits in place");
   }
   op.must(g.scratch.buffer.surroundings_untouched(), "wrote beyond its scratch");
+  op.must(g.x.integers_kept(), "wrote beyond its rows of integers");
 }
 
 // Inf in a row makes its results Inf of the weight's sign, NaN makes them NaN; other rows keep their bits.
+// As integers both make all of a row NaN, as it has no scale.
 inline void infinite_case(const Subject& s, Random& random, Op& op) {
   const Sizes z = sizes(random, s);
   op.begin(text("m %zu, n %zu, k %zu", z.m, z.n, z.k));
@@ -237,7 +248,8 @@ inline void infinite_case(const Subject& s, Random& random, Op& op) {
   g.x.set(g.seen);
   s.k.project(g.gemm(), nullptr, 0, after.data(), after.ld, g.all(), g.scratch.data());
   for (std::size_t c = 0; c < z.n; ++c) {
-    const float expected = g.seen.row(row)[p] * as_weight(s, g.weight.values[c * z.k + p]), got = after.at(row, c);
+    const float expected = s.dtype == Dtype::int8 ? NAN : g.seen.row(row)[p] * as_weight(s, g.weight.values[c * z.k + p]);
+    const float got = after.at(row, c);
     op.must(std::isnan(expected) ? std::isnan(got) : got == expected, text("column %zu is neither its Inf nor its NaN", c).c_str());
   }
   std::memcpy(after.row(row), before.row(row), z.n * sizeof(float));
@@ -256,7 +268,7 @@ inline void infinite_weight_case(const Subject& s, Random& random, Op& op) {
   const Packing p{z.n, z.k, 0};
   const auto project = [&](Matrix& y) {
     const Packed packed(s, p, weight.tensor());
-    s.k.project({p, packed.buffer.data(), nullptr, x.data(), x.ld}, nullptr, 0, y.data(), y.ld, {0, z.m, 0, panels_of(s, p)}, scratch.data());
+    s.k.project(x.product(p, packed.buffer.data(), nullptr), nullptr, 0, y.data(), y.ld, {0, z.m, 0, panels_of(s, p)}, scratch.data());
   };
   project(before);
   const std::size_t column = random.below(z.n), at = random.below(z.k);
@@ -265,7 +277,7 @@ inline void infinite_weight_case(const Subject& s, Random& random, Op& op) {
   weight.set(column * z.k + at, w);
   project(after);
   for (std::size_t r = 0; r < z.m; ++r) {
-    const float expected = seen.row(r)[at] * w, got = after.at(r, column);
+    const float expected = s.dtype == Dtype::int8 ? NAN : seen.row(r)[at] * w, got = after.at(r, column);
     op.must(std::isnan(expected) ? std::isnan(got) : got == expected, text("row %zu is neither its Inf nor its NaN", r).c_str());
     after.row(r)[column] = before.at(r, column);
   }

@@ -109,15 +109,18 @@ class Naive {
     for (std::size_t i = 0; i < m.layers.size(); ++i) {
       const Model::Layer& l = m.layers[i];
       std::vector<Row> qkv;
-      for (const Row& row : x) qkv.push_back(linear(l.attn_norm ? norm(row, l.attn_norm, nullptr) : row, l.wqkv, l.wqkv_bias));
+      const auto linear = [&](const Row& row, refimpl::Matrix which, const Weight* w, const Weight* bias) {
+        return this->linear(row, w, bias, m.plan.layers[i].kept >> static_cast<unsigned>(which) & 1u);
+      };
+      for (const Row& row : x) qkv.push_back(linear(l.attn_norm ? norm(row, l.attn_norm, nullptr) : row, refimpl::Matrix::wqkv, l.wqkv, l.wqkv_bias));
       const std::vector<Row> joined = attention(b, m.plan.layers[i], qkv);
       for (std::size_t t = 0; t < total; ++t) {
-        add(x[t], linear(joined[t], l.wo, nullptr));
-        const Row u = linear(norm(x[t], l.mlp_norm, l.mlp_bias), l.wi, l.wi_bias);
+        add(x[t], linear(joined[t], refimpl::Matrix::wo, l.wo, nullptr));
+        const Row u = linear(norm(x[t], l.mlp_norm, l.mlp_bias), refimpl::Matrix::wi, l.wi, l.wi_bias);
         Row gated(m.plan.inter);
         for (std::size_t c = 0; c < gated.size(); ++c)
           gated[c] = static_cast<T>(activate(m.plan.activation, {static_cast<double>(u[c])}).value) * u[gated.size() + c];
-        add(x[t], linear(gated, l.mlp_wo, nullptr));
+        add(x[t], linear(gated, refimpl::Matrix::mlp_wo, l.mlp_wo, nullptr));
       }
     }
     for (Row& row : x) row = norm(row, m.final_norm, m.final_bias);
@@ -166,10 +169,22 @@ class Naive {
     return y;
   }
 
-  Row linear(const Row& x, const Weight* w, const Weight* bias) const {
+  Row linear(const Row& x, const Weight* w, const Weight* bias, bool kept) const {
     Row y(w->n);
+    const bool integers = s.dtype == Dtype::int8 && !kept;
+    if (integers && !kExact) {
+      const std::vector<float> row(x.begin(), x.end());
+      const Integers of_row(row.data(), row.size(), 127);
+      for (std::size_t c = 0; c < w->n; ++c)
+        y[c] = product_of(of_row, Integers(w->values.data() + c * w->k, w->k, 63)) + (bias ? bias->values[c] : 0.0f);
+      return y;
+    }
+    const bool narrow = s.dtype == Dtype::int8 && kept;  // to bfloat16
     for (std::size_t c = 0; c < w->n; ++c)
-      y[c] = sum(w->k, [&](std::size_t i) { return operand(x[i]) * weight(w->values[c * w->k + i]); }) + (bias ? bias->values[c] : T(0));
+      y[c] = sum(w->k, [&](std::size_t i) {
+        const float v = w->values[c * w->k + i];
+        return operand(x[i]) * (narrow ? T(to_float(to_bf16(v))) : weight(v));
+      }) + (bias ? bias->values[c] : T(0));
     return y;
   }
 
@@ -241,7 +256,9 @@ inline std::vector<std::vector<float>> rows_of(Matrix& x) {
 }
 
 inline void forward_case(const Subject& s, Random& random, Op& op) {
-  const Model m = draw_model(random);
+  Model m = draw_model(random);
+  if (s.dtype == Dtype::int8)
+    for (LayerPlan& l : m.plan.layers) l.kept = random.once_in(2) ? static_cast<unsigned>(random.below(16)) : 0;
   const std::size_t hidden = m.plan.hidden;
   op.begin(text("hidden %zu, heads %zu, inter %zu, activation %zu", hidden, m.plan.heads, m.plan.inter, static_cast<std::size_t>(m.plan.activation)));
   Batch b{};

@@ -4,7 +4,7 @@
 //   c++ -include tests/native/plain_tiles.h ...    of csrc/tiers/amx.cpp and of the driver kernels.cpp
 //
 // The numbers are the instructions' own: two chains of fma over a row's pairs, added to one another and
-// then to the sum; subnormal numbers in and out are zero. A tile that is used while none are configured
+// then to the sum; subnormal numbers in and out are zero; of bytes, integers. A tile that is used while none are configured
 // ends the program, as the instruction would. Not shown: speed, and what an operating system does to tiles.
 #pragma once
 
@@ -67,8 +67,25 @@ inline void dot(int sums, int rows, int columns) {
     }
 }
 
+inline void dot_bytes(int sums, int rows, int columns) {
+  used();
+  for (std::size_t m = 0; m < 16; ++m)
+    for (std::size_t n = 0; n < 16; ++n) {
+      std::int32_t sum;
+      std::memcpy(&sum, tiles[sums][m] + 4 * n, 4);
+      for (std::size_t k = 0; k < 64; ++k)
+        sum += tiles[rows][m][k] * static_cast<signed char>(tiles[columns][k / 4][4 * n + k % 4]);
+      std::memcpy(tiles[sums][m] + 4 * n, &sum, 4);
+    }
+}
+
 }  // namespace plain_tiles
 
+namespace refimpl {
+inline bool plain_tiles_have_int8() { return true; }
+}  // namespace refimpl
+
+#define has_amx_int8 plain_tiles_have_int8
 #undef _tile_loadconfig
 #undef _tile_release
 #undef _tile_zero
@@ -76,6 +93,7 @@ inline void dot(int sums, int rows, int columns) {
 #undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
+#undef _tile_dpbusd
 #define _tile_loadconfig(config) plain_tiles::configure((config) != nullptr)
 #define _tile_release() plain_tiles::configure(false)
 #define _tile_zero(tile) plain_tiles::zero(tile)
@@ -83,3 +101,4 @@ inline void dot(int sums, int rows, int columns) {
 #define _tile_stream_loadd(tile, p, row_bytes) plain_tiles::load(tile, p, row_bytes)
 #define _tile_stored(tile, p, row_bytes) plain_tiles::store(tile, p, row_bytes)
 #define _tile_dpbf16ps(sums, rows, columns) plain_tiles::dot(sums, rows, columns)
+#define _tile_dpbusd(sums, rows, columns) plain_tiles::dot_bytes(sums, rows, columns)

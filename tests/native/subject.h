@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,7 +28,39 @@ struct Subject {
 };
 
 inline const char* dtype_name(Dtype dtype) {
-  return dtype == Dtype::float32 ? "float32" : dtype == Dtype::bfloat16 ? "bfloat16" : "bf16x3";
+  switch (dtype) {
+    case Dtype::float32: return "float32";
+    case Dtype::bf16x3: return "bf16x3";
+    case Dtype::bfloat16: return "bfloat16";
+    case Dtype::int8: return "int8";
+  }
+  return "";
+}
+constexpr Dtype kDtypes[] = {Dtype::float32, Dtype::bf16x3, Dtype::bfloat16, Dtype::int8};
+
+// Numbers as integers up to `most` and their scale, in the float steps that all tiers have: then products of
+// them have known bits.
+struct Integers {
+  Integers(const float* x, std::size_t n, float most) : whole(n) {
+    float largest = 1e-30f;
+    for (std::size_t i = 0; i < n; ++i) {
+      largest = std::max(largest, std::fabs(x[i]));
+      finite = finite && std::isfinite(x[i]);
+    }
+    const float by = most / largest;
+    scale = finite ? largest / most : NAN;
+    if (finite)
+      for (std::size_t i = 0; i < n; ++i) whole[i] = static_cast<int>(std::nearbyint(x[i] * by));
+  }
+  std::vector<int> whole;
+  float scale;
+  bool finite = true;
+};
+
+inline float product_of(const Integers& x, const Integers& w) {
+  std::int64_t sum = 0;
+  for (std::size_t i = 0; i < x.whole.size(); ++i) sum += x.whole[i] * w.whole[i];
+  return static_cast<float>(sum) * (x.scale * w.scale);
 }
 
 // A float is a sum of bfloat16 terms; each is at most 2^-8 of the one before, since a bfloat16 has 8
@@ -97,12 +131,26 @@ class Operands {
     get(x);
     return x;
   }
+  // As products read them: rows of integers where the kernels have them.
+  Gemm product(const Packing& p, const void* packed, const float* bias) {
+    if (!s_.k.to_integers) return {p, packed, bias, data(), ld};
+    const std::size_t whole = s_.k.integer_bytes(columns);
+    integers_.push_back(std::make_unique<Buffer>((rows + s_.k.row_block - 1) * whole, 64));
+    s_.k.to_integers(rows, columns, data(), ld, integers_.back()->data(), whole);
+    return {p, packed, bias, integers_.back()->data(), whole};
+  }
+  bool integers_kept() const {
+    for (const auto& buffer : integers_)
+      if (!buffer->surroundings_untouched()) return false;
+    return true;
+  }
   bool row_untouched(std::size_t r) const { return buffer.untouched(r * ld, (r + 1) * ld); }
   // Neither the rows after the last one nor what is around was written.
   bool only_rows_written() const { return buffer.untouched(rows * ld, buffer.bytes()) && buffer.surroundings_untouched(); }
 
  private:
   const Subject& s_;
+  std::vector<std::unique_ptr<Buffer>> integers_;
 
  public:
   const std::size_t rows, columns, ld;

@@ -1,0 +1,16 @@
+// The float32 table of a tier with products of integers by `Dots`. Included after int8_gemm.inl and project.inl,
+// in their namespace.
+
+constexpr Kernels int8_table = [] {
+  Kernels k = table<float>;
+  k.row_chunk = 2 * kChunk;  // rows are a quarter as long
+  k.packed_bytes = packed_bytes_int8;
+  k.pack = pack_int8;
+  k.project = project<Dots>;
+  k.project_glu = project_glu<Dots>;
+  k.project_qkv = project_qkv<Dots>;
+  k.integer_bytes = integer_bytes;
+  k.to_integers = to_integers;
+  k.kept = &table<bf16>;
+  return k;
+}();
