@@ -1,4 +1,4 @@
-"""This project's CPU engine as a port, on any tier that the machine has, in float32 or bfloat16.
+"""This project's CPU engine as a port, on any tier of the machine, in float32, bfloat16 or int8.
 
 The engine gives its last hidden state; the head's steps are the reference's, in float32, on top of
 it. What lies between is not observable here: the engine fuses it.
@@ -24,6 +24,8 @@ from ..truth.rounding import DTYPES
 from .port import PortResult, Request
 
 Array = np.ndarray
+# A dtype of the engine, and what it departs from float32 by.
+INT8 = "int8"
 
 
 class EnginePort:
@@ -40,13 +42,18 @@ class EnginePort:
         self.tier, self.num_threads = tier or chosen_tier(), num_threads
         if self.tier not in here:
             raise ValueError(f"tier {tier!r} does not run here; these do: {', '.join(here)}")
-        known = [name for name in native().dtypes(self.tier) if name in DTYPES]
+        known = [name for name in native().dtypes(self.tier) if name in DTYPES or name == INT8]
         if dtype not in known:
             raise ValueError(
                 f"dtype {dtype!r} is not verified on tier {self.tier}: {', '.join(known)}"
             )
         self.dtype = dtype
         self._loaded: tuple[Mapping[str, Array], dict[str, Array], Engine] | None = None
+
+    @property
+    def judged_as(self) -> str:
+        """The dtype as budgets have it."""
+        return f"float32+{INT8}" if self.dtype == INT8 else self.dtype
 
     @property
     def name(self) -> str:
@@ -62,7 +69,7 @@ class EnginePort:
             HEADS[request.head].forward(params, config, hidden, mask, ops, record(taps))
         if request.wanted is not None:
             taps = {name: x for name, x in taps.items() if name in request.wanted}
-        return PortResult(taps, self.dtype, plan_of(config, request.head))
+        return PortResult(taps, self.judged_as, plan_of(config, request.head))
 
     def run_together(self, requests: Sequence[Request]) -> list[PortResult]:
         with ThreadPoolExecutor(len(requests)) as pool:

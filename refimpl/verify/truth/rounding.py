@@ -53,7 +53,9 @@ class Precision:
     weights), `compute` of sums and of the steps inside an operation, `angle` of rotary angles,
     `tables` of their cosines and sines, `operands` of what goes into a product, `reductions` of
     sums in norms and softmax, with `spacing` of the smallest numbers there, `scores` of masked
-    scores. 0 where nothing is declared: then it is `store` or `compute`."""
+    scores; `tokens` and `weights`: half a step of the integers that a row of a product's operands
+    becomes, relative to its largest number. 0 where nothing is declared: then it is `store` or
+    `compute`."""
 
     store: float
     compute: float
@@ -63,6 +65,8 @@ class Precision:
     reductions: float = 0.0
     spacing: float = 0.0
     scores: float = 0.0
+    tokens: float = 0.0
+    weights: float = 0.0
 
 
 # Rotary angles are positions times inverse frequencies in float32 in every dtype but float64.
@@ -98,6 +102,11 @@ DEVIATIONS: dict[str, Allowance] = {
     "float16-reductions": Allowance(
         "sums of norms and softmax are kept in float16",
         {"reductions": 2.0**-11, "spacing": 2.0**-24},
+    ),
+    # Integers of 8 bits, symmetric, with a scale per token; of 7, with one per row of W.
+    "int8": Allowance(
+        "products with weights are of integers, of 8 bits for each token and 7 for each row of W",
+        {"tokens": 1.0 / 254.0, "weights": 1.0 / 126.0},
     ),
     "bfloat16-mask": Allowance("the mask is added to the scores in bfloat16", {"scores": 2.0**-8}),
 }
@@ -211,9 +220,17 @@ class _Noise:
         """x as it goes into a product, where a deviation is declared for that."""
         return self.stored(x, self.u.operands) if self.u.operands else x
 
+    def integers(self, x: Array, u: float) -> Array:
+        """x as rows of integers: each number errs by up to u max |x of its row|."""
+        if not u:
+            return x
+        largest = np.abs(x).max(axis=-1, keepdims=True)
+        return x + u / math.sqrt(3.0) * largest * self.xi(x.shape)
+
     def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         """M = |x| |W|^T (+ |b|): sums of mixed sign in any order."""
-        y = self.ops.linear(self.operand(x), self.operand(weight), bias)
+        row = self.integers(self.operand(x), self.u.tokens)
+        y = self.ops.linear(row, self.integers(self.operand(weight), self.u.weights), bias)
         size = exact.linear(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias))
         self.product_size = size
         return self.stored(y + self.u.compute * size * self.xi(y.shape))
