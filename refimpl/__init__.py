@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         ModelFormatError,
         TruncationWarning,
+        UncertifiedWarning,
     )
     from .models.create import create_modern_bert_with_head
     from .models.model import ModernBERT
@@ -34,6 +35,7 @@ _WHERE = {
     "MissingExtraError": "errors",
     "ModelFormatError": "errors",
     "TruncationWarning": "errors",
+    "UncertifiedWarning": "errors",
     "info": "backends.backend",
     "ModernBERT": "models.model",
     "ModernBERTForTask": "models.task_model",
@@ -64,6 +66,7 @@ __all__ = [
     "SentenceEncoder",
     "Tokenizer",
     "TruncationWarning",
+    "UncertifiedWarning",
     "VARIANTS",
     "__version__",
     "create_modern_bert_with_head",

@@ -70,5 +70,9 @@ class TruncationWarning(UserWarning):
     """Text was cut to the model's maximum length; the result says how many tokens were lost."""
 
 
+class UncertifiedWarning(UserWarning):
+    """A model computes in int8, and nobody has measured what that costs it."""
+
+
 class LongInputWarning(UserWarning):
     """A sequence is longer than max_position_embeddings; RoPE is computed for it all the same."""

@@ -26,6 +26,7 @@ from . import (
     info,
     ner,
     pretrain,
+    quantize,
     rerank,
     search,
     tokenize,
@@ -36,7 +37,7 @@ from .streams import listening
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
-    *(tokenize, finetune, pretrain, info, bench, verify, download),
+    *(tokenize, finetune, pretrain, quantize, info, bench, verify, download),
 )
 
 

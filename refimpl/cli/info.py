@@ -97,6 +97,25 @@ def described(folder: str) -> dict[str, Any]:
         "stored_bytes": sum(x.nbytes for x in stored),
         "disk_bytes": disk_bytes(model.shapes()),
         "memory_bytes": memory_bytes(model.shapes()),
+        "int8": certificate_of(model),
+    }
+
+
+def certificate_of(model: Any) -> dict[str, Any] | None:
+    """What int8.json says, and whether it is of these weights; None without one."""
+    from ..files.certificate import digest_of_weights, read_certificate
+
+    layers = model.config.num_hidden_layers
+    found = read_certificate(model.source, layers)
+    if found is None:
+        return None
+    return {
+        "of_these_weights": found.weights == digest_of_weights(model.params, layers),
+        "kept": list(found.kept),
+        "texts": found.texts.count,
+        "tokens": found.texts.tokens,
+        **found.figures,
+        "measured": dict(found.measured),
     }
 
 

@@ -11,7 +11,7 @@ in stored.py. Long because construction, use and saving of a model are one publi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -21,6 +21,7 @@ import numpy as np
 from ..backends import backend as backends
 from ..backends.engine import Engine, LazyEngine
 from ..errors import HubError
+from ..files.certificate import Certificate
 from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import ModelFolder
 from ..files.hub import BUNDLED, OFFICIAL_CHECKPOINTS, resolve
@@ -34,12 +35,14 @@ from ..reference.config import (
     canonical_names,
     lost_in_float32,
 )
-from ..reference.encoder import Tap, encode, no_tap
+from ..reference.encoder import Params, Tap, encode, no_tap
+from ..reference.int8 import Int8Ops, Int8Params
 from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, count, encoder_shapes, initialise
 from ..reference.replacing import replaced, warn_uncalled
 from ..reference.sentence import SentenceHead
 from ..reference.taps import Recorder, attention_maps
+from .certified import certified, check_kept
 from .inputs import Inputs, check_inputs, check_packed
 from .lent import LentByTraining
 from .summary import model_in_words, parameter_table
@@ -59,12 +62,15 @@ class ModernBERT(LentByTraining, KerasNames):
     """The encoder.
 
     config: ModernBertConfig; params: name -> array (params.py), all of one float dtype; folder:
-    where they came from, or None. dtype: what to compute in, None for that of params.
+    where they came from, or None. dtype: what to compute in, None for that of params. kept:
+    matrices that int8 keeps in bfloat16, as "layers.0.mlp.Wo"; None for what int8.json of the
+    source says, which a warning tells the lack of.
 
     `.params` shows them read-only in `.dtype`, that of all arrays that go in and come out: float64
     where float64 is computed in, else float32. `.compute_dtype` is what the engine computes in, as
     `load` takes it: it rounds its own copy of the matrices and not `.params`, which keep the values
     that were handed in, or are in the file (stored.py: nothing is widened before it is looked at).
+    `.certificate`: of int8, what it costs this model (files/certificate.py); None without one.
     The engine packs that copy at the first call, and sees no change of an array after that.
     """
 
@@ -87,6 +93,7 @@ class ModernBERT(LentByTraining, KerasNames):
         dtype: str | None = None,
         num_threads: int | None = None,
         source: ModelFolder | None = None,
+        kept: Collection[str] | None = None,
     ) -> None:
         self.config, self.source = config, source
         held = check_params(params, self.shapes())
@@ -101,16 +108,29 @@ class ModernBERT(LentByTraining, KerasNames):
             )
         if self.dtype == np.float32 and (lost := lost_in_float32(config)):
             raise ValueError(lost)
+        self.certificate: Certificate | None = None
+        if self.compute_dtype == "int8" and kept is None:
+            self.certificate, kept = certified(config, held, source)
+        check_kept(config, kept or ())
         native = self.backend == "native"
         unkept = {*encoder_shapes(config), "decoder.weight"} if native else ()
         self.params = StoredParams(held.stored, self.dtype, unkept)
         self._engine = (
             LazyEngine(
-                config, self.params.stored, num_threads, self.compute_dtype, self.sentence_head
+                config,
+                self.params.stored,
+                num_threads,
+                self.compute_dtype,
+                self.sentence_head,
+                kept or (),
             )
             if native
             else None
         )
+        # What numpy computes with: in int8 the matrices of the layers are integers.
+        self._computed: Params = self.params
+        if self.compute_dtype == "int8" and not native:
+            self._computed = Int8Params(self.params, kept or ())
 
     # -- construction -----------------------------------------------------------------------------
 
@@ -231,7 +251,9 @@ class ModernBERT(LentByTraining, KerasNames):
         looked_at = output_hidden_states or output_attentions or tap is not None or ops is not None
         if self._engine is not None and not looked_at:
             return self._by_engine(self._engine.get(), checked)
-        hidden = encode(self.params, self.config, **checked.rows(), ops=used, tap=wanted)
+        hidden = encode(
+            self._computed, self.config, **checked.rows(), ops=self._numpy(used), tap=wanted
+        )
         out: dict[str, Any] = self._outputs(hidden, checked, used, wanted)
         if output_hidden_states:
             out["hidden_states"] = wanted.hidden_states
@@ -259,7 +281,12 @@ class ModernBERT(LentByTraining, KerasNames):
         ids, cu = check_packed(self.config, input_ids, cu_seqlens)
         if self._engine is not None:
             return self._engine.get().packed(ids, cu)
-        return encode(self.params, self.config, ids, cu_seqlens=cu)
+        ops = self._numpy(equations)
+        return encode(self._computed, self.config, ids, cu_seqlens=cu, ops=ops)
+
+    def _numpy(self, ops: Any) -> Any:
+        """The equations that numpy computes with."""
+        return ops if self._computed is self.params else Int8Ops(ops)
 
     def predict(
         self, inputs: Mapping[str, Any] | Any, batch_size: int = 32, verbose: bool | None = None

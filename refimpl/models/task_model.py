@@ -9,7 +9,7 @@ sentence.py and nlp/. Long because what a head adds to every public call stands 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -54,6 +54,7 @@ class ModernBERTForTask(ModernBERT):
         dtype: str | None = None,
         num_threads: int | None = None,
         source: ModelFolder | None = None,
+        kept: Collection[str] | None = None,
     ) -> None:
         self.head = head
         if isinstance(head, SentenceHead):
@@ -61,7 +62,7 @@ class ModernBERTForTask(ModernBERT):
         if head.kind == "multiple_choice":
             self.axes = ("batch", "choices", "seq")
         where: dict[str, Any] = dict(backend=backend, dtype=dtype, num_threads=num_threads)
-        super().__init__(config, params, source=source, **where)
+        super().__init__(config, params, source=source, kept=kept, **where)
 
     @classmethod
     def from_variant(cls, *args: Any, **kwargs: Any) -> NoReturn:
