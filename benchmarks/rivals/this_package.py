@@ -10,6 +10,7 @@ CONTENDERS = {
     "refimpl float32": "float32",
     "refimpl bf16x3": "bf16x3",
     "refimpl bfloat16": "bfloat16",
+    "refimpl int8": "int8",
 }
 
 
