@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixed",
         action="store_true",
-        help="keep in bfloat16 what costs most, until the gate is reached (default: refuse)",
+        help="keep in bfloat16 what costs most, as much as the gate needs (default: refuse)",
     )
     parser.add_argument(
         "--max-length", type=positive, default=256, metavar="N", help="most tokens of a text"

@@ -1,7 +1,7 @@
 """What a model takes: bytes on disk and in memory for each dtype, from its shapes.
 
     on disk      parameters * bytes of a number, as `save_pretrained(dtype=)` writes them
-    in memory    numpy: the same for the dtype that is computed in
+    in memory    numpy: the same for the dtype that is computed in; of float32 for int8
                  native: the layers' matrices in the engine's form, vectors and head in float32;
                  rows of the token embedding are read from the file as they are needed
 
@@ -16,7 +16,9 @@ from ..reference.params import Shapes, count
 
 ON_DISK = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 # Of a weight of the layers, in the engine; everything else there is float32.
-IN_ENGINE = {"float32": 4, "bf16x3": 4, "bfloat16": 2, "int8": 1}
+IN_ENGINE = {"float32": 4, "bf16x3": 4, "bfloat16": 2}
+# int8: a byte, rows filled up to whole lines, a scale and a start for each (kernels/int8_rows.inl).
+LINE, OF_ROW = 64, 8
 EMBEDDING = "embeddings.tok_embeddings.weight"
 
 
@@ -42,4 +44,8 @@ def _numpy(shapes: Shapes, dtype: str) -> int:
 def _native(shapes: Shapes, dtype: str) -> int:
     packed = {n: s for n, s in shapes.items() if n.startswith("layers.") and len(s) == 2}
     rest = {n: s for n, s in shapes.items() if n not in packed and n != EMBEDDING}
-    return IN_ENGINE[dtype] * count(packed) + 4 * count(rest)
+    if dtype == "int8":
+        matrices = sum(n * (-(-k // LINE) * LINE + OF_ROW) for n, k in packed.values())
+    else:
+        matrices = IN_ENGINE[dtype] * count(packed)
+    return matrices + 4 * count(rest)

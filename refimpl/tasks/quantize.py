@@ -5,8 +5,8 @@
 Columns are balanced (reference/int8_balance.py: in float32 the model keeps its bits), from a third
 of the texts; on the others int8 is held against float32 of the same folder (agreement.py). A folder
 is written only where every figure reaches the GATE. Else the matrix that costs most is named; with
-`mixed` it is kept in bfloat16, and so on until the gate is reached. Which one costs most is asked
-of the texts that balanced, so that those that measure have no part in the choice. Long because the
+`mixed` as many of the costliest as it takes are kept in bfloat16. What each costs is asked of the
+texts that balanced: those that measure say how many, and have no part in which. Long because the
 steps from a folder to a folder stand together.
 """
 
@@ -56,16 +56,26 @@ MOST_TOKENS = 16_384  # that balance, and that rank the matrices: more change no
 class BelowGateError(ValueError):
     """int8 loses more of this model than the gate allows. `figures`, and `costs_most`: a matrix."""
 
-    def __init__(self, figures: Figures, costs_most: str, kept: Sequence[str]) -> None:
+    def __init__(self, figures: Figures, costs_most: str, kept: Sequence[str] = ()) -> None:
         self.figures, self.costs_most = figures, costs_most
         low = ", ".join(
             f"{name} is {figures[name]:.5f}, at least {GATE[name]} is wanted"
             for name in below(figures)
         )
-        after = f" with {', '.join(kept)} kept" if kept else ""
+        how = f"with all {len(kept)} matrices in bfloat16" if kept else "in int8"
         super().__init__(
-            f"not saved: in int8{after} {low}; {costs_most} costs most (mixed keeps it in bfloat16)"
+            f"not saved: {how} {low}; {costs_most} costs most"
+            + ("" if kept else " (mixed keeps it in bfloat16)")
         )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is kept, what that gives, and where."""
+
+    kept: tuple[str, ...]
+    figures: Figures
+    where: dict[str, str]
 
 
 def below(figures: Figures) -> list[str]:
@@ -104,7 +114,7 @@ def quantize(
     """Write `out`, the model of `folder` with what int8 needs, and int8.json beside it.
 
     texts: of the kind that the model is for, at least 30 that are not blank, cut to max_length
-    tokens. mixed: keep in bfloat16 what costs most, matrix by matrix, until the gate is reached.
+    tokens. mixed: keep in bfloat16 as many of the costliest matrices as the gate needs.
     tell: is given a line of what is being done. Raises BelowGateError, and ValueError,
     ModelFormatError, HubError, OSError; then nothing was written.
     """
@@ -131,28 +141,29 @@ def quantize(
     changed = any(params[name] is not source.params[name] for name in params)
     model = _Model(source, params, source.backend, num_threads)
 
-    kept: list[str] = []
-    while True:
+    def measured(kept: Sequence[str]) -> _Measured:
         int8 = model.in_int8(kept)
         figures = agreement(source, int8, tokenizer, rows)
-        tell(", ".join(f"{name} {x:.5f}" for name, x in figures.items()))
-        if not below(figures):
-            break
-        worst = costs_most(model, few, kept)
-        if worst is None or not mixed:
-            raise BelowGateError(figures, worst or "all is kept, and nothing", kept)
-        tell(f"keeping {worst} in bfloat16")
-        kept.append(worst)
+        tell(", ".join(f"{n} {x:.5f}" for n, x in figures.items()) + f"; {len(kept)} kept")
+        return _Measured(tuple(kept), figures, _where(int8))
+
+    found = measured(())
+    if below(found.figures):
+        tell("asking each matrix what it costs")
+        order = by_cost(model, few)
+        if not mixed:
+            raise BelowGateError(found.figures, order[0])
+        found = fewest_kept(order, measured)
 
     certificate = Certificate(
         weights=digest_of_weights(params, source.config.num_hidden_layers),
-        kept=tuple(sorted(kept, key=matrix_names(source.config.num_hidden_layers).index)),
+        kept=tuple(n for n in matrix_names(source.config.num_hidden_layers) if n in found.kept),
         balanced=changed,
         texts=TextsSeen(len(measure), sum(map(len, rows)), digest_of_texts(measure)),
         calibration=TextsSeen(len(calibrate), sum(map(len, few)), digest_of_texts(calibrate)),
-        figures=figures,
-        gate={name: GATE[name] for name in figures if name in GATE},
-        measured=_where(int8),
+        figures=found.figures,
+        gate={name: GATE[name] for name in found.figures if name in GATE},
+        measured=found.where,
     )
     head = source.head if isinstance(source, ModernBERTForTask) else None
     write_checkpoint(
@@ -162,24 +173,35 @@ def quantize(
     return certificate
 
 
-def costs_most(model: _Model, rows: Sequence[Encoded], kept: Sequence[str]) -> str | None:
-    """The matrix whose keeping brings the tokens' cosines nearest to 1: a layer first, then one of
-    its four. None where all are kept."""
+def by_cost(model: _Model, rows: Sequence[Encoded]) -> list[str]:
+    """The matrices, what costs most first: how far the tokens' cosines fall short of 1 when one
+    alone is of integers."""
     ids, cu = _packed(rows)
     truth = model.truth.encode_packed(ids, cu)
+    names = matrix_names(model.truth.config.num_hidden_layers)
 
-    def lost(more: Sequence[str]) -> float:
-        with_more = model.in_int8([*kept, *more])
-        return float(np.mean(1.0 - cosine(truth, with_more.encode_packed(ids, cu))))
+    def lost(name: str) -> float:
+        alone = model.in_int8([other for other in names if other != name])
+        return float(np.mean(1.0 - cosine(truth, alone.encode_packed(ids, cu))))
 
-    left = [n for n in matrix_names(model.truth.config.num_hidden_layers) if n not in kept]
-    layers: dict[str, list[str]] = {}
-    for name in left:
-        layers.setdefault(".".join(name.split(".")[:2]), []).append(name)
-    if not layers:
-        return None
-    worst = min(layers.values(), key=lost)
-    return min(worst, key=lambda name: lost([name]))
+    return sorted(names, key=lost, reverse=True)
+
+
+def fewest_kept(order: Sequence[str], measured: Callable[[Sequence[str]], _Measured]) -> _Measured:
+    """The first of `order` that have to be kept, by halving; what is returned reached the gate.
+    Raises BelowGateError where all of them do not."""
+    found = measured(order)
+    if below(found.figures):
+        raise BelowGateError(found.figures, order[0], order)
+    low, high = 0, len(order)  # too few, enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        tried = measured(order[:middle])
+        if below(tried.figures):
+            low = middle
+        else:
+            found, high = tried, middle
+    return found
 
 
 def _checked(texts: Sequence[str]) -> list[str]:

@@ -101,7 +101,7 @@ def test_a_pass_is_nearer_to_its_twin_than_int8_is_to_float32(tier):
 @every_tier
 @given(models(), st.data())
 def test_what_is_kept_is_kept(tier, case, data):
-    """All kept: the bits of bfloat16 with float32 rows. Some: nearer, and of the size it says."""
+    """All kept: the bits of bfloat16 with float32 rows. Some: the same bits in any company."""
     config = ModernBertConfig.from_dict(case.config())
     params = {n: x.astype(np.float32) for n, x in case.params().items()}
     names = matrix_names(config.num_hidden_layers)
@@ -114,9 +114,6 @@ def test_what_is_kept_is_kept(tier, case, data):
 
     some = data.draw(st.sets(st.sampled_from(names)))
     engine = Engine(config, params, 1, tier, "int8", kept=some)
-    whole, kept = (Engine(config, params, 1, tier, "int8", kept=k) for k in ((), names))
-    sizes = [e._native.packed_bytes() for e in (whole, engine, kept)]
-    assert sizes[0] <= sizes[1] <= sizes[2]
     engine.num_threads = 3
     np.testing.assert_array_equal(
         engine.packed(np.tile(ids, 2), np.array([0, 17, 34]))[17:], engine.packed(ids, cu)

@@ -43,6 +43,22 @@ def test_engine_with_a_wrong_window_is_told():
     assert "window" in report.suspects[0].title
 
 
+def test_engine_in_int8_is_a_declared_deviation_and_no_float32_port():
+    some = [case(name) for name in ("two-tokens", "window-66", "padding-mixed", "hard-rows")]
+    tier = extension().best_tier()
+    report = verify(EnginePort(tier, dtype="int8"), some, runtime=False)
+    assert report.verdict == "declared deviation", [f.message for f in report.findings]
+    assert all(c.comparison.ratio <= 1 for c in report.cases)
+
+    class Claims(EnginePort):
+        @property
+        def judged_as(self):
+            return "float32"
+
+    report = verify(Claims(tier, dtype="int8"), some[:2], "float32", runtime=False)
+    assert report.verdict == "fail"
+
+
 def test_engine_in_bfloat16_is_no_float32_port():
     """The rounded matrices show: the budgets of float32 are not wide enough by accident."""
 
@@ -68,7 +84,9 @@ def test_engine_port_takes_the_best_tier_that_the_environment_leaves(monkeypatch
 
 
 def test_engine_dtype_without_a_budget_is_refused():
-    with pytest.raises(ValueError, match="'bf16x3' is not verified on tier scalar: float32, bfl"):
+    with pytest.raises(
+        ValueError, match="'bf16x3' is not verified on tier scalar: float32, bfloat16, int8"
+    ):
         EnginePort("scalar", dtype="bf16x3")
 
 
