@@ -20,7 +20,7 @@ from pathlib import Path
 from harness import machine
 from limits import compiled, limits
 
-from refimpl.backends.backend import BACKENDS, native
+from refimpl.backends.backend import native
 from refimpl.reference.config import ModernBertConfig
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
@@ -59,7 +59,7 @@ def operations(tier: str, dtype: str, threads: int, seconds: float, config: Mode
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tier", choices=native().tiers(), default=native().tiers()[0])
-    parser.add_argument("--dtype", choices=BACKENDS["native"], default="float32")
+    parser.add_argument("--dtype", choices=tuple(TILE_PRODUCTS), default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant", default="base")
     parser.add_argument("--seconds", type=float, default=1, help="for each operation and shape")
