@@ -81,14 +81,8 @@ def _move(params: dict[str, Array], of_x: Array, matrix: str, divide: Divide) ->
     trial = dict(params)
     trial[matrix + ".weight"] = weight * m
     divide(trial, m)
-    if all(_undone(trial, params, name, matrix, m) for name in (matrix + ".weight",)):
+    if np.array_equal(trial[matrix + ".weight"] / m, weight):
         params.update(trial)
-
-
-def _undone(
-    trial: dict[str, Array], params: dict[str, Array], name: str, matrix: str, m: Array
-) -> bool:
-    return bool(np.array_equal(trial[name] / m, params[name]))
 
 
 def _of_norm(name: str) -> Divide:
