@@ -251,7 +251,7 @@ def test_amx_table_keeps_its_time_and_prints_ratios_last(tmp_path):
         ("peers", ["FOLDER", "--shapes", "1x16,x"], "'x' is neither TEXTSxTOKENS nor mixed"),
         ("ops", ["--tier", "scalar", "--dtype", "bf16x3"], "tier scalar has float32"),
         ("same_bits", ["--tier", "scalar", "--dtype", "bf16x3"], "scalar float32"),
-        ("memory", ["--dtype", "int8"], "invalid choice: 'int8'"),
+        ("memory", ["--dtype", "int4"], "invalid choice: 'int4'"),
         ("peers_memory", ["FOLDER", "--shape", "mixed"], "'mixed' is not TEXTSxTOKENS"),
         ("peers_memory", ["FOLDER", "--only", "nobody"], "--only nobody: nobody; known: refimpl f"),
         ("install_weight", ["--only", "nobody"], "--only: 'nobody' is none of refimpl, refimpl["),

@@ -48,6 +48,7 @@ SAID = {
     "finetune": "my-classifier",
     "pretrain": "my-model",
     "bench": "tokens_per_s",
+    "quantize": "cosine_p1",
 }
 
 
@@ -61,6 +62,7 @@ def test_commands_of_a_page_run(page, n, tmp_path):
     for name in ("corpus.jsonl", "held-out.jsonl"):
         lines = (json.dumps({"text": text}) + "\n" for text in texts[: 60 if name[0] == "c" else 3])
         (tmp_path / name).write_text("".join(lines))
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
     (tmp_path / "more.txt").write_text("\n\n".join(texts))
     block = blocks(page, "sh")[n].replace("FOLDER", str(BUNDLED))
     script = f'modernbert() {{ "{sys.executable}" -m refimpl "$@"; }}\n{block}'
