@@ -97,7 +97,8 @@ def test_what_it_certifies_is_what_one_measures_anew(quantised):
 
 def test_the_folder_is_the_same_model_in_float32_to_the_bit(quantised):
     ids = np.random.default_rng(0).integers(0, 8000, (3, 40))
-    for dtype in ("float32", "bfloat16"):
+    here = refimpl.info()["backends"][refimpl.info()["backend"]]
+    for dtype in {"float32", "bfloat16"} & set(here):
         a, b = (refimpl.load(f, dtype=dtype)(ids)["logits"] for f in (bundled(), quantised))
         np.testing.assert_array_equal(a, b)
     stored = [refimpl.load(f).params.stored for f in (bundled(), quantised)]
