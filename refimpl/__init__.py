@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         LongInputWarning,
         MissingExtraError,
         ModelFormatError,
+        SpaceError,
         TruncationWarning,
         UncertifiedWarning,
     )
@@ -34,6 +35,7 @@ _WHERE = {
     "LongInputWarning": "errors",
     "MissingExtraError": "errors",
     "ModelFormatError": "errors",
+    "SpaceError": "errors",
     "TruncationWarning": "errors",
     "UncertifiedWarning": "errors",
     "info": "backends.backend",
@@ -64,6 +66,7 @@ __all__ = [
     "NLPTaskType",
     "Reranker",
     "SentenceEncoder",
+    "SpaceError",
     "Tokenizer",
     "TruncationWarning",
     "UncertifiedWarning",

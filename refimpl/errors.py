@@ -66,6 +66,11 @@ class HubError(OSError):
     """A hub id could not be resolved: not in the local cache, or no network, or not allowed."""
 
 
+class SpaceError(ValueError):
+    """Stored vectors belong to another embedding space than those asked for; the text says what
+    differs."""
+
+
 class TruncationWarning(UserWarning):
     """Text was cut to the model's maximum length; the result says how many tokens were lost."""
 

@@ -253,6 +253,11 @@ class LazyEngine:
                     self._engine = Engine(*self._arguments)
         return self._engine
 
+    @property
+    def tier(self) -> str:
+        """That of the engine, or the one that it would take now. ValueError (REFIMPL_ISA)."""
+        return chosen_tier() if self._engine is None else self._engine.tier
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_arguments": self._arguments, "_engine": None}
 

@@ -74,6 +74,13 @@ def run(args: argparse.Namespace) -> int:
     if args.format not in BINARY:
         return run_blocks(args, given, writer, answer, record)
     empty = encoder.encode([], truncate_dim=args.truncate_dim)
+    space = encoder.space(
+        prompt=args.prompt,
+        prompt_name=args.prompt_name,
+        max_length=args.max_length,
+        truncate_dim=args.truncate_dim,
+        normalize_embeddings=args.normalize,
+    )
     vectors: list[Any] = []
     heads: list[Record] = []
 
@@ -101,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
             "truncate_dim": args.truncate_dim,
             "prompt_name": args.prompt_name,
             "normalized": args.normalize,
+            "space": str(space),
         },
     )
     return code

@@ -83,6 +83,7 @@ def described(folder: str) -> dict[str, Any]:
         "prompts": {**dict.fromkeys(DEFAULT_PROMPTS, ""), **settings.prompts},
         "default_prompt_name": settings.default_prompt_name,
         "similarity": settings.similarity_fn_name or "cosine",
+        "embedding_space": embedding_space(model),
         "max_length": limit or tokenizer_settings(model.source).limit,
         "query_length": settings.query_length,
         "document_length": settings.document_length,
@@ -117,6 +118,21 @@ def certificate_of(model: Any) -> dict[str, Any] | None:
         **found.figures,
         "measured": dict(found.measured),
     }
+
+
+def embedding_space(model: Any) -> str | None:
+    """The digest of the vectors that `embed` gives when nothing else is said; None for a model that
+    gives none."""
+    import warnings
+
+    from ..tasks import SentenceEncoder
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # `pooling` says it
+        try:
+            return str(SentenceEncoder(model).space())
+        except (ValueError, ImportError):
+            return None
 
 
 def pooling(head: Any) -> str:

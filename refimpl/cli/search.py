@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "--same-model", action="store_true",
-        help="--model is the one that made the index, whatever it was called then",
+        help="--model is the one that made the index, which names it otherwise and has no digest",
     )  # fmt: skip
     add_length(parser)
     add_streams(parser, batch_size=32)
@@ -53,10 +53,13 @@ def run(args: argparse.Namespace) -> int:
     given = read_lines(args, args.texts, "query")
     from ..files.vectors import read_vectors
     from ..tasks import SentenceEncoder
+    from ..tasks.space import COMPARABLE, check_space
 
     index = read_vectors(args.index)
     take_model(args, index.about)
     encoder = SentenceEncoder(**model_options(args))
+    if "space" in index.about:
+        check_space(index.about["space"], encoder.space(), args.index, COMPARABLE)
 
     # What is not said is left to encode_query, which has its own prompt and length.
     said = {"prompt_name": args.prompt_name, **length_options(args)}
@@ -98,7 +101,9 @@ def take_model(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
                 f"did (--model {BUNDLED} for the bundled one)"
             )
         args.model = about["model"]
-    elif "model" in about and not args.same_model and not same(about["model"], args.model):
+    elif "space" in about or args.same_model:
+        return  # the vectors say it better than a name, or the user does
+    elif "model" in about and not same(about["model"], args.model):
         args.usage_error(
             f"{args.index} was made with {about['model'] or 'the bundled model'}; similarities "
             "across two models mean nothing: leave --model out, or say --same-model if it is that "

@@ -341,6 +341,11 @@ class ModernBERT(LentByTraining, KerasNames):
         return None if self._engine is None else self._engine.get()
 
     @property
+    def tier(self) -> str | None:
+        """The instructions that the CPU engine computes with, or will; None on backend numpy."""
+        return None if self._engine is None else self._engine.tier
+
+    @property
     def num_parameters(self) -> int:
         return count(self.shapes())
 

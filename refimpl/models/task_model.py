@@ -173,6 +173,16 @@ class ModernBERTForTask(ModernBERT):
         params = ForProducts(self.params)
         return self.head.forward(params, self.config, hidden, mask, ops, tap)
 
+    @underflow_is_zero
+    def of_hidden(self, hidden: Array) -> dict[str, Any]:
+        """The head's outputs for the encoder's [batch, seq, hidden], in which every token is real.
+
+        numpy computes them, whose bits depend on the shape: a text alone has the same ones always.
+        """
+        params = ForProducts(self.params)
+        out: dict[str, Any] = self.head.forward(params, self.config, hidden)
+        return out
+
     def save_pretrained(self, folder: Folder, *, dtype: str | None = None) -> None:
         write_checkpoint(
             folder, self.config, self.params, self.head, dtype=dtype, source=self.source

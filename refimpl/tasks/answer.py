@@ -42,7 +42,7 @@ class QuestionAnswering(TextTask):
         align_to_words: bool = True,
         max_seq_len: int | None = None,
         doc_stride: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
     ) -> Any:
         """Answers to one question or several, given as `inputs` or as `question` and `context`.
 
@@ -67,7 +67,8 @@ class QuestionAnswering(TextTask):
         pieces = [
             self.tokenizer.chunks(q, c, max_length=max_seq_len, stride=doc_stride) for q, c in asked
         ]
-        rows = self._rows([piece for of_question in pieces for piece in of_question], batch_size)
+        flat = [piece for of_question in pieces for piece in of_question]
+        rows = iter(self._rows(flat, batch_size))
         results = []
         for (_, text), of_question in zip(asked, pieces, strict=True):
             outputs = [next(rows) for _ in of_question]

@@ -1,33 +1,74 @@
-"""Batches of similar length: less padding, and the order of the texts restored afterwards."""
+"""Which texts share a pass of the model, by their tokens, for all that runs a model on texts.
+
+    fits(lengths) -> how many of them, from the first on, one pass takes
+    in_passes(encodings, run): longest first -> passes -> (places, what `run` gives for them)
+
+Promise: a pass has at most `batch_size` texts, and at most TOKENS tokens unless it is one text. The
+engine computes no padding and gives a text the same bits in any company, so the budget is a choice
+of latency and memory alone; with numpy texts of similar length waste least.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from ..progress import progress
+from ..progress import Progress
 from ..text.tokenizer import Encoded
-from .task import check_batch_size
+
+T = TypeVar("T")
+
+TOKENS = 1024
+"""Tokens of a pass: beyond it the engine is hardly faster, and whoever waits waits longer."""
 
 
-def in_length_order(
+def check_batch_size(batch_size: int | None) -> None:
+    """ValueError for what is neither None nor an int of at least 1."""
+    if batch_size is None:
+        return
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an int of at least 1, or None, not {batch_size!r}")
+
+
+def fits(lengths: Iterable[int], batch_size: int | None = None, tokens: int = TOKENS) -> int:
+    """How many texts of these lengths, from the first on, one pass takes; the first in any case."""
+    total = 0
+    count = 0
+    for length in lengths:
+        total += length
+        if count and (total > tokens or count == batch_size):
+            break
+        count += 1
+    return count
+
+
+def in_passes(
     encodings: Sequence[Encoded],
-    batch_size: int,
-    run: Callable[[list[Encoded]], np.ndarray],
-    empty: np.ndarray,
-    label: str,
-    verbose: bool | None,
-) -> np.ndarray:
-    """`run` on batches of the longest texts first -> its rows in the order of `encodings`.
+    run: Callable[[list[Encoded]], T],
+    batch_size: int | None = None,
+    *,
+    label: str = "",
+    verbose: bool | None = False,
+) -> Iterator[tuple[np.ndarray, T]]:
+    """Places in `encodings`, int64 [batch], and `run` of what stands there, until all have run.
 
-    run: encodings -> [batch, ...]; empty [0, ...] is the result for no encodings; label and verbose
-    are those of a progress bar.
+    batch_size: most texts of a pass; None leaves it to their tokens. label, verbose: of a progress
+    bar that counts texts. Raises ValueError, before anything is run, for a batch_size.
     """
     check_batch_size(batch_size)
-    order = np.argsort([-len(e) for e in encodings], kind="stable")
-    starts = range(0, len(order), batch_size)
-    rows = [empty]
-    for start in progress(starts, label, verbose):
-        rows.append(run([encodings[i] for i in order[start : start + batch_size]]))
-    return np.concatenate(rows)[np.argsort(order)]
+    lengths = [len(e) for e in encodings]
+    order = np.argsort([-n for n in lengths], kind="stable")
+
+    def passes() -> Iterator[tuple[np.ndarray, T]]:
+        start = 0
+        with Progress(label, len(order), verbose) as shown:
+            while start < len(order):
+                count = fits((lengths[i] for i in order[start:]), batch_size)
+                places = order[start : start + count]
+                yield places, run([encodings[i] for i in places])
+                shown.advance(count)
+                start += count
+
+    return passes()

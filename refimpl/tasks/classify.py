@@ -37,7 +37,7 @@ class TextClassification(TextTask):
         *,
         top_k: int | None | Literal["best"] = "best",
         function_to_apply: str | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         max_length: int | None = None,
         truncate: str | None = None,
     ) -> Any:

@@ -29,12 +29,14 @@ from ..models.summary import described_head, described_modules
 from ..models.task_model import ModernBERTForTask
 from ..nlp import NLPHead
 from ..reference.numerics import as_array, underflow_is_zero
+from ..reference.params import encoder_shapes
 from ..reference.sentence import Pooling, SentenceHead, Settings, normalize
 from ..text.tokenizer import Encoded, Tokenizer
-from .batches import in_length_order
+from .batches import in_passes
 from .prompts import Prompts
 from .search import nearest
 from .similarity import SIMILARITIES
+from .space import Space, weights_digest
 from .task import (
     Model,
     as_list,
@@ -87,6 +89,7 @@ class SentenceEncoder:
         self._mean = SentenceHead((Pooling(self.model.config.hidden_size),))
         self._head = _head_of(self.model) or self._mean
         self._full_dimension = _dimension(self._head)
+        self._weights: str | None = None
 
     def __repr__(self) -> str:
         head = self._head
@@ -114,7 +117,7 @@ class SentenceEncoder:
     def encode(
         self,
         texts: str | Sequence[str],
-        batch_size: int = 32,
+        batch_size: int | None = None,
         normalize_embeddings: bool = False,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -128,34 +131,106 @@ class SentenceEncoder:
         """Embeddings [texts, dimension] in the model's dtype; [dimension] for a single str.
 
         prompt: text put before each text; prompt_name: one of `prompts`, when no prompt is given.
-        truncate_dim: keep so many values, before normalising. max_length, truncate: see
-        Tokenizer.encode_batch. return_lost: give (embeddings, tokens cut off each text, int64).
+        batch_size: most texts of a pass; None leaves it to their tokens (batches.py). truncate_dim:
+        keep so many values, before normalising. max_length, truncate: see Tokenizer.encode_batch.
+        return_lost: give (embeddings, tokens cut off each text, int64).
         No texts give shape [0, dimension]. Raises ValueError, TypeError.
         """
         _check_width(truncate_dim)
-        width = self.truncate_dim if truncate_dim is None else truncate_dim
-        before = self._prompts.text(prompt, prompt_name)
         items, single = as_list(texts, "texts")
-        _check_texts(items)
-        limit = self.max_seq_length if max_length is None else max_length
-        encodings = self.tokenizer.encode_batch(
-            [before + text for text in items], max_length=limit, truncate=truncate
-        )
+        given: dict[str, Any] = dict(prompt=prompt, prompt_name=prompt_name, max_length=max_length)
+        encodings = self.tokenized(items, truncate=truncate, **given)
+        before, limit = self._text_options(**given)
         prompt_length = self._prompt_length(before, limit) if before else 0
-        types = self.model.config.type_vocab_size > 0
 
         def run(batch: list[Encoded]) -> Array:
-            inputs = self.tokenizer.pad(batch, token_type_ids=types)
-            return self._embed(inputs, prompt_length, width, normalize_embeddings)
+            return self.vectors(
+                batch, prompt_length, truncate_dim=truncate_dim, normalize=normalize_embeddings
+            )
 
-        empty = np.empty(
-            (0, min(self._full_dimension, width or self._full_dimension)), self.model.dtype
-        )
-        vectors = in_length_order(encodings, batch_size, run, empty, "encode", show_progress_bar)
+        vectors = np.empty((len(encodings), self._width(truncate_dim)), self.model.dtype)
+        for places, found in in_passes(
+            encodings, run, batch_size, label="encode", verbose=show_progress_bar
+        ):
+            vectors[places] = found
         lost = np.array([e.lost for e in encodings], dtype=np.int64)
         if single:
             vectors = vectors[0]
         return (vectors, lost) if return_lost else vectors
+
+    def tokenized(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        truncate: str = "warn",
+    ) -> list[Encoded]:
+        """The first half of `encode`: texts behind their prompt, as ids."""
+        items = list(texts)
+        _check_texts(items)
+        before, limit = self._text_options(prompt, prompt_name, max_length)
+        return self.tokenizer.encode_batch(
+            [before + text for text in items], max_length=limit, truncate=truncate
+        )
+
+    @underflow_is_zero
+    def vectors(
+        self,
+        batch: Sequence[Encoded],
+        prompt_length: int = 0,
+        *,
+        truncate_dim: int | None = None,
+        normalize: bool = False,
+    ) -> Array:
+        """The second half of `encode`: one pass, [batch, dimension], in the order given.
+
+        prompt_length: tokens at the start that belong to the prompt, [CLS] included, for poolings
+        that leave them out.
+        """
+        types = self.model.config.type_vocab_size > 0
+        inputs = self.tokenizer.pad(batch, token_type_ids=types)
+        return self._embed(inputs, prompt_length, self._width(truncate_dim), normalize)
+
+    def space(
+        self,
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        truncate_dim: int | None = None,
+        normalize_embeddings: bool = False,
+    ) -> Space:
+        """What the vectors of `encode` with these options depend on, as one short string
+        (space.py). The weights are read once for it. Raises ValueError, OSError."""
+        _check_width(truncate_dim)
+        before, limit = self._text_options(prompt, prompt_name, max_length)
+        head = self._head
+        if self._weights is None:
+            shapes = encoder_shapes(self.model.config) | head.shapes(self.model.config)
+            self._weights = weights_digest(self.model, shapes)
+        return Space.of(
+            weights=self._weights,
+            tokenizer=self.tokenizer.digest(),
+            pooling=head.modules if isinstance(head, SentenceHead) else head,
+            texts=(before, limit, self.tokenizer.truncation_side),
+            width=self._width(truncate_dim),
+            normalized=normalize_embeddings,
+            dtype=self.model.compute_dtype,
+            tier=self.model.tier or "numpy",
+        )
+
+    def _text_options(
+        self, prompt: str | None, prompt_name: str | None, max_length: int | None
+    ) -> tuple[str, int | None]:
+        """What goes before a text, and the most tokens that it may have."""
+        limit = self.max_seq_length if max_length is None else max_length
+        return self._prompts.text(prompt, prompt_name), limit
+
+    def _width(self, truncate_dim: int | None) -> int:
+        width = self.truncate_dim if truncate_dim is None else truncate_dim
+        return min(self._full_dimension, width or self._full_dimension)
 
     def encode_query(self, texts: str | Sequence[str], **options: Any) -> Any:
         """`encode` with the prompt "query" and the folder's `query_length`, unless the options name
@@ -223,16 +298,15 @@ class SentenceEncoder:
         return found[0] if single else found
 
     def _embed(
-        self, inputs: Mapping[str, Array], prompt_length: int, width: int | None, unit: bool
+        self, inputs: Mapping[str, Array], prompt_length: int, width: int, unit: bool
     ) -> Array:
         """Model inputs, and how many tokens belong to the prompt -> vectors [batch, width], of
         length 1 where `unit` says so. On backend native all of it is the engine's."""
         engine = self.model.engine
         if engine is not None and (engine.head or self._mean) == self._head:
             checked = check_inputs(self.model.config, inputs, dtype=self.model.dtype)
-            kept = min(width or self._full_dimension, self._full_dimension)
             return engine.embed(
-                checked.rows(), width=kept, normalize=unit, prompt_length=prompt_length
+                checked.rows(), width=width, normalize=unit, prompt_length=prompt_length
             )
         if isinstance(self._head, NLPHead):
             vectors = self.model(inputs)["embeddings"]

@@ -21,7 +21,7 @@ class FeatureExtraction(TextTask):
         inputs: str | Sequence[str],
         *,
         return_tensors: bool = False,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         max_length: int | None = None,
         truncate: str | None = None,
     ) -> Any:

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..models.task_model import ModernBERTForTask
 from ..text.tokenizer import Encoded, Tokenizer
-from .task import TextTask, as_list, check_top_k, flagged, softmax
+from .batches import in_passes
+from .task import TextTask, as_list, check_top_k, flagged, passes_of, softmax
 
 
 class FillMask(TextTask):
@@ -32,7 +33,7 @@ class FillMask(TextTask):
         *,
         top_k: int = 5,
         targets: str | Sequence[str] | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         max_length: int | None = None,
         truncate: str | None = None,
     ) -> list[Any]:
@@ -54,16 +55,20 @@ class FillMask(TextTask):
             if mask_id not in encoded.ids:
                 cut = f" within the {len(encoded)} tokens kept" if encoded.lost else ""
                 raise ValueError(f"texts[{i}] holds no {self.tokenizer.token(mask_id)}{cut}")
-        results, model = [], self.model
-        for batch, out in self._batches(model.encoder, encodings, batch_size):
+        results: list[Any] = [None] * len(encodings)
+        model = self.model
+        run = passes_of(model.encoder, self.tokenizer)
+        for places, out in in_passes(encodings, run, batch_size):
+            batch = [encodings[place] for place in places]
             masks = [masks_of(self.tokenizer, encoded) for encoded in batch]
             hidden = [x[at] for x, at in zip(out["last_hidden_state"], masks, strict=True)]
-            # The head sees tokens one by one: as a text of masks.
+            # The head sees tokens one by one: as a text of masks. Its matrix is the largest of all
+            # and read once a pass, so that a score's last bits depend on the masks beside it.
             outputs = model.head.forward(model.params, model.config, np.concatenate(hidden)[None])
             ends = np.cumsum([at.size for at in masks])
             split = np.split(outputs["logits"][0], ends[:-1])
-            for encoded, logits in zip(batch, split, strict=True):
-                results.append(candidates(self.tokenizer, encoded, logits, top_k, chosen))
+            for place, encoded, logits in zip(places, batch, split, strict=True):
+                results[place] = candidates(self.tokenizer, encoded, logits, top_k, chosen)
         return results[0] if single or len(results) == 1 else results
 
 

@@ -20,8 +20,7 @@ from ..models.task_model import ModernBERTForTask
 from ..reference.numerics import underflow_is_zero
 from ..reference.ops import ACTIVATIONS
 from ..reference.sentence import Dense, SentenceHead, activation_of
-from ..text.tokenizer import Encoded, Tokenizer
-from .batches import in_length_order
+from ..text.tokenizer import Tokenizer
 from .embed import settings_of
 from .prompts import Prompts
 from .task import (
@@ -30,6 +29,7 @@ from .task import (
     flagged,
     head_limit,
     open_model,
+    output_rows,
     softmax,
     tokenizer_of,
 )
@@ -79,7 +79,7 @@ class Reranker:
     def predict(
         self,
         pairs: Sequence[tuple[str, str]] | tuple[str, str] | Array,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -94,7 +94,8 @@ class Reranker:
 
         pairs: a list, a tuple or an array [pairs, 2] of texts; a single pair, which is a tuple or a
         list of two texts, gives a scalar or [labels]. prompt: text put before the first text of
-        each pair; prompt_name: one of the folder's prompts, when no prompt is given.
+        each pair; prompt_name: one of the folder's prompts, when no prompt is given. batch_size:
+        most pairs of a pass; None leaves it to their tokens.
         apply_softmax: over the labels, after the activation. max_length, truncate: see
         Tokenizer.encode_batch. return_lost: give (scores, tokens cut off each pair, int64).
         Raises ValueError, TypeError.
@@ -105,16 +106,15 @@ class Reranker:
         items = [(before + first, second) for first, second in items]
         limit = self.max_seq_length if max_length is None else max_length
         encodings = self.tokenizer.encode_batch(items, max_length=limit, truncate=truncate)
-        types = self.model.config.type_vocab_size > 0
-        activation = activation_fn or self.activation_fn
-
-        def run(batch: list[Encoded]) -> Array:
-            out = self.model(self.tokenizer.pad(batch, token_type_ids=types))
-            scores = activation(out[self._key])
-            return softmax(scores) if apply_softmax and self.num_labels > 1 else scores
-
+        rows = output_rows(
+            self.model, self.tokenizer, encodings, batch_size, label="predict",
+            verbose=show_progress_bar,
+        )  # fmt: skip
         empty = np.empty((0, self.num_labels), self.model.dtype)
-        scores = in_length_order(encodings, batch_size, run, empty, "predict", show_progress_bar)
+        scores = np.concatenate([empty, *(row[self._key][None] for row in rows)])
+        scores = (activation_fn or self.activation_fn)(scores)
+        if apply_softmax and self.num_labels > 1:
+            scores = softmax(scores)
         if self.num_labels == 1:
             scores = scores[:, 0]
         lost = np.array([e.lost for e in encodings], dtype=np.int64)
@@ -128,7 +128,7 @@ class Reranker:
         documents: Sequence[str],
         top_k: int | None = None,
         return_documents: bool = False,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """The documents by score, best first: {corpus_id, score}, with `text` if return_documents.

@@ -1,6 +1,6 @@
 """What all tasks share: a model with its tokenizer, and texts run through both in batches.
 
-    TextTask(folder): load -> encode (truncation counted) -> padded batches -> one row per text
+    TextTask(folder): load -> encode (truncation counted) -> passes (batches.py) -> a row per text
 
 Promise: one row of outputs per text, in the order given; options are checked before the model runs.
 Not here: what the outputs mean, which is each task's own file.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..nlp import NLPHead
 from ..reference.heads import HEADS
 from ..reference.numerics import underflow_is_zero
 from ..text.tokenizer import Encoded, Text, Tokenizer
+from .batches import in_passes
 
 Model = str | os.PathLike[str] | ModernBERT | None
 """A folder, a hub id in the local cache, a loaded model, or None for the bundled tiny one."""
@@ -92,22 +93,44 @@ class TextTask:
         return self.tokenizer.encode_batch(texts, max_length=max_length, truncate=truncate)
 
     def _rows(
-        self, encodings: Sequence[Encoded], batch_size: int
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """The model's outputs, one dict of arrays without the batch axis per encoding, in order."""
-        for batch, out in self._batches(self.model, encodings, batch_size):
-            for row in range(len(batch)):
-                yield {name: value[row] for name, value in out.items()}
+        self, encodings: Sequence[Encoded], batch_size: int | None
+    ) -> list[dict[str, np.ndarray]]:
+        """The model's outputs, a dict of arrays without the batch axis per encoding, in order."""
+        return output_rows(self.model, self.tokenizer, encodings, batch_size)
 
-    def _batches(
-        self, model: ModernBERT, encodings: Sequence[Encoded], batch_size: int
-    ) -> Iterator[tuple[Sequence[Encoded], dict[str, np.ndarray]]]:
-        """Encodings, batch_size at a time, and a model's outputs for them."""
-        check_batch_size(batch_size)
-        types = model.config.type_vocab_size > 0
-        for start in range(0, len(encodings), batch_size):
-            batch = encodings[start : start + batch_size]
-            yield batch, model(self.tokenizer.pad(batch, token_type_ids=types))
+
+def output_rows(
+    model: ModernBERT,
+    tokenizer: Tokenizer,
+    encodings: Sequence[Encoded],
+    batch_size: int | None = None,
+    **shown: Any,
+) -> list[dict[str, np.ndarray]]:
+    """A model's outputs, a dict of arrays without the batch axis per encoding, in order.
+
+    The encoder takes texts in passes; a head takes them one by one, each without padding, so that
+    on backend native no bit of an answer depends on what else was asked. shown: see in_passes.
+    """
+    rows: list[dict[str, np.ndarray]] = [{} for _ in encodings]
+    apart = isinstance(model, ModernBERTForTask) and model.sentence_head is None
+    encoder = model.encoder if isinstance(model, ModernBERTForTask) and apart else model
+    run = passes_of(encoder, tokenizer)
+    for places, out in in_passes(encodings, run, batch_size, **shown):
+        for row, place in enumerate(places):
+            of_row = {name: value[row : row + 1] for name, value in out.items()}
+            if isinstance(model, ModernBERTForTask) and apart:
+                hidden = of_row["last_hidden_state"][:, : len(encodings[place])]
+                of_row = model.of_hidden(hidden)
+            rows[place] = {name: value[0] for name, value in of_row.items()}
+    return rows
+
+
+def passes_of(
+    model: ModernBERT, tokenizer: Tokenizer
+) -> Callable[[list[Encoded]], dict[str, np.ndarray]]:
+    """What `in_passes` runs: a model on padded encodings."""
+    types = model.config.type_vocab_size > 0
+    return lambda batch: model(tokenizer.pad(batch, token_type_ids=types))
 
 
 def head_limit(model: ModernBERT) -> int | None:
@@ -143,11 +166,6 @@ def as_list(inputs: Any, what: str = "inputs") -> tuple[list[Any], bool]:
     if isinstance(inputs, Sequence) or hasattr(inputs, "__iter__"):
         return list(inputs), False
     raise TypeError(f"{what} must be a str or a list of them, not {type(inputs).__name__}")
-
-
-def check_batch_size(batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an int of at least 1, not {batch_size!r}")
 
 
 def check_top_k(top_k: Any) -> None:

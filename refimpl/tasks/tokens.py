@@ -31,7 +31,7 @@ class TokenClassification(TextTask):
         aggregation_strategy: str = "none",
         ignore_labels: Sequence[str] = ("O",),
         stride: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         max_length: int | None = None,
         truncate: str | None = None,
         return_lost: bool = False,
@@ -58,7 +58,7 @@ class TokenClassification(TextTask):
             raise ValueError("inputs is empty; at least one text is needed")
         pieces = self._pieces(texts, stride, aggregation_strategy, max_length, truncate)
         flat = [piece for of_text in pieces for piece in of_text]
-        rows = self._rows(flat, batch_size)
+        rows = iter(self._rows(flat, batch_size))
         results = []
         for text, of_text in zip(texts, pieces, strict=True):
             found: list[Entity] = []

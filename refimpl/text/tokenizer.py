@@ -12,6 +12,7 @@ task (tasks/). Long because every refusal of a folder or a text stands here.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ import numpy as np
 from ..backends.backend import why_not_native
 from ..errors import ModelFormatError, TruncationWarning
 from ..files.folder import ModelFolder
+from ..files.identity import Identity, identity_of
 from ..files.tokenizer_files import ROLES, TOKENIZER, TokenizerSettings, tokenizer_settings
 from .columns import Codec, Columns, span
 from .own import OwnCodec
@@ -120,6 +122,8 @@ class Tokenizer:
         self.bos_token_id = special["bos"]
         self.eos_token_id = special["eos"]
         self.subword_prefix = codec.subword_prefix
+        self._settings = settings
+        self._file: tuple[Path, Identity, bool] | None = None
 
     @cached_property
     def vocab(self) -> dict[str, int]:
@@ -157,11 +161,28 @@ class Tokenizer:
                 file=path,
             )
         settings = tokenizer_settings(source)
+        identity = identity_of(path)
         codec = _codec(path, settings, lowercase)
         _check_vocabulary(codec, settings.vocab_size, path)
         if (file := source.replaced()) is not None:
             raise ModelFormatError("was replaced since the folder was read", file=file)
-        return cls(codec, settings)
+        out = cls(codec, settings)
+        out._file = path, identity, lowercase
+        return out
+
+    def digest(self) -> str:
+        """sha256 of what decides which ids a text has: tokenizer.json and what stands beside it.
+
+        Raises ValueError for a tokenizer that came from no folder; OSError where the file is gone
+        or was changed since it was read.
+        """
+        if self._file is None:
+            raise ValueError("this tokenizer was not read from a folder, so nothing names its file")
+        path, identity, lowercase = self._file
+        content = path.read_bytes()
+        if identity_of(path) != identity:
+            raise OSError(f"{path} was changed since it was read; load the model anew")
+        return hashlib.sha256(content + repr((self._settings, lowercase)).encode()).hexdigest()
 
     # -- text -> ids --------------------------------------------------------------------------
 

@@ -311,19 +311,28 @@ def test_search_takes_the_prompt_and_length_of_queries(run, folders, index, monk
 
 def test_search_with_another_model_is_refused(run, folders, index, tmp_path, capsys):
     other = sentence_folder(tmp_path / "other", [POOLING], seed=1)
-    with pytest.raises(SystemExit, match="2"):
-        main(["search", "--index", str(index), "--model", str(other), "a"])
-    out, err = capsys.readouterr()
-    assert out == "" and f"was made with {folders['embed']}; similarities across" in err
-    # The same folder is no other model, whatever it is called.
+    for said in ((), ("--same-model",)):
+        found, err = run("search", "--index", index, "--model", other, *said, "a", code=1)
+        assert found == [] and "was made in another embedding space: weights (" in err
+    # The same weights are no other model, whatever their folder is called.
     link = tmp_path / "link"
     link.symlink_to(folders["embed"])
     own, _ = run("search", "--index", index, "a")
     assert run("search", "--index", index, "--model", link, "a")[0] == own
     moved = shutil.copytree(folders["embed"], tmp_path / "moved")
-    said = ("--model", moved, "--same-model")
-    assert run("search", "--index", index, *said, "a")[0] == own
-    _, err = run("search", "--index", index, "--model", BUNDLED, "--same-model", "a", code=1)
+    assert run("search", "--index", index, "--model", moved, "a")[0] == own
+    # Vectors that do not say more than a name are believed by that.
+    old = read_vectors(index)
+    about = {name: x for name, x in old.about.items() if name != "space"}
+    path = tmp_path / "old.npz"
+    with open(path, "wb") as stream:
+        write_vectors(stream, old.vectors, old.ids, about)
+    with pytest.raises(SystemExit, match="2"):
+        main(["search", "--index", str(path), "--model", str(moved), "a"])
+    out, err = capsys.readouterr()
+    assert out == "" and f"was made with {folders['embed']}; similarities across" in err
+    assert run("search", "--index", path, "--model", moved, "--same-model", "a")[0] == own
+    _, err = run("search", "--index", path, "--model", BUNDLED, "--same-model", "a", code=1)
     assert "of another model" in err  # which the width gives away
 
 

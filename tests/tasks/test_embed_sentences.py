@@ -13,7 +13,7 @@ import refimpl
 from refimpl.errors import ModelFormatError, TruncationWarning
 from refimpl.models.model import BUNDLED
 from refimpl.reference.pooling import pool
-from refimpl.tasks.batches import in_length_order
+from refimpl.tasks.batches import TOKENS, fits, in_passes
 from refimpl.tasks.similarity import SIMILARITIES
 
 pytest.importorskip("tokenizers")
@@ -65,9 +65,34 @@ def test_batches_are_longest_first_and_rows_come_back_in_order(encoder):
         seen.append([len(e) for e in batch])
         return np.array([[len(e)] for e in batch])
 
-    found = in_length_order(encodings, 3, run, np.empty((0, 1), int), "x", False)
+    found = np.zeros((4, 1), int)
+    for places, rows in in_passes(encodings, run, 3):
+        found[places] = rows
     assert found[:, 0].tolist() == [4, 3, 6, 5]
     assert seen == [[6, 5, 4], [3]]
+
+
+def test_passes_are_cut_by_tokens(encoder):
+    assert fits([]) == 0
+    assert fits([5000, 1]) == 1 == fits([TOKENS, 1]) == fits([TOKENS + 1])
+    assert fits([TOKENS - 1, 1, 1]) == 2
+    assert fits([1] * 99) == 99 and fits([1] * 99, 32) == 32 and fits([4] * 99, tokens=9) == 2
+    texts = ["a " * n for n in (3, 700, 2, 5000, 400, 650, 1)]
+    encodings = encoder.tokenizer.encode_batch(texts, truncate="never")
+    passes = [places.tolist() for places, _ in in_passes(encodings, list)]
+    assert passes == [[3], [1], [5], [4, 0, 2, 6]]
+
+
+def test_budget_changes_no_bit(encoder, monkeypatch):
+    """On backend native, whose promise it is; with numpy to rounding."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(["word"] * int(n)) for n in rng.integers(1, 300, 24)]
+    whole = encoder.encode(texts)
+    for tokens in (1, 64, 999, 10**6):
+        monkeypatch.setattr("refimpl.tasks.batches.fits.__defaults__", (None, tokens))
+        found = encoder.encode(texts)
+        assert near(found, whole)
+        assert encoder.model.backend != "native" or np.array_equal(found, whole)
 
 
 def test_shapes_of_results(encoder):

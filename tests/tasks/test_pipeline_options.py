@@ -100,7 +100,7 @@ def test_features_are_the_encoders_whatever_the_head(tmp_path, kind):
 
 
 def test_batch_size_must_be_positive():
-    with pytest.raises(ValueError, match="batch_size must be an int of at least 1, not 0"):
+    with pytest.raises(ValueError, match="batch_size must be an int of at least 1, or None, not 0"):
         refimpl.pipeline("fill-mask")("[MASK]", batch_size=0)
 
 
