@@ -3,7 +3,7 @@
 Also `python -m refimpl`. Exit codes and the environment: EPILOG, which is its help. A reader that
 closes the pipe early, such as `head`, ends the command quietly with 0. A verb imports what it needs
 when run.
-Imports: reference, text, nlp, files, backends, models, tasks, train, verify.
+Imports: reference, text, nlp, files, backends, models, tasks, train, verify, bulk.
 """
 
 from __future__ import annotations

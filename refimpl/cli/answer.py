@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..files.lines import Line, needed
 from .inputs import from_command_line, read_lines
-from .lines import Line, needed
 from .options import add_model, add_streams, check_model, count, model_options, positive
 from .records import Record, Writer, place, run_blocks
 

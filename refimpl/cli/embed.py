@@ -1,4 +1,5 @@
-"""`modernbert embed`: one vector per text, as JSONL, .npy, .npz, or a table of first values."""
+"""`modernbert embed`: one vector per text, as JSONL, .npy, .npz, or a table of first values; with
+--out files of texts to a folder of parts (embed_files.py)."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..files.lines import Line, needed
+from . import embed_files
 from .inputs import read_lines
-from .lines import Line, needed
 from .options import (
     add_length,
     add_model,
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 HELP = "turn texts into embeddings"
-USAGE = "[TEXT ...]"
+USAGE = "[TEXT ...] | FILE ... --out FOLDER"
 EXAMPLE = (
     "modernbert embed --model FOLDER --file texts.csv --column text --output vectors.npz\n"
+    "  modernbert embed --model FOLDER *.parquet --column body --out vectors --resume\n"
     "  modernbert embed --model FOLDER --normalize --format npy - < texts.txt > texts.npy"
 )
 SHOWN = 6  # values of a vector that a table shows
@@ -35,7 +38,9 @@ BINARY = ("npy", "npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text")')
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text"); with --out files'
+    )
     add_prompt(parser)
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
     parser.add_argument(
@@ -44,9 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_length(parser)
     add_streams(parser, *BINARY, batch_size=32)
+    embed_files.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    embed_files.check_arguments(args)
+    if args.folder is not None:
+        return embed_files.run(args)
     if args.format in BINARY and args.out is sys.stdout and sys.stdout.isatty():
         kind = args.format
         args.usage_error(f"{kind} is binary: send it to a file, as in --output vectors.{kind}")

@@ -22,8 +22,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from .formats import SUFFIXES, json_lines, table_rows, text_lines
-from .lines import Line, Names
+from ..files.formats import SUFFIXES, json_lines, table_rows, text_lines
+from ..files.lines import Line, Names
 from .streams import Source
 
 # First bytes of files that hold no UTF-8 text, what they are, and the way on.

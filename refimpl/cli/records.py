@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from ..files.lines import Line, blocks
 from ..progress import Progress
 from .inputs import Input
-from .lines import Line, blocks
 from .numbers import single
 
 Record = dict[str, Any]

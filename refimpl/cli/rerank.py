@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..files.lines import Line, needed
 from .inputs import Input, read_lines, refuse_files
-from .lines import Line, needed
 from .options import (
     add_length,
     add_model,

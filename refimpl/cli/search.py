@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..files.lines import Line, needed
 from .inputs import read_lines
-from .lines import Line, needed
 from .options import (
     add_length,
     add_model,

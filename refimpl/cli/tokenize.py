@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from ..files.lines import Line, needed
 from .inputs import read_lines
-from .lines import Line, needed
 from .options import add_length, add_streams, length_options
 from .records import Record, Writer, place, run_blocks
 

@@ -140,19 +140,14 @@ class SentenceEncoder:
         items, single = as_list(texts, "texts")
         given: dict[str, Any] = dict(prompt=prompt, prompt_name=prompt_name, max_length=max_length)
         encodings = self.tokenized(items, truncate=truncate, **given)
-        before, limit = self._text_options(**given)
-        prompt_length = self._prompt_length(before, limit) if before else 0
-
-        def run(batch: list[Encoded]) -> Array:
-            return self.vectors(
-                batch, prompt_length, truncate_dim=truncate_dim, normalize=normalize_embeddings
-            )
-
-        vectors = np.empty((len(encodings), self._width(truncate_dim)), self.model.dtype)
-        for places, found in in_passes(
-            encodings, run, batch_size, label="encode", verbose=show_progress_bar
-        ):
-            vectors[places] = found
+        vectors = self.embedded(
+            encodings,
+            batch_size,
+            normalize_embeddings,
+            truncate_dim,
+            show_progress_bar=show_progress_bar,
+            **given,
+        )
         lost = np.array([e.lost for e in encodings], dtype=np.int64)
         if single:
             vectors = vectors[0]
@@ -176,22 +171,35 @@ class SentenceEncoder:
         )
 
     @underflow_is_zero
-    def vectors(
+    def embedded(
         self,
-        batch: Sequence[Encoded],
-        prompt_length: int = 0,
-        *,
+        encodings: Sequence[Encoded],
+        batch_size: int | None = None,
+        normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        normalize: bool = False,
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        show_progress_bar: bool | None = False,
     ) -> Array:
-        """The second half of `encode`: one pass, [batch, dimension], in the order given.
-
-        prompt_length: tokens at the start that belong to the prompt, [CLS] included, for poolings
-        that leave them out.
-        """
+        """The second half of `encode`, of what `tokenized` gave with the same prompt and limit:
+        [texts, dimension], in the order given."""
+        before, limit = self._text_options(prompt, prompt_name, max_length)
+        prompt_length = self._prompt_length(before, limit) if before else 0
+        width = self._width(truncate_dim)
         types = self.model.config.type_vocab_size > 0
-        inputs = self.tokenizer.pad(batch, token_type_ids=types)
-        return self._embed(inputs, prompt_length, self._width(truncate_dim), normalize)
+
+        def run(batch: list[Encoded]) -> Array:
+            inputs = self.tokenizer.pad(batch, token_type_ids=types)
+            return self._embed(inputs, prompt_length, width, normalize_embeddings)
+
+        vectors = np.empty((len(encodings), width), self.model.dtype)
+        for places, found in in_passes(
+            encodings, run, batch_size, label="encode", verbose=show_progress_bar
+        ):
+            vectors[places] = found
+        return vectors
 
     def space(
         self,

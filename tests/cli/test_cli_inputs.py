@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.command import Stdin
 
-from refimpl.cli import formats, main
+from refimpl.cli import main
+from refimpl.files import formats
 from refimpl.models.model import BUNDLED
 
 pytest.importorskip("tokenizers")

@@ -23,6 +23,8 @@ EXTENSION, ITS_USER = "refimpl.backends._native", "refimpl.backends.backend"
 
 # Optional packages: only inside functions, so that the core needs numpy alone.
 OPTIONAL = {"tokenizers", "huggingface_hub", "cffi"}
+# Data frames and their engines, for the room that adds columns to them.
+FRAMES = {"pyarrow", "pandas", "pyspark"}
 # Ports of others that the conformance kit runs when they are installed.
 PORTS = {"torch", "transformers", "onnxruntime"}
 
@@ -138,8 +140,9 @@ def test_import_time_needs_numpy_alone(path):
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_optional_packages_are_the_declared_extras(path):
-    ports = PORTS if inside(module_name(path), "refimpl.verify") else set()
-    assert outsiders(parse(path), path, everywhere=True) <= {"numpy"} | OPTIONAL | ports
+    more = {"refimpl.verify": PORTS, "refimpl.bulk": FRAMES}
+    own = set().union(*(names for room, names in more.items() if inside(module_name(path), room)))
+    assert outsiders(parse(path), path, everywhere=True) <= {"numpy"} | OPTIONAL | own
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

@@ -39,12 +39,22 @@ def test_ci_takes_the_commands_from_the_readme(n):
     assert f"$(readme_command {n})" in Path(script).read_text()
 
 
-COMMANDS = [("README.md", i) for i in range(2, len(blocks("README.md", "sh")))]
-COMMANDS += [("USAGE.md", i) for i in range(len(blocks("USAGE.md", "sh")))]
+PAGES = [("README.md", i) for i in range(2, len(blocks("README.md", "sh")))]
+PAGES += [("USAGE.md", i) for i in range(len(blocks("USAGE.md", "sh")))]
+# Of a block that needs an extra which the tests' own environment has not.
+EXTRAS = ("--resume",)
+COMMANDS = [
+    pytest.param(
+        *at,
+        marks=pytest.mark.extras if any(w in blocks(at[0], "sh")[at[1]] for w in EXTRAS) else (),
+    )
+    for at in PAGES
+]
 # What must stand in what a block prints, by a word of it.
 SAID = {
     "--break": "first wrong step: layers.1.attention",
     "search": '"id": "c"',
+    "--resume": "vectors has 1 part of 3 rows, 1 made now",
     "finetune": "my-classifier",
     "pretrain": "my-model",
     "bench": "tokens_per_s",
@@ -58,6 +68,7 @@ def test_commands_of_a_page_run(page, n, tmp_path):
     rows = [{"text": f"a {w} day", "label": w} for w in ("good", "bad")] * 4
     for name in ("train.jsonl", "test.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "texts.csv").write_text("id,text\na,one text\nb,two\nc,three\n")
     texts = [f"a {w} day is a day like any other {w} one" for w in ("good", "bad", "long")] * 20
     for name in ("corpus.jsonl", "held-out.jsonl"):
         lines = (json.dumps({"text": text}) + "\n" for text in texts[: 60 if name[0] == "c" else 3])

@@ -22,7 +22,8 @@ models:     reference text nlp files backends
 tasks:      reference text nlp files models
 train:      reference text nlp files backends models
 verify:     reference files backends models train
-cli:        reference text nlp files backends models tasks train verify
+bulk:       text files tasks
+cli:        reference text nlp files backends models tasks train verify bulk
 """
 # The same for the rooms of the kit, in which `verify` above is one room.
 KIT = """

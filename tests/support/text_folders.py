@@ -22,7 +22,14 @@ from refimpl.reference.heads import HEADS
 from refimpl.reference.params import encoder_shapes
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+WORDS = "the cat sat on a mat import numpy as np for i in range return".split()
 NER_LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}
+
+
+def some_texts(count: int, seed: int = 0, most: int = 30) -> list[str]:
+    """Texts of 1 to `most` words, the same ones whenever as many are asked for."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, most))) for _ in range(count)]
 
 
 def small_config(**overrides: Any) -> ModernBertConfig:

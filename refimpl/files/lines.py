@@ -1,4 +1,4 @@
-"""One input of a verb, whatever it came from: `Line`.
+"""One input, whatever it came from: `Line`.
 
 A line that cannot be read is a Line with an error, so that it keeps its place among the others.
 """
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Names:
-    """What the fields are called: `key` is the one that the verb reads, which stands in the data
+    """What the fields are called: `key` is the one that is read, which stands in the data
     under `text`; `id` is the one that is echoed."""
 
     key: str = "text"
@@ -38,7 +38,7 @@ class Names:
     id: str | None = None
 
     def applied(self, line: Line) -> Line:
-        """The line with its fields under the names that the verb knows."""
+        """The line with its fields under the names that its reader knows."""
         given = {self.key: self.text or self.key, "id": self.id or "id"}
         for own, name in given.items():
             if line.error is None and own != name and name not in line.fields:

@@ -87,18 +87,19 @@ def table_rows(
     cells, error, number = first
     if not header:
         names = [str(i + 1) for i in range(len(cells))]
-        return names, _lines(names, _chained(first, rows))
+        return names, lines_under(names, _chained(first, rows))
     if error is not None:
         raise ValueError(f"the header, line {number}: {error}")
     names = [name.strip() for name in cells]
-    return names, _lines(names, rows)
+    return names, lines_under(names, rows)
 
 
 Row = tuple[list[str], str | None, int]
 """Cells, or what is wrong with them; and the number, from 1, of the line at which they start."""
 
 
-def _lines(names: list[str], rows: Iterator[Row]) -> Iterator[Line]:
+def lines_under(names: list[str], rows: Iterator[Row]) -> Iterator[Line]:
+    """One Line per row, its cells under the names of the columns."""
     for index, (cells, error, number) in enumerate(rows):
         while len(cells) > len(names) and not cells[-1]:
             cells.pop()  # delimiters that a spreadsheet leaves at the end of a row
