@@ -3,7 +3,7 @@
 Also `python -m refimpl`. Exit codes and the environment: EPILOG, which is its help. A reader that
 closes the pipe early, such as `head`, ends the command quietly with 0. A verb imports what it needs
 when run.
-Imports: reference, text, nlp, files, backends, models, tasks, train, verify, bulk.
+Imports: reference, text, nlp, files, backends, models, tasks, train, verify, bulk, serve.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from . import (
     quantize,
     rerank,
     search,
+    serve,
     tokenize,
     verify,
 )
@@ -37,7 +38,7 @@ from .streams import listening
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
-    *(tokenize, finetune, pretrain, quantize, info, bench, verify, download),
+    *(serve, tokenize, finetune, pretrain, quantize, info, bench, verify, download),
 )
 
 

@@ -10,8 +10,8 @@ of latency and memory alone; with numpy texts of similar length waste least.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -49,13 +49,16 @@ def in_passes(
     run: Callable[[list[Encoded]], T],
     batch_size: int | None = None,
     *,
+    key: Hashable = None,
     label: str = "",
     verbose: bool | None = False,
 ) -> Iterator[tuple[np.ndarray, T]]:
     """Places in `encodings`, int64 [batch], and `run` of what stands there, until all have run.
 
     batch_size: most texts of a pass; None leaves it to their tokens. label, verbose: of a progress
-    bar that counts texts. Raises ValueError, before anything is run, for a batch_size.
+    bar that counts texts. key: calls with equal ones may share passes, where somebody else than
+    this function brings calls together (serve/lanes.py takes its place). Raises ValueError, before
+    anything is run, for a batch_size.
     """
     check_batch_size(batch_size)
     lengths = [len(e) for e in encodings]
@@ -72,3 +75,7 @@ def in_passes(
                 start += count
 
     return passes()
+
+
+Passes = Callable[..., Iterator[tuple[np.ndarray, Any]]]
+"""`in_passes`, or what stands in its place with the same arguments."""

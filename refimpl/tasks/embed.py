@@ -32,7 +32,7 @@ from ..reference.numerics import as_array, underflow_is_zero
 from ..reference.params import encoder_shapes
 from ..reference.sentence import Pooling, SentenceHead, Settings, normalize
 from ..text.tokenizer import Encoded, Tokenizer
-from .batches import in_passes
+from .batches import Passes, in_passes
 from .prompts import Prompts
 from .search import nearest
 from .similarity import SIMILARITIES
@@ -90,6 +90,7 @@ class SentenceEncoder:
         self._head = _head_of(self.model) or self._mean
         self._full_dimension = _dimension(self._head)
         self._weights: str | None = None
+        self.passes: Passes = in_passes
 
     def __repr__(self) -> str:
         head = self._head
@@ -195,9 +196,10 @@ class SentenceEncoder:
             return self._embed(inputs, prompt_length, width, normalize_embeddings)
 
         vectors = np.empty((len(encodings), width), self.model.dtype)
-        for places, found in in_passes(
-            encodings, run, batch_size, label="encode", verbose=show_progress_bar
-        ):
+        for places, found in self.passes(
+            encodings, run, batch_size, key=(width, normalize_embeddings, prompt_length),
+            label="encode", verbose=show_progress_bar,
+        ):  # fmt: skip
             vectors[places] = found
         return vectors
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from ..models.task_model import ModernBERTForTask
 from ..text.tokenizer import Encoded, Tokenizer
-from .batches import in_passes
 from .task import TextTask, as_list, check_top_k, flagged, passes_of, softmax
 
 
@@ -58,7 +57,7 @@ class FillMask(TextTask):
         results: list[Any] = [None] * len(encodings)
         model = self.model
         run = passes_of(model.encoder, self.tokenizer)
-        for places, out in in_passes(encodings, run, batch_size):
+        for places, out in self.passes(encodings, run, batch_size, key="hidden"):
             batch = [encodings[place] for place in places]
             masks = [masks_of(self.tokenizer, encoded) for encoded in batch]
             hidden = [x[at] for x, at in zip(out["last_hidden_state"], masks, strict=True)]

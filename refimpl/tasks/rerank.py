@@ -21,6 +21,7 @@ from ..reference.numerics import underflow_is_zero
 from ..reference.ops import ACTIVATIONS
 from ..reference.sentence import Dense, SentenceHead, activation_of
 from ..text.tokenizer import Tokenizer
+from .batches import Passes, in_passes
 from .embed import settings_of
 from .prompts import Prompts
 from .task import (
@@ -70,6 +71,7 @@ class Reranker:
         self.max_seq_length = limit or tokenizer.max_length
         self.activation_fn = activation_fn or self._activation(settings.activation_fn)
         self._prompts = Prompts(settings, prompts, default_prompt_name)
+        self.passes: Passes = in_passes
 
     def __repr__(self) -> str:
         scores = "1 score" if self.num_labels == 1 else f"{self.num_labels} scores"
@@ -107,7 +109,7 @@ class Reranker:
         limit = self.max_seq_length if max_length is None else max_length
         encodings = self.tokenizer.encode_batch(items, max_length=limit, truncate=truncate)
         rows = output_rows(
-            self.model, self.tokenizer, encodings, batch_size, label="predict",
+            self.model, self.tokenizer, encodings, batch_size, self.passes, label="predict",
             verbose=show_progress_bar,
         )  # fmt: skip
         empty = np.empty((0, self.num_labels), self.model.dtype)

@@ -4,9 +4,10 @@
 
 weights: sha256 of the tensors as stored and the numbers of the config that the forward pass reads;
 tokenizer: of tokenizer.json and the settings beside it; pooling: of the modules behind the encoder;
-texts: of the prompt and of where texts are cut; n: length 1. Two strings that are equal promise
-equal bits on backend native; where they differ, `differences` says in what. Not here: how far
-vectors of two tiers or dtypes lie apart, which is little.
+texts: of the prompt and of where texts are cut; n: length 1; tier: the name of those with the same
+bits. Two strings that are equal promise equal bits on backend native; where they differ,
+`differences` says in what. Not here: how far vectors of two tiers or dtypes lie apart, which is
+little.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ EXAMPLE = "es1-d47d93cbf116-3df0691d-807a4faf-78ad6391-256n-float32-avx512"
 # What must agree for similarities between vectors to mean anything; a query may have a prompt of
 # its own, and dtypes and tiers differ by rounding.
 COMPARABLE = ("weights", "tokenizer", "pooling")
+# Tiers that compute a dtype with the kernels of another one have its bits, and its name.
+CLASSES = {("float32", "avx512bf16"): "avx512"}
 BLOCK = 2**24  # bytes hashed at a time
 WEIGHTS, SHORT = 12, 8  # hexadecimal digits
 
@@ -66,7 +69,7 @@ class Space:
             width,
             normalized,
             dtype,
-            tier,
+            CLASSES.get((dtype, tier), tier),
         )
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ from ..nlp import NLPHead
 from ..reference.heads import HEADS
 from ..reference.numerics import underflow_is_zero
 from ..text.tokenizer import Encoded, Text, Tokenizer
-from .batches import in_passes
+from .batches import Passes, in_passes
 
 Model = str | os.PathLike[str] | ModernBERT | None
 """A folder, a hub id in the local cache, a loaded model, or None for the bundled tiny one."""
@@ -56,6 +56,7 @@ class TextTask:
         self.model = self._with_head(loaded)
         self.tokenizer = tokenizer_of(loaded) if tokenizer is None else tokenizer
         self.options = options
+        self.passes: Passes = in_passes
 
     @underflow_is_zero
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -96,7 +97,7 @@ class TextTask:
         self, encodings: Sequence[Encoded], batch_size: int | None
     ) -> list[dict[str, np.ndarray]]:
         """The model's outputs, a dict of arrays without the batch axis per encoding, in order."""
-        return output_rows(self.model, self.tokenizer, encodings, batch_size)
+        return output_rows(self.model, self.tokenizer, encodings, batch_size, self.passes)
 
 
 def output_rows(
@@ -104,6 +105,7 @@ def output_rows(
     tokenizer: Tokenizer,
     encodings: Sequence[Encoded],
     batch_size: int | None = None,
+    passes: Passes = in_passes,
     **shown: Any,
 ) -> list[dict[str, np.ndarray]]:
     """A model's outputs, a dict of arrays without the batch axis per encoding, in order.
@@ -115,7 +117,8 @@ def output_rows(
     apart = isinstance(model, ModernBERTForTask) and model.sentence_head is None
     encoder = model.encoder if isinstance(model, ModernBERTForTask) and apart else model
     run = passes_of(encoder, tokenizer)
-    for places, out in in_passes(encodings, run, batch_size, **shown):
+    key = "hidden" if apart else "rows"
+    for places, out in passes(encodings, run, batch_size, key=key, **shown):
         for row, place in enumerate(places):
             of_row = {name: value[row : row + 1] for name, value in out.items()}
             if isinstance(model, ModernBERTForTask) and apart:

@@ -25,6 +25,7 @@ EXTENSION, ITS_USER = "refimpl.backends._native", "refimpl.backends.backend"
 OPTIONAL = {"tokenizers", "huggingface_hub", "cffi"}
 # Data frames and their engines, for the room that adds columns to them.
 FRAMES = {"pyarrow", "pandas", "pyspark"}
+HTTP = {"uvicorn", "prometheus_client"}
 # Ports of others that the conformance kit runs when they are installed.
 PORTS = {"torch", "transformers", "onnxruntime"}
 
@@ -140,7 +141,7 @@ def test_import_time_needs_numpy_alone(path):
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_optional_packages_are_the_declared_extras(path):
-    more = {"refimpl.verify": PORTS, "refimpl.bulk": FRAMES}
+    more = {"refimpl.verify": PORTS, "refimpl.bulk": FRAMES, "refimpl.serve": HTTP}
     own = set().union(*(names for room, names in more.items() if inside(module_name(path), room)))
     assert outsiders(parse(path), path, everywhere=True) <= {"numpy"} | OPTIONAL | own
 

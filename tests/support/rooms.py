@@ -23,7 +23,8 @@ tasks:      reference text nlp files models
 train:      reference text nlp files backends models
 verify:     reference files backends models train
 bulk:       text files tasks
-cli:        reference text nlp files backends models tasks train verify bulk
+serve:      reference text files models tasks
+cli:        reference text nlp files backends models tasks train verify bulk serve
 """
 # The same for the rooms of the kit, in which `verify` above is one room.
 KIT = """

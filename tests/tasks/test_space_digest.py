@@ -8,10 +8,10 @@ import pytest
 from support.text_folders import model_folder, sentence_folder
 
 import refimpl
-from refimpl.backends.backend import dtypes_of, present
+from refimpl.backends.backend import dtypes_of, native, present
 from refimpl.cli.info import described
 from refimpl.models.model import BUNDLED
-from refimpl.tasks.space import COMPARABLE, EXAMPLE, Space, check_space
+from refimpl.tasks.space import CLASSES, COMPARABLE, EXAMPLE, Space, check_space
 
 pytest.importorskip("tokenizers")
 
@@ -80,9 +80,25 @@ def test_dtype_and_tier_are_told(folder, own, monkeypatch):
     assert wide.tier == "numpy" and "dtype" in own.differences(wide)
     if "native" in present() and "bfloat16" in dtypes_of("native"):
         half = refimpl.SentenceEncoder(folder, dtype="bfloat16").space()
-        assert own.differences(half) == ["dtype"]
+        assert {"dtype"} <= set(own.differences(half)) <= {"dtype", "tier"}
         monkeypatch.setenv("REFIMPL_ISA", "scalar")
         assert refimpl.SentenceEncoder(folder).space().tier == "scalar"
+
+
+def test_tiers_of_one_class_have_the_same_bits(folder, monkeypatch):
+    if "native" not in present():
+        pytest.skip("tiers are of backend native")
+    tiers = native().tiers()
+    found = {}
+    for tier in tiers:
+        monkeypatch.setenv("REFIMPL_ISA", tier)
+        for dtype in dtypes_of("native"):
+            encoder = refimpl.SentenceEncoder(folder, dtype=dtype)
+            vectors = encoder.encode(["a b c " * n for n in (1, 30, 200)])
+            name = f"{dtype} {encoder.space().tier}"
+            assert np.array_equal(found.setdefault(name, vectors), vectors), (name, tier)
+    pairs = [(dtype, tier) for dtype, tier in CLASSES if tier in tiers]
+    assert all(f"{dtype} {CLASSES[dtype, tier]}" in found for dtype, tier in pairs)
 
 
 def test_a_stored_digest_that_does_not_match_is_an_error(own):

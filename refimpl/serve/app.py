@@ -1,0 +1,251 @@
+"""The ASGI application: what every request goes through before a route, and behind it.
+
+    size of the body and its time -> key -> JSON -> schema -> a thread runs the task over the lanes
+    -> answer with X-Request-Id, X-Embedding-Space, X-Truncated -> one line of the log, no texts
+
+Promise: every refusal has its own status and a sentence; nothing of a body is parsed that is over
+its limit; a fault of ours is a 500 whose request id stands beside its traceback in the log. Long
+because the order of these checks is the point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import re
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .lanes import Use
+from .metrics import Metrics
+from .openapi import document, page
+from .refusals import Refusal, body_of
+from .routes import BY_PATH, Answer
+from .schema import checked, parsed
+from .service import Service
+
+Receive = Callable[[], Awaitable[Any]]
+Headers = dict[str, str]
+ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+OPEN = ("/health", "/ready")  # asked by those that have no key
+HEALTHY = b"{}"
+
+
+class App:
+    """ASGI. `draining` is set by whoever ends the server; `in_hand` counts requests; begun: called
+    when requests are taken."""
+
+    def __init__(
+        self, service: Service, metrics: Metrics, begun: Callable[[], object] = lambda: None
+    ) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.service, self.metrics, self.settings = service, metrics, service.settings
+        self.draining = False
+        self._begun = begun
+        self.in_hand = 0
+        self._key = (self.settings.api_key or "").encode()
+        self._pool = ThreadPoolExecutor(self.settings.max_concurrent_requests, "request")
+        self._spec = json.dumps(document(bool(self._key))).encode()
+        self._page = page()
+
+    async def __call__(self, scope: Any, receive: Receive, send: Any) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._lifespan(receive, send)
+            return
+        start = time.monotonic()
+        given = {name.lower(): value for name, value in scope["headers"]}
+        asked = given.get(b"x-request-id", b"").decode("latin-1")
+        request = asked if ID.fullmatch(asked) else uuid.uuid4().hex
+        path, use = scope["path"], Use()
+        headers: Headers = {"X-Request-Id": request}
+        kind = "application/json"
+        self.in_hand += 1
+        try:
+            status = 200
+            content, kind, more = await self._answer(scope, given, receive, use, start)
+            headers |= more
+        except Refusal as refusal:
+            status, content = refusal.status, _json(body_of(refusal.status, refusal.message, path))
+            headers |= refusal.headers
+        except Exception:
+            status = 500
+            print(f"request {request}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            content = _json(body_of(500, f"a fault of the server; request {request}", path))
+        finally:
+            self.in_hand -= 1
+        known = path if path in BY_PATH or path in self._plain() else "other"
+        seconds = time.monotonic() - start
+        self.metrics.observe_request(known, status, seconds, use)
+        self._log(scope, request, known, status, seconds, use, len(content))
+        if status in (408, 413, 429) or self.draining:  # what is left of the body is not read
+            headers["Connection"] = "close"
+        raw = [(n.lower().encode(), v.encode("latin-1")) for n, v in headers.items()]
+        raw += [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        body = b"" if scope["method"] == "HEAD" else content
+        await send({"type": "http.response.body", "body": body})
+
+    def ready(self) -> bool:
+        return not self.draining
+
+    # -- the way to an answer ---------------------------------------------------------------------
+
+    async def _answer(
+        self, scope: Any, given: dict[bytes, bytes], receive: Receive, use: Use, start: float
+    ) -> tuple[bytes, str, Headers]:
+        path, method = scope["path"], scope["method"]
+        if path not in OPEN:
+            self._check_key(given)
+        plain = self._plain().get(path)
+        if method in ("GET", "HEAD") and plain is not None:
+            return plain()
+        route = BY_PATH.get(path)
+        if route is None and plain is None:
+            raise Refusal(404, f"there is no {path[:80]!r}; /docs lists what there is")
+        if route is None or method != "POST":
+            raise Refusal(405, f"{path} takes {'POST' if route else 'GET'}, not {method}")
+        if self.in_hand > self.settings.max_concurrent_requests:
+            raise Refusal(429, f"{self.in_hand - 1} requests are in hand; try later")
+        encoding = given.get(b"content-encoding", b"identity").decode("latin-1").lower()
+        if encoding != "identity":
+            raise Refusal(415, f"Content-Encoding is {encoding[:40]!r}; send the body as it is")
+        media = given.get(b"content-type", b"application/json").decode("latin-1")
+        if media.partition(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, f"Content-Type is {media[:60]!r}; it must be application/json")
+        raw = await self._body(given, receive)
+        deadline = start + self.settings.timeout
+        run = asyncio.get_running_loop().run_in_executor
+        return await run(self._pool, self._run, path, raw, deadline, use)
+
+    def _check_key(self, given: dict[bytes, bytes]) -> None:
+        if not self._key:
+            return
+        scheme, _, key = given.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
+            raise Refusal(401, "the API key is missing or wrong: Authorization: Bearer KEY")
+
+    async def _body(self, given: dict[bytes, bytes], receive: Receive) -> bytes:
+        most = self.settings.max_body_bytes
+        told = given.get(b"content-length", b"0")
+        if told.isdigit() and int(told) > most:
+            raise Refusal(413, f"the body has {int(told)} bytes; at most {most}")
+        parts: list[bytes] = []
+        size = 0
+
+        async def read() -> None:
+            nonlocal size
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(400, "the client went away before its body was here")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > most:
+                    raise Refusal(413, f"the body has more than {most} bytes")
+                more = message.get("more_body", False)
+
+        try:
+            await asyncio.wait_for(read(), self.settings.body_timeout or None)
+        except asyncio.TimeoutError:
+            seconds = self.settings.body_timeout
+            raise Refusal(408, f"the body was not here within {seconds:g} seconds") from None
+        return b"".join(parts)
+
+    def _run(self, path: str, raw: bytes, deadline: float, use: Use) -> tuple[bytes, str, Headers]:
+        """In a thread: a body to the bytes of its answer."""
+        route = BY_PATH[path]
+        with self.service.lanes.request(use, deadline):
+            try:
+                body = checked(parsed(raw), route.schema)
+                found = route.run(self.service, body)
+            except (ValueError, TypeError) as error:
+                told = str(error).replace('pass truncate="warn"', 'send "truncate": true')
+                raise Refusal(422, " ".join(told.split())) from None
+        return _json(self._completed(found, use)), "application/json", self._told(found, use)
+
+    def _completed(self, found: Answer, use: Use) -> Any:
+        """The answer with what it took, where it is an object."""
+        content = found.content
+        if isinstance(content, dict) and found.usage:
+            content["usage"] = dict.fromkeys(found.usage, use.tokens)
+            content["truncated"] = use.truncated
+            if found.space is not None:
+                content["embedding_space"] = found.space
+        return content
+
+    def _told(self, found: Answer, use: Use) -> Headers:
+        headers = {"X-Truncated": str(use.truncated), "X-Tokens": str(use.tokens)}
+        return headers | ({} if found.space is None else {"X-Embedding-Space": found.space})
+
+    # -- what is asked without a body -------------------------------------------------------------
+
+    def _plain(self) -> dict[str, Callable[[], tuple[bytes, str, Headers]]]:
+        return {
+            "/health": lambda: (HEALTHY, "application/json", {}),
+            "/ready": self._readiness,
+            "/info": lambda: (_json(self.service.facts()), "application/json", {}),
+            "/metrics": self._metrics,
+            "/v1/models": self._models,
+            "/openapi.json": lambda: (self._spec, "application/json", {}),
+            "/docs": lambda: (self._page, "text/html; charset=utf-8", {}),
+        }
+
+    def _readiness(self) -> tuple[bytes, str, Headers]:
+        if self.draining:
+            raise Refusal(503, "the server is stopping")
+        return HEALTHY, "application/json", {}
+
+    def _metrics(self) -> tuple[bytes, str, Headers]:
+        lanes = self.service.lanes
+        return *self.metrics.text(lanes.calls, lanes.waiting), {}
+
+    def _models(self) -> tuple[bytes, str, Headers]:
+        service = self.service
+        one = {"id": service.name, "object": "model", "created": service.born, "owned_by": "local"}
+        return _json({"object": "list", "data": [one]}), "application/json", {}
+
+    # -- around it --------------------------------------------------------------------------------
+
+    def _log(
+        self, scope: Any, request: str, path: str, status: int, seconds: float, use: Use, size: int
+    ) -> None:
+        if self.settings.log == "none":
+            return
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request": request,
+            "client": (scope.get("client") or ["-"])[0],
+            "method": scope["method"] if scope["method"].isalpha() else "-",
+            "path": path,
+            "status": status,
+            "ms": round(1e3 * seconds, 2),
+            "queued_ms": None if use.queued_s is None else round(1e3 * use.queued_s, 2),
+            "texts": use.texts,
+            "tokens": use.tokens,
+            "truncated": use.truncated,
+            "bytes": size,
+        }
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
+    async def _lifespan(self, receive: Receive, send: Any) -> None:
+        while True:
+            kind = (await receive())["type"]
+            if kind == "lifespan.shutdown":
+                self._pool.shutdown(wait=False)
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.startup":
+                self._begun()
+            if kind == "lifespan.shutdown":
+                return
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()

@@ -1,0 +1,238 @@
+"""Requests that run at the same time share passes: the batcher with two lanes.
+
+    lanes.in_passes     in the place of batches.in_passes: a task runs as it does in-process
+    with lanes.request(use, deadline): ...      who asks, and what it took: texts, tokens, cut
+
+A call waits for all of its tokens, so that decides its lane: up to SHORT it is a query, else a
+document. Each lane has a thread and computes beside the other: a query shares the cores with a long
+pass and never waits for its end. Within a lane calls take turns, a pass each, and one that leaves
+room in its pass takes others along; what may share one is batches.fits' to say. Promise: no more
+than `most` tokens wait (Refusal 429); what waits beyond its deadline is not computed (503).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..tasks.batches import TOKENS, check_batch_size, fits
+from ..text.tokenizer import Encoded
+from .refusals import Refusal
+
+SHORT = 512
+"""Tokens of a call that counts as a query."""
+
+
+@dataclass
+class Use:
+    """What a request took: of texts, their tokens, those that were cut; seconds that it waited for
+    its first pass, and that passes ran."""
+
+    deadline: float = float("inf")
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    queued_s: float | None = None
+    computed_s: float = 0.0
+
+
+@dataclass
+class Call:
+    """One call of `in_passes`: places by length, those from `next` on still to run."""
+
+    encodings: Sequence[Encoded]
+    order: Any
+    run: Callable[[list[Encoded]], Any]
+    key: Hashable
+    batch_size: int | None
+    use: Use
+    born: float
+    next: int = 0
+    given_up: bool = False
+    done: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+
+    def lengths(self) -> Iterator[int]:
+        return (len(self.encodings[i]) for i in self.order[self.next :])
+
+
+class Lanes:
+    """See above. most: tokens that may wait in all; of_request: that one request may have (Refusal
+    422); budget: tokens of a pass; observe(texts, tokens, seconds) is told of each pass."""
+
+    def __init__(
+        self,
+        most: int,
+        of_request: int,
+        *,
+        budget: int = TOKENS,
+        short: int = SHORT,
+        observe: Callable[[int, int, float], object] = lambda *_: None,
+    ) -> None:
+        self.most, self.of_request, self.budget = most, of_request, budget
+        self.short, self.observe = short, observe
+        self.waiting = 0  # tokens
+        self._calls: tuple[deque[Call], deque[Call]] = deque(), deque()
+        self._news = threading.Condition()
+        self._of_thread = threading.local()
+        self._stopped = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(calls,), daemon=True, name=f"lane-{name}")
+            for name, calls in zip(("short", "long"), self._calls, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def calls(self) -> int:
+        """Calls that wait or run."""
+        with self._news:
+            return sum(map(len, self._calls))
+
+    @contextmanager
+    def request(self, use: Use, deadline: float = float("inf")) -> Iterator[None]:
+        """The calls of this thread within the block are one request's, which `use` counts.
+        deadline: of monotonic time."""
+        use.deadline = deadline
+        self._of_thread.use = use
+        try:
+            yield
+        finally:
+            del self._of_thread.use
+
+    def in_passes(
+        self,
+        encodings: Sequence[Encoded],
+        run: Callable[[list[Encoded]], Any],
+        batch_size: int | None = None,
+        *,
+        key: Hashable = None,
+        **_: Any,
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """See batches.in_passes. Raises Refusal, and what `run` raises."""
+        check_batch_size(batch_size)
+        lengths = [len(e) for e in encodings]
+        tokens = sum(lengths)
+        use = getattr(self._of_thread, "use", None) or Use()
+        if use.tokens + tokens > self.of_request:
+            raise Refusal(422, f"{use.tokens + tokens} tokens; at most {self.of_request} a request")
+        order = np.argsort([-n for n in lengths], kind="stable")
+        call = Call(encodings, order, run, key, batch_size, use, time.monotonic())
+        with self._news:
+            if self._stopped:
+                raise Refusal(503, "the server is stopping")
+            if self.waiting and self.waiting + tokens > self.most:
+                raise Refusal(
+                    429, f"{self.waiting} tokens wait already, of {self.most} that may; try later"
+                )
+            self.waiting += tokens
+            use.texts += len(encodings)
+            use.tokens += tokens
+            use.truncated += sum(e.lost > 0 for e in encodings)
+            if lengths:
+                self._calls[tokens > self.short].append(call)
+            self._news.notify_all()
+        return self._results(call)
+
+    def stop(self) -> None:
+        """Compute what waits, take no more, and end."""
+        with self._news:
+            self._stopped = True
+            self._news.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _results(self, call: Call) -> Iterator[tuple[np.ndarray, Any]]:
+        left = len(call.encodings)
+        try:
+            while left:
+                wait = call.use.deadline - time.monotonic()
+                try:
+                    found = call.done.get(timeout=None if wait == float("inf") else max(wait, 0))
+                except queue.Empty:
+                    raise Refusal(503, "the request was not done within its time") from None
+                if isinstance(found, BaseException):
+                    raise found
+                left -= len(found[0])
+                yield found
+        finally:
+            with self._news:
+                call.given_up = True
+
+    # -- the lane's thread ------------------------------------------------------------------------
+
+    def _work(self, calls: deque[Call]) -> None:
+        while True:
+            with self._news:
+                while not (calls or self._stopped):
+                    self._news.wait()
+                if not calls:
+                    return
+                shares = self._next_pass(calls)
+            if shares:
+                self._run(shares)
+
+    def _next_pass(self, calls: deque[Call]) -> list[tuple[Call, np.ndarray]]:
+        """Who shares the next pass, and with which places. The first call goes to the end of the
+        line where it is not done."""
+        now = time.monotonic()
+        for call in [c for c in calls if c.given_up or c.use.deadline < now]:
+            calls.remove(call)
+            self.waiting -= sum(call.lengths())
+            call.done.put(Refusal(503, "the request waited beyond its time"))
+        if not calls:
+            return []
+        first = calls[0]
+        together = [c for c in calls if c.key == first.key and c.batch_size == first.batch_size]
+        lengths = (n for call in together for n in call.lengths())
+        count = fits(lengths, first.batch_size, self.budget)
+        shares = []
+        for call in together:
+            places = call.order[call.next : call.next + count]
+            if not len(places):
+                break
+            call.next += len(places)
+            count -= len(places)
+            shares.append((call, places))
+            self.waiting -= sum(len(call.encodings[i]) for i in places)
+            if call.use.queued_s is None:
+                call.use.queued_s = now - call.born
+            if call.next == len(call.order):
+                calls.remove(call)
+        if calls and calls[0] is first:
+            calls.rotate(-1)
+        return shares
+
+    def _run(self, shares: list[tuple[Call, np.ndarray]]) -> None:
+        batch = [call.encodings[i] for call, places in shares for i in places]
+        start = time.monotonic()
+        try:
+            found = shares[0][0].run(batch)
+        except BaseException as error:
+            for call, _ in shares:
+                call.done.put(error)
+            with self._news:
+                for call, _ in shares:
+                    call.given_up = True
+            return
+        seconds = time.monotonic() - start
+        self.observe(len(batch), sum(map(len, batch)), seconds)
+        at = 0
+        for call, places in shares:
+            call.use.computed_s += seconds
+            call.done.put((places, rows(found, at, at + len(places))))
+            at += len(places)
+
+
+def rows(found: Any, start: int, end: int) -> Any:
+    """Some rows of a pass' result: of an array, or of each array of a dict."""
+    if isinstance(found, dict):
+        return {name: value[start:end] for name, value in found.items()}
+    return found[start:end]

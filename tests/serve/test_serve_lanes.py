@@ -1,0 +1,202 @@
+"""Lanes: answers are those of in_passes, whoever shares a pass; turns, deadlines and limits."""
+
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from refimpl.serve.lanes import Lanes, Use
+from refimpl.serve.refusals import Refusal
+
+
+class Text:
+    """What lanes look at of an encoding."""
+
+    def __init__(self, length, lost=0):
+        self.length, self.lost = length, lost
+
+    def __len__(self):
+        return self.length
+
+
+class Model:
+    """Gives each text its length, remembers passes, and waits where it is told to."""
+
+    def __init__(self):
+        self.passes, self.open, self.started = [], threading.Event(), 0
+        self.open.set()
+
+    def __call__(self, batch):
+        self.started += 1
+        assert self.open.wait(20)
+        self.passes.append([len(e) for e in batch])
+        return {"length": np.array([len(e) for e in batch])}
+
+
+@pytest.fixture
+def lanes():
+    found = Lanes(10_000, 8_000, budget=100, short=50)
+    yield found
+    found.stop()
+
+
+def lengths(lanes, model, given, key="k", batch_size=None):
+    out = np.zeros(len(given), int)
+    for places, found in lanes.in_passes([Text(n) for n in given], model, batch_size, key=key):
+        out[places] = found["length"]
+    return out.tolist()
+
+
+def together(count, does):
+    """Results of so many threads, or what they raised."""
+    out = [None] * count
+
+    def one(i):
+        try:
+            out[i] = does(i)
+        except Exception as error:
+            out[i] = error
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads, out
+
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_every_caller_gets_its_own_rows(lanes):
+    lanes.most = 10**6
+    model, rng = Model(), np.random.default_rng(0)
+    asked = [rng.integers(1, 130, rng.integers(0, 30)).tolist() for _ in range(40)]
+    threads, out = together(40, lambda i: lengths(lanes, model, asked[i], key=i % 3))
+    for thread in threads:
+        thread.join(20)
+    assert out == asked and lanes.waiting == 0 and lanes.calls == 0
+    assert Counter(n for one in model.passes for n in one) == Counter(n for a in asked for n in a)
+    assert all(len(one) == 1 or sum(one) <= 100 for one in model.passes)
+
+
+def test_callers_share_a_pass_if_their_keys_are_equal(lanes):
+    model = Model()
+    model.open.clear()
+    threads, _ = together(1, lambda i: lengths(lanes, model, [9]))
+    wait_for(lambda: model.started)
+    more, out = together(4, lambda i: lengths(lanes, model, [10 + i], key="kkko"[i]))
+    wait_for(lambda: lanes.calls == 4)
+    model.open.set()
+    for thread in threads + more:
+        thread.join(20)
+    assert out == [[10], [11], [12], [13]]
+    assert sorted(map(sorted, model.passes)) == [[9], [10, 11, 12], [13]]
+
+
+def test_a_query_does_not_wait_for_documents(lanes):
+    documents, queries = Model(), Model()
+    documents.open.clear()
+    threads, out = together(3, lambda i: lengths(lanes, documents, [90] * 5))
+    wait_for(lambda: lanes.waiting >= 14 * 90)
+    assert lengths(lanes, queries, [7, 8], key="q") == [7, 8]
+    documents.open.set()
+    for thread in threads:
+        thread.join(20)
+    assert out == [[90] * 5] * 3
+
+
+def test_callers_take_turns(lanes):
+    model = Model()
+    model.open.clear()
+    first, _ = together(1, lambda _: lengths(lanes, model, [95] * 8))
+    wait_for(lambda: lanes.waiting == 7 * 95)
+    second, _ = together(1, lambda _: lengths(lanes, model, [94] * 2))
+    wait_for(lambda: lanes.calls == 2)
+    model.open.set()
+    for thread in first + second:
+        thread.join(20)
+    turns = [one[0] for one in model.passes]
+    assert turns == [95, 95, 94, 95, 94, 95, 95, 95, 95, 95]
+
+
+def test_batch_size_holds(lanes):
+    model = Model()
+    assert lengths(lanes, model, [1] * 7, batch_size=3) == [1] * 7
+    assert max(map(len, model.passes)) == 3
+    with pytest.raises(ValueError, match="batch_size"):
+        lengths(lanes, model, [1], batch_size=0)
+
+
+def test_what_waits_beyond_its_deadline_is_refused_and_not_computed(lanes):
+    model = Model()
+    model.open.clear()
+    threads, _ = together(1, lambda i: lengths(lanes, model, [9]))
+    wait_for(lambda: model.started)
+    use = Use()
+    with lanes.request(use, time.monotonic() + 0.05):
+        with pytest.raises(Refusal) as refused:
+            lengths(lanes, model, [33])
+    assert refused.value.status == 503 and use.tokens == 33
+    model.open.set()
+    threads[0].join(20)
+    assert lengths(lanes, model, [8]) == [8]
+    assert [33] not in model.passes and lanes.waiting == 0
+
+
+def test_no_more_waits_than_may(lanes):
+    model = Model()
+    model.open.clear()
+    threads, _ = together(1, lambda i: lengths(lanes, model, [80] * 99))
+    wait_for(lambda: lanes.waiting == 98 * 80)
+    with pytest.raises(Refusal) as refused:
+        lengths(lanes, model, [80] * 30)
+    assert refused.value.status == 429 and refused.value.headers == {"Retry-After": "1"}
+    with pytest.raises(Refusal) as refused:
+        lengths(lanes, model, [80] * 101)
+    assert refused.value.status == 422 and "8080 tokens; at most 8000" in refused.value.message
+    model.open.set()
+    threads[0].join(20)
+    assert lengths(lanes, model, [80] * 100) == [80] * 100
+
+
+def test_a_fault_of_a_pass_is_told_to_those_in_it_and_to_no_other(lanes):
+    def broken(batch):
+        raise OSError("the file is gone")
+
+    with pytest.raises(OSError, match="the file is gone"):
+        lengths(lanes, broken, [70, 70, 70])
+    wait_for(lambda: lanes.calls == 0)
+    assert lengths(lanes, Model(), [70, 70]) == [70, 70] and lanes.waiting == 0
+
+
+def test_a_request_is_counted(lanes):
+    use = Use()
+    with lanes.request(use):
+        list(lanes.in_passes([Text(4), Text(5, lost=2)], Model(), key="k"))
+        list(lanes.in_passes([Text(60)], Model(), key="k"))
+        list(lanes.in_passes([], Model(), key="k"))
+    assert (use.texts, use.tokens, use.truncated) == (3, 69, 1)
+    assert use.queued_s is not None and use.computed_s >= 0
+
+
+def test_stopping_computes_what_waits_and_takes_no_more():
+    lanes, model = Lanes(1000, 1000), Model()
+    model.open.clear()
+    threads, first = together(1, lambda i: lengths(lanes, model, [4]))
+    wait_for(lambda: model.started)
+    more, out = together(3, lambda i: lengths(lanes, model, [5 + i]))
+    wait_for(lambda: lanes.calls == 3)
+    stopping = threading.Thread(target=lanes.stop)
+    stopping.start()
+    wait_for(lambda: lanes._stopped)
+    with pytest.raises(Refusal, match="stopping"):
+        lengths(lanes, model, [1])
+    model.open.set()
+    for thread in (*threads, *more, stopping):
+        thread.join(20)
+    assert first == [[4]] and out == [[5], [6], [7]]

@@ -1,0 +1,238 @@
+"""The server as processes: keys, limits, faults of clients, its end, workers that die."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from support.serving import Server
+
+import refimpl
+
+pytestmark = pytest.mark.extras
+pytest.importorskip("uvicorn")
+
+LIMITS = {
+    "max-body-bytes": 20_000, "max-texts": 5, "max-request-tokens": 2_000, "body-timeout": 1,
+    "max-concurrent-requests": 4, "timeout": 20, "threads": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def limited(folders):
+    options = [x for name, value in LIMITS.items() for x in (f"--{name}", str(value))]
+    server = Server("--model", folders["embed"], *options, "--api-key", "key 1")
+    yield server
+    assert server.end() == 0
+
+
+KEY = {"Authorization": "Bearer key 1"}
+
+
+def head(body=b"", *more, path="/embed"):
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json",
+             f"Authorization: {KEY['Authorization']}", *more]  # fmt: skip
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def status_of(raw):
+    found = re.match(rb"HTTP/1.1 (\d+)", raw)
+    return int(found[1]) if found else None
+
+
+def test_the_key_is_asked_for(limited):
+    for given in ({}, {"Authorization": "Bearer key 2"}, {"Authorization": "Basic key 1"},
+                  {"Authorization": "Bearer"}):  # fmt: skip
+        for path in ("/embed", "/info", "/metrics", "/docs", "/nothing"):
+            assert limited.ask(path, headers=given)[0] == 401, (path, given)
+    assert limited.ask("/health")[0] == limited.ask("/ready")[0] == 200
+    assert limited.ask("/embed", {"inputs": "a"}, KEY)[0] == 200
+    assert "key 1" not in limited.log()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (json.dumps({"inputs": "a" * 30_000}).encode(), 413, "30014 bytes; at most 20000"),
+        (json.dumps({"inputs": ["a"] * 6}).encode(), 413, "6 texts; at most 5"),
+        (json.dumps({"inputs": ["a " * 1900] * 2}).encode(), 422, "tokens; at most 2000"),
+        (b"\xff\xfe", 400, "not UTF-8"),
+        (b'{"inputs": NaN}', 400, "NaN"),
+        (b"[" * 19_000, 400, "not JSON"),
+        (b'{"inputs": "\\ud800"}', 422, "lone surrogate"),
+        (b'{"inputs": "a", "dimensions": 33}', 422, "dimensions is 33; vectors have 32"),
+        (b'{"inputs": "a", "prompt_name": "no"}', 422, "prompt_name 'no' is unknown"),
+        (b'{"inputs": "a", "truncation_direction": "Left"}', 422, "texts are cut right"),
+        (b"", 400, "not JSON"),
+    ],
+)
+def test_each_refusal_has_its_status(limited, body, status, said):
+    found = limited.ask("/embed", body, KEY)
+    assert found[0] == status and said in found[1]["error"], found
+
+
+def test_encodings_and_media_are_refused_before_they_are_read(limited):
+    bomb = gzip.compress(b" " * 10_000_000)
+    for more, said in (
+        ({"Content-Encoding": "gzip"}, "gzip"),
+        ({"Content-Type": "text/plain"}, "text/plain"),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, "multipart"),
+    ):
+        status, found, _ = limited.ask("/embed", bomb[:9000], KEY | more)
+        assert status == 415 and said in found["error"]
+
+
+def test_slow_half_closed_and_endless_requests(limited):
+    slow = limited.raw(head(b'{"inp', "Content-Length: 50"), timeout=10)
+    assert status_of(slow) == 408 and b"within 1 seconds" in slow
+    limited.raw(head(b'{"inp', "Content-Length: 50"), timeout=5, half_close=True)
+    endless = head(b"2000\r\n" + b"a" * 0x2000 + b"\r\n", "Transfer-Encoding: chunked")
+    endless += (b"2000\r\n" + b"a" * 0x2000 + b"\r\n") * 3
+    assert status_of(limited.raw(endless, timeout=10)) == 413
+    assert status_of(limited.raw(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 40_000, timeout=5)) in (
+        400, 431, None,
+    )  # fmt: skip
+    assert status_of(limited.raw(b"nonsense\r\n\r\n", timeout=5)) == 400
+    assert limited.ask("/embed", {"inputs": "a"}, KEY)[0] == 200
+    assert limited.ask("/ready")[0] == 200
+
+
+def test_more_than_may_at_a_time_is_refused_at_once(limited):
+    """Four bodies that do not arrive hold the four places; a fifth is told to come again."""
+    sockets = []
+    import socket
+
+    for _ in range(4):
+        sock = socket.create_connection(("127.0.0.1", limited.port))
+        sock.sendall(head(b'{"inp', "Content-Length: 50"))
+        sockets.append(sock)
+    end = time.monotonic() + 0.9
+    statuses = set()
+    while time.monotonic() < end:
+        status, _, told = limited.ask("/embed", {"inputs": "a"}, KEY)
+        statuses.add(status)
+        if status == 429:
+            assert told["retry-after"] == "1"
+            break
+    for sock in sockets:
+        sock.close()
+    assert 429 in statuses and statuses <= {200, 429}
+    deadline = time.monotonic() + 20
+    while limited.ask("/embed", {"inputs": "a"}, KEY)[0] != 200:
+        assert time.monotonic() < deadline
+
+
+def test_settings_come_from_the_environment(folders):
+    env = {"REFIMPL_SERVE_MODEL": folders["embed"], "REFIMPL_SERVE_SERVED_NAME": "its-name",
+           "REFIMPL_SERVE_TRUNCATE": "error", "REFIMPL_SERVE_LOG": "none"}  # fmt: skip
+    server = Server(env=env)
+    assert server.ask("/info")[1]["model_id"] == "its-name"
+    assert server.ask("/embed", {"inputs": "a " * 9000})[0] == 422
+    assert server.lines() == []
+    assert server.end(signal.SIGINT) == 0
+
+
+def test_wrong_starts_are_told(folders):
+    def told(*options, **env):
+        run = subprocess.run(
+            [sys.executable, "-m", "refimpl", "serve", *options],
+            capture_output=True, text=True, env={**os.environ, **env}, timeout=60,
+        )  # fmt: skip
+        return run.returncode, run.stderr
+
+    server = Server("--model", folders["embed"])
+    code, err = told("--port", str(server.port))
+    assert code == 1 and f"cannot listen on 127.0.0.1:{server.port}" in err
+    assert server.end() == 0
+    code, err = told("--workers", "0")
+    assert code == 2 and "workers is 0" in err
+    code, err = told("--port", "0", "--model", "/nowhere/at/all")
+    assert code == 1 and "/nowhere/at/all" in err
+
+
+def test_sigterm_loses_no_request_that_was_taken(folders):
+    server = Server("--model", folders["embed"], "--drain-delay", "0.3", "--threads", "1")
+    texts = ["the cat sat on a mat " * 60] * 12
+    wanted = refimpl.SentenceEncoder(folders["embed"]).encode(texts[0], normalize_embeddings=True)
+    found, sent = [], threading.Semaphore(0)
+
+    def ask():
+        sent.release()
+        found.append(server.ask("/embed", {"inputs": texts}))
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        sent.acquire()
+    time.sleep(0.05)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    assert server.ask("/ready")[0] == 503  # told before it stops to listen
+    for thread in threads:
+        thread.join(60)
+    assert server.process.wait(60) == 0
+    assert [x[0] for x in found] == [200] * 6
+    assert all(np.array_equal(np.array(row, np.float32), wanted) for x in found for row in x[1])
+
+
+def test_workers_are_replaced_and_their_figures_add_up(folders):
+    server = Server("--model", folders["embed"], "--workers", "2", "--threads", "1")
+
+    def workers():
+        path = f"/proc/{server.process.pid}/task/{server.process.pid}/children"
+        with open(path) as stream:
+            return {int(pid) for pid in stream.read().split()}
+
+    def figure(name):
+        text = server.ask("/metrics", raw=True)[1].decode()
+        lines = [x for x in text.splitlines() if x.startswith(name)]
+        return sum(float(x.split()[-1]) for x in lines if 'path="/embed"' in x or "{" not in x)
+
+    first = workers()
+    assert len(first) == 2
+    answers = [server.post("/embed", {"inputs": "a b c"}) for _ in range(40)]
+    assert all(one == answers[0] for one in answers)
+    assert figure("te_request_count_total") == 40 == figure("te_request_success_total")
+    killed = min(first)
+    os.kill(killed, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while len(workers() - first) != 1:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert f"worker {killed} ended (-9)" in server.log()
+    for _ in range(20):
+        assert server.post("/embed", {"inputs": "a b c"}) == answers[0]
+    assert figure("te_request_count_total") == 60
+    children = workers()
+    assert server.end() == 0
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+
+
+def test_workers_end_when_their_supervisor_is_killed(folders):
+    server = Server("--model", folders["embed"], "--workers", "2", "--threads", "1")
+    pid = server.process.pid
+    with open(f"/proc/{pid}/task/{pid}/children") as stream:
+        children = [int(x) for x in stream.read().split()]
+    server.process.kill()
+    server.process.wait()
+    end = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{child}") and alive(child) for child in children):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def alive(pid):
+    """Neither gone nor waiting for somebody to ask."""
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,91 @@
+"""A server as a process, and requests to it over one connection each."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+START = 60.0  # seconds, on a busy machine
+
+
+class Server:
+    """`modernbert serve` on a free port of 127.0.0.1; its log in a file."""
+
+    def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8")
+        command = [sys.executable, "-m", "refimpl", "serve", "--port", "0", *map(str, options)]
+        self.process = subprocess.Popen(
+            command, stderr=self._log, stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+        )
+        end = time.monotonic() + START
+        while (found := re.search(r"on http://127\.0\.0\.1:(\d+)", self.log())) is None:
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.process.kill()
+                raise RuntimeError(self.log())
+            time.sleep(0.02)
+        self.port = int(found[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        with open(self._log.fileno(), encoding="utf-8", closefd=False) as stream:
+            stream.seek(0)
+            return stream.read()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The structured lines of the log."""
+        return [json.loads(x) for x in self.log().splitlines() if x.startswith("{")]
+
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def ask(
+        self, path: str, body: Any = None, headers: dict[str, str] | None = None, raw: bool = False
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Status, JSON (or bytes), headers of a POST with a JSON body, or of a GET without one."""
+        connection = self.connection()
+        try:
+            content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            said = {} if body is None else {"Content-Type": "application/json"}
+            method = "GET" if body is None else "POST"
+            connection.request(method, path, content, said | (headers or {}))
+            answer = connection.getresponse()
+            found = answer.read()
+            told = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, found if raw else json.loads(found), told
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: Any) -> Any:
+        """The JSON of an answer that must be 200."""
+        status, found, _ = self.ask(path, body)
+        assert status == 200, found
+        return found
+
+    def raw(self, sent: bytes, timeout: float = 20.0, half_close: bool = False) -> bytes:
+        """What comes back for these bytes until the server closes, or for so long."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as sock:
+            found = b""
+            try:
+                sock.sendall(sent)
+                if half_close:
+                    sock.shutdown(socket.SHUT_WR)
+                while part := sock.recv(2**16):
+                    found += part
+            except (TimeoutError, ConnectionError):
+                pass
+            return found
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to end; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(60)
