@@ -30,10 +30,11 @@ def embed_frame(frame: Any, folder: str | None = None, **options: Any) -> Any:
 def embed_spark(frame: Any, folder: str | None = None, **options: Any) -> Any:
     """A pyspark.sql.DataFrame with the same columns. Raises as `Embedder` does."""
     from pyspark.sql.pandas.types import from_arrow_type
+    from pyspark.sql.types import StructType
 
     embedder = Embedder(folder, **options)
     types = arrow_types(embedder.width, embedder.out) | {embedder.out: _spark_vectors()}
-    schema = frame.schema
+    schema = StructType(list(frame.schema.fields))  # `add` changes the one it is called on
     for name, kind in types.items():
         schema = schema.add(name, from_arrow_type(kind))
     return frame.mapInArrow(PerBatch(embedder), schema)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpaceError
+from ..files.abandoned import TOKEN, remove_abandoned
 from ..files.atomic import replacing
 from ..files.strictjson import read_json
 from ..tasks.space import Space
@@ -184,6 +185,9 @@ class Job:
             lines.append({"input": self.pieces[k].path} | line)
         with replacing(path) as stream:
             stream.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+        # What a killed run was writing; a part made again takes its own along, but for one that was
+        # made by a run that was killed right behind.
+        remove_abandoned(Path(self.out), f".*.{TOKEN}.part")
         counts = {key: sum(line[key] for line in lines) for key in ("rows", "errors", "truncated")}
         return Summary(parts=len(lines), made=len(made), **counts)
 
