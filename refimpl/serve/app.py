@@ -32,7 +32,8 @@ from .service import Service
 Receive = Callable[[], Awaitable[Any]]
 Headers = dict[str, str]
 ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-OPEN = ("/health", "/ready")  # asked by those that have no key
+# Asked by those that have no key: balancers, and a browser that is yet to be given one.
+OPEN = ("/health", "/ready", "/docs", "/openapi.json")
 HEALTHY = b"{}"
 
 
