@@ -201,7 +201,12 @@ def test_wrong_usage_is_told_before_a_model_is_loaded(tmp_path, capsys):
 def started(files, folder, out):
     command = [sys.executable, "-m", "refimpl", "embed", *files, "--model", folder, "--id", "id"]
     command += ["--part-rows", str(ROWS), "--out", str(out), "--resume", "--threads", "1"]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    with open(f"{out}.stderr", "w") as stream:
+        return subprocess.Popen(command, stderr=stream, start_new_session=True)
+
+
+def told(out):
+    return Path(f"{out}.stderr").read_text()
 
 
 @pytest.mark.parametrize(
@@ -226,14 +231,15 @@ def test_runs_that_are_killed_lose_nothing(done, files, folder, tmp_path, kills)
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
             on_their_way += len(list(folder_now.glob("*.parquet"))) > there
-        process.wait()
+        assert process.wait() in (0, 3, -signal.SIGKILL), told(folder_now)
         parts = {
             p.name: hashlib.sha256(p.read_bytes()).hexdigest()
             for p in folder_now.glob("[0-9]*.parquet")
         }
         assert parts.items() <= wanted.items()
         finished += process.returncode in (0, 3)
-    assert started(files, folder, tmp_path / f"{finished}").wait() == 3
+    last = tmp_path / f"{finished}"
+    assert started(files, folder, last).wait() == 3, told(last)
     for i in range(finished + 1):
         assert digests(tmp_path / f"{i}") == wanted
     assert on_their_way > kills / 4
