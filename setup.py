@@ -29,6 +29,8 @@ from setuptools.command.build_ext import build_ext
 EXACT = ["-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
 # Python asks for debug information, which takes a third of the time and is not linked.
 COMPILE = [*EXACT, "-O3", "-g0"]
+# What a process runs once, to read a tokenizer: half as large so.
+SMALL = {"csrc/text/read_tokenizer.cpp", "csrc/text/settings.cpp"}
 COMPILE_BINDINGS = [*EXACT, "-Os", "-g0"]  # no loops over data there
 LINK = ["-pthread", "-Wl,-s"]
 LIBRARY, EXPORTS = "libmodernbert.so", "csrc/libmodernbert.map"
@@ -96,7 +98,8 @@ class BuildEngine(build_ext):
             place = Path("build", f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}")
         made = (place / source).with_suffix(".o")
         key = made.with_suffix(".key")
-        wanted = fingerprint(source, self.compiler, extension)
+        options = [*extension.extra_compile_args, *(["-Os"] if source in SMALL else [])]
+        wanted = fingerprint(source, self.compiler, extension, options)
         if not (made.exists() and key.exists() and key.read_text() == wanted):
             key.unlink(missing_ok=True)
             self.compiler.compile(
@@ -104,7 +107,7 @@ class BuildEngine(build_ext):
                 output_dir=str(place),
                 macros=extension.define_macros,
                 include_dirs=extension.include_dirs,
-                extra_postargs=extension.extra_compile_args,
+                extra_postargs=options,
             )
             key.write_text(wanted)
         return str(made)
@@ -125,13 +128,13 @@ def included(source):
     return sorted(found)
 
 
-def fingerprint(source, compiler, extension):
+def fingerprint(source, compiler, extension, options):
     """What an object depends on. pybind11 by its version: pip puts it elsewhere each time."""
     import pybind11
 
     commands = [compiler.compiler_so, getattr(compiler, "compiler_so_cxx", None)]
     version = subprocess.run([commands[0][0], "--version"], capture_output=True, text=True).stdout
-    of_all = [commands, version, extension.extra_compile_args, extension.define_macros]
+    of_all = [commands, version, options, extension.define_macros]
     of_all += [pybind11.__version__, sys.version]
     text = repr(of_all).encode() + b"".join(path.read_bytes() for path in included(source))
     return hashlib.sha256(text).hexdigest()

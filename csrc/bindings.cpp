@@ -317,6 +317,8 @@ class PyEngine {
     const auto kept = given["kept"].cast<std::vector<std::uint32_t>>();
     if (kept.size() != thetas.size()) throw std::invalid_argument("kept and thetas differ in length");
     const std::string activation = given["activation"].cast<std::string>();
+    const std::string pooling = given["classifier_pooling"].cast<std::string>();
+    const std::string classifier_activation = given["classifier_activation"].cast<std::string>();
     std::vector<NamedModule> named_modules;
     for (const auto& module : given["modules"]) named_modules.emplace_back(py::cast<py::dict>(module));
     std::vector<modernbert_module> modules;
@@ -325,10 +327,11 @@ class PyEngine {
                                    size("inter"),   size("heads"), static_cast<std::int64_t>(windows.size()),
                                    size("types"),   windows.data(), thetas.data(),
                                    given["norm_eps"].cast<double>(), activation.c_str(),
-                                   modules.data(),  modules.size(), kept.data()};
+                                   modules.data(),  modules.size(), kept.data(),
+                                   size("labels"),  pooling.c_str(), classifier_activation.c_str()};
     std::vector<std::string> names;
     std::vector<Stored> stored;
-    find_tensors(params, !modules.empty(), place.has_value(), names, stored);
+    find_tensors(params, !modules.empty(), config.labels > 0, place.has_value(), names, stored);
     const modernbert_file file = place ? modernbert_file{place->first, place->second} : modernbert_file{};
     std::vector<modernbert_tensor> tensors;
     std::vector<std::vector<std::int64_t>> shapes;
@@ -386,6 +389,18 @@ class PyEngine {
     return out;
   }
 
+  Float logits(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
+               const std::optional<Long>& token_types, const std::optional<Long>& positions,
+               const std::optional<Byte>& visible, py::ssize_t threads) const {
+    const modernbert_input input = input_of(ids, embeds, cu_seqlens, token_types, positions, visible);
+    const modernbert_run run = run_of(threads);
+    Float out({std::max<std::int64_t>(input.sequences, 0), facts_.labels});
+    float* y = out.mutable_data();
+    const std::size_t count = static_cast<std::size_t>(out.size());
+    check_released([&] { return modernbert_logits(model_.get(), &input, &run, y, count); });
+    return out;
+  }
+
   Float trace(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
               const std::optional<Long>& token_types, const std::optional<Long>& positions,
               const std::optional<Byte>& visible, py::ssize_t threads, bool fused, const py::function& tap) const {
@@ -423,15 +438,17 @@ class PyEngine {
     return {sizeof(modernbert_run), threads_of(threads), in_main_thread() ? interrupted : nullptr, nullptr};
   }
 
-  // The encoder's tensors of `params`, and its modules' ("2_Dense.linear.weight") where it `has_modules`;
-  // the embedding's memory does not matter when it is `in_file`.
-  void find_tensors(const py::dict& params, bool has_modules, bool in_file, std::vector<std::string>& names,
+  // The encoder's tensors of `params`, its modules' ("2_Dense.linear.weight") where it `has_modules` and its
+  // classifier's where it `classifies`; the embedding's memory does not matter when it is `in_file`.
+  void find_tensors(const py::dict& params, bool has_modules, bool classifies, bool in_file, std::vector<std::string>& names,
                     std::vector<Stored>& stored) {
     for (const auto& [key, value] : params) {
       const std::string name = py::cast<std::string>(key);
       const auto starts = [&](const char* prefix) { return name.rfind(prefix, 0) == 0; };
       const bool of_a_module = has_modules && !name.empty() && name[0] >= '0' && name[0] <= '9';
-      if (!(starts("embeddings.") || starts("layers.") || starts("final_norm.") || of_a_module)) continue;
+      const bool of_the_classifier = classifies && (starts("head.") || starts("classifier."));
+      if (!(starts("embeddings.") || starts("layers.") || starts("final_norm.") || of_a_module || of_the_classifier))
+        continue;
       if (!py::isinstance<py::array>(value)) throw std::invalid_argument("params['" + name + "'] must be an array");
       names.push_back(name);
       const bool embedding = name == kEmbedding;
@@ -468,6 +485,13 @@ class PyEngine {
 };
 
 // -- facts ----------------------------------------------------------------------------------------
+
+Float scores(const std::string& function, const Float& logits) {
+  const Shape shape = axes("logits", logits, 2);
+  Float out(shape);
+  check(modernbert_scores(function.c_str(), shape[0], shape[1], logits.data(), out.mutable_data()));
+  return out;
+}
 
 std::vector<std::string> tiers() {
   std::vector<std::string> names;
@@ -515,6 +539,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("default_threads", &modernbert_default_threads,
         "REFIMPL_THREADS, else OMP_NUM_THREADS, else the least of affinity, cgroup quota and cores.");
 
+  m.def("scores", &scores, arg("function"), arg("logits"),
+        "logits [rows, columns] by \"none\", \"sigmoid\", \"softmax\" over each row, or an activation; in double, rounded once.");
+
   m.def("linear", &op_linear, arg("tier"), arg("x"), arg("weight"), arg("bias") = none, arg("residual") = none,
         arg("row_split") = 84, arg("panel_split") = 1, arg("dtype") = "float32",
         "x [m, k] W^T + bias + residual, W [n, k]; done `row_split` rows, `panel_split` panels at a time.");
@@ -547,6 +574,9 @@ PYBIND11_MODULE(_native, m) {
            arg("positions") = none, arg("visible") = none, arg("threads") = 1, py::kw_only(), arg("width") = 0,
            arg("normalize") = false, arg("prompt_tokens") = 0,
            "One vector a sequence, [sequences, width]: the plan's modules after a forward pass.")
+      .def("logits", &PyEngine::logits, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("token_types") = none,
+           arg("positions") = none, arg("visible") = none, arg("threads") = 1,
+           "Of the plan's classifier, or of modules that end in a Dense, [sequences, labels].")
       .def("packed_bytes", &PyEngine::packed_bytes, "Bytes of the packed matrices.")
       .def("workspace_bytes", &PyEngine::workspace_bytes, arg("total"), arg("batch"), arg("threads") = 1,
            "Bytes that a forward pass allocates and frees, but for index arrays and rotary tables.")

@@ -3,8 +3,8 @@
  *     modernbert_model *model;
  *     if (modernbert_open("folder", NULL, &model)) puts(modernbert_last_error());
  *
- * Token ids go in, which modernbert_text.h makes of texts; hidden states come out (modernbert_forward), or
- * one vector a sequence (modernbert_embed), as sentence-transformers makes it.
+ * Token ids go in; hidden states come out (modernbert_forward), one vector a sequence (modernbert_embed), as
+ * sentence-transformers makes it, or a classifier's logits (modernbert_logits). Texts go in by modernbert_text.h.
  *
  * Every function that can fail returns a modernbert_status; modernbert_last_error tells why, per
  * thread. Arguments are checked before anything is done, and nothing is thrown; callbacks must not
@@ -132,6 +132,11 @@ typedef struct {
     /* int8 alone: [layers] matrices that are kept in bfloat16, a sum of 1 (attn.Wqkv), 2 (attn.Wo),
      * 4 (mlp.Wi), 8 (mlp.Wo). NULL: none. */
     const uint32_t *kept;
+    /* Of a sequence classifier, for modernbert_logits; 0: there is none. Its tensors: head.dense.weight,
+     * head.norm.weight, classifier.weight [labels, hidden], and their biases. */
+    int64_t labels;
+    const char *classifier_pooling;    /* "cls" (NULL): the first token, visible or not; "mean" */
+    const char *classifier_activation; /* as hidden_activation; NULL: "gelu" */
 } modernbert_config;
 
 /* Numbers in an open file, from byte `offset` on, in the machine's byte order. */
@@ -170,10 +175,14 @@ typedef struct {
     int64_t modules;       /* behind the encoder */
     int64_t width;         /* of a vector of modernbert_embed that is asked for no other; 0: it gives none */
     int scores;            /* not 0: its vectors are a reranker's scores, before their activation */
+    int64_t labels;        /* of modernbert_logits; 0: there are none */
 } modernbert_facts;
 
 /* Fills in *facts, whose struct_size is set; texts live as long as the model. */
 MODERNBERT_API int modernbert_model_facts(const modernbert_model *model, modernbert_facts *facts);
+
+/* The name of label i of a sequence classifier's folder, as long as the model lives; NULL past the last. */
+MODERNBERT_API const char *modernbert_model_label(const modernbert_model *model, size_t i);
 
 /* Bytes that a forward pass allocates and frees for so many tokens in so many sequences; index arrays
  * and rotary tables come on top. threads 0: the model's. */
@@ -225,6 +234,18 @@ typedef struct {
 MODERNBERT_API int modernbert_embed(const modernbert_model *model, const modernbert_input *input,
                                     const modernbert_embedding *embedding, const modernbert_run *run,
                                     float *out, size_t out_count);
+
+/* out [sequences, labels], its number of floats in out_count: what a sequence classifier gives for each, or a
+ * reranker's modules that end in a Dense; before sigmoid, softmax or whatever makes scores of them
+ * (modernbert_scores). In float32 whatever the model's dtype, with the same bits whatever stands beside it. run may
+ * be NULL. */
+MODERNBERT_API int modernbert_logits(const modernbert_model *model, const modernbert_input *input,
+                                     const modernbert_run *run, float *out, size_t out_count);
+
+/* out [rows, columns] = function(logits): "none", "sigmoid", "softmax" over each row, or as hidden_activation; in
+ * double, rounded once. out may be logits. */
+MODERNBERT_API int modernbert_scores(const char *function, size_t rows, size_t columns, const float *logits,
+                                     float *out);
 
 /* Rows [first_row, first_row + rows) of a step of MODEL.md section 2, [rows, columns]. */
 typedef struct {

@@ -1,12 +1,12 @@
-/* Text to ids in libmodernbert.so: the tokenizer.json files that ModernBERT models have.
+/* Texts in: vectors, scores and labels of a folder's model, and ids by a tokenizer alone.
  *
- *     modernbert_tokenizer *tokenizer;
- *     if (modernbert_tokenizer_open("folder/tokenizer.json", &tokenizer)) puts(modernbert_last_error());
+ *     modernbert_model *model;
+ *     if (modernbert_open_text("folder", NULL, &model)) puts(modernbert_last_error());
  *
- * Statuses and rules are those of modernbert.h. Texts are UTF-8 with their size in bytes, below 2 GiB.
- * Ids and offsets are those of the `tokenizers` package; a file with a step that is not here is
- * MODERNBERT_BAD_FILE with the step's name. Nothing is cut, and the files beside tokenizer.json are not
- * read: their tokens can be added. A tokenizer may be used by several threads at once.
+ * Statuses and rules are those of modernbert.h. Texts are UTF-8 with their size in bytes, below 2 GiB. What
+ * comes out has the bits of the same call in Python (SentenceEncoder, Reranker, TextClassification) on the same
+ * machine. Ids and offsets are those of the `tokenizers` package; a tokenizer.json with a step that is not here is
+ * MODERNBERT_BAD_FILE with the step's name.
  */
 #ifndef MODERNBERT_TEXT_H
 #define MODERNBERT_TEXT_H
@@ -19,6 +19,78 @@ extern "C" {
 
 /* declarations */
 
+/* -- a model with its texts -- */
+
+/* modernbert_open, and what the folder says of texts: its tokenizer with the files beside it, prompts, lengths,
+ * activations. MODERNBERT_BAD_FILE for a folder without tokenizer.json, or with one that is not known here. */
+MODERNBERT_API int modernbert_open_text(const char *folder, const modernbert_options *options,
+                                        modernbert_model **model);
+
+typedef struct {
+    size_t struct_size;
+    int64_t longest; /* tokens of a text that names no other limit, special ones too; 0: there is none */
+    int64_t query_length, document_length; /* the same of a query, of a document; 0: as any text */
+    const char *default_prompt; /* its name; NULL: there is none */
+} modernbert_text_facts;
+
+/* Of a model that was opened with texts; struct_size is set. */
+MODERNBERT_API int modernbert_text_facts_of(const modernbert_model *model, modernbert_text_facts *facts);
+/* Prompt i of the folder, by name and text, as long as the model; both NULL past the last. */
+MODERNBERT_API int modernbert_prompt(const modernbert_model *model, size_t i, const char **name, const char **text);
+
+typedef struct {
+    const char *text;
+    size_t bytes;
+    const char *pair; /* the second text of a pair; NULL: there is none */
+    size_t pair_bytes;
+} modernbert_text;
+
+typedef enum {
+    MODERNBERT_AS_TEXT = 0,
+    MODERNBERT_AS_QUERY = 1,   /* the prompt "query" and the folder's query_length, */
+    MODERNBERT_AS_DOCUMENT = 2 /* or those of a document, unless others are named */
+} modernbert_role;
+
+typedef enum {
+    MODERNBERT_CUT_OR_KEEP = 0, /* texts that are classified are cut only where max_length is given, others are */
+    MODERNBERT_CUT = 1,         /* what is over the limit goes, at the end that the folder says, and is told */
+    MODERNBERT_REFUSE = 2,      /* MODERNBERT_INVALID_ARGUMENT for a text over the limit */
+    MODERNBERT_KEEP = 3         /* every text is whole */
+} modernbert_truncation;
+
+typedef struct {
+    size_t struct_size;
+    /* Put before each text, or before the first of a pair; not for classify. NULL: that of prompt_name, or the
+     * folder's default. */
+    const char *prompt;
+    size_t prompt_bytes;
+    const char *prompt_name;
+    int role;             /* a modernbert_role; for embed */
+    int64_t max_length;   /* most tokens of a text, special ones too; 0: what the folder says */
+    int truncation;       /* a modernbert_truncation */
+    int64_t width;        /* for embed, as in modernbert_embedding */
+    int normalize;        /* for embed, as in modernbert_embedding */
+    const char *function; /* for score and classify, as of modernbert_scores; NULL: what the folder says */
+} modernbert_text_options;
+
+/* out [count, width], its number of floats in out_count: a vector a text. lost [count] or NULL: tokens that were cut
+ * off each. options and run may be NULL. Every text is looked at before any is computed. */
+MODERNBERT_API int modernbert_embed_texts(const modernbert_model *model, const modernbert_text *texts, size_t count,
+                                          const modernbert_text_options *options, const modernbert_run *run, float *out,
+                                          size_t out_count, int64_t *lost);
+/* out [count, labels]: a reranker's scores of pairs; the sigmoid of the logit where there is one label and the
+ * folder names no function. */
+MODERNBERT_API int modernbert_score_pairs(const modernbert_model *model, const modernbert_text *pairs, size_t count,
+                                          const modernbert_text_options *options, const modernbert_run *run, float *out,
+                                          size_t out_count, int64_t *lost);
+/* out [count, labels]: a sequence classifier's scores of texts or pairs, in the order of modernbert_model_label. */
+MODERNBERT_API int modernbert_classify_texts(const modernbert_model *model, const modernbert_text *texts, size_t count,
+                                             const modernbert_text_options *options, const modernbert_run *run,
+                                             float *out, size_t out_count, int64_t *lost);
+
+/* -- a tokenizer alone: nothing is cut, and the files beside tokenizer.json are not read -- */
+
+/* May be used by several threads at once. */
 typedef struct modernbert_tokenizer modernbert_tokenizer;
 
 /* A token that texts are searched for before they are cut into words. content: UTF-8, of `bytes`. */

@@ -26,6 +26,7 @@ class Facts(Sized):
         ("modules", c_int64),
         ("width", c_int64),
         ("scores", c_int),
+        ("labels", c_int64),
     ]
 
 

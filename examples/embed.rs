@@ -18,6 +18,7 @@ struct Facts {
     modules: i64,
     width: i64,
     scores: c_int,
+    labels: i64,
 }
 
 #[repr(C)]

@@ -1,8 +1,7 @@
-/* embed_text FOLDER < TEXTS: embed.c for texts, one a line, whose ids FOLDER/tokenizer.json makes.
+/* embed_text FOLDER < TEXTS: one vector a text, of length 1, as decimals that give every bit back; one text a line.
  *
- * The caller's part: nothing is cut, so a text has to be as short as the model takes it; prompts are to be put
- * before a text; and the files beside tokenizer.json are not read (modernbert_tokenizer_add adds their tokens).
- * One text at a time, which gives the bits that a batch would; embed.c shows a batch.
+ * The vectors are those of SentenceEncoder(FOLDER).encode(texts, normalize_embeddings=True): with the folder's
+ * default prompt, cut at its length, which is told on stderr.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
@@ -11,55 +10,48 @@
 
 #include "modernbert_text.h"
 
-static int failed(const char *what) {
-    fprintf(stderr, "embed_text: %s: %s\n", what, modernbert_last_error());
-    return 1;
+enum { AT_A_TIME = 64 };
+
+static void check(int status) {
+    if (status) fprintf(stderr, "embed_text: %s\n", modernbert_last_error()), exit(1);
 }
 
-/* The ids of a text as a forward pass takes them, in *ids, which grows; their number, -1 for an error. */
-static int64_t ids_of(const modernbert_tokenizer *tokenizer, const char *text, size_t bytes, int64_t **ids) {
-    modernbert_encoding encoding = {.struct_size = sizeof encoding};
-    if (modernbert_tokenizer_encode(tokenizer, text, bytes, NULL, 0, 1, &encoding)) return -1;
-    const int64_t count = (int64_t)encoding.count;
-    *ids = realloc(*ids, (encoding.count + 1) * sizeof **ids);
-    if (!*ids) perror("embed_text"), exit(1);
-    for (int64_t i = 0; i < count; ++i) (*ids)[i] = encoding.ids[i];
-    modernbert_encoding_free(&encoding);
-    return count;
+/* The next line without its end; text is NULL after the last. */
+static modernbert_text read_line(void) {
+    modernbert_text line = {0};
+    char *text = NULL;
+    size_t room = 0;
+    ssize_t bytes = getline(&text, &room, stdin);
+    if (bytes < 0) return free(text), line;
+    while (bytes && (text[bytes - 1] == '\n' || text[bytes - 1] == '\r')) --bytes;
+    line.text = text, line.bytes = (size_t)bytes;
+    return line;
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: embed_text FOLDER < TEXTS\n");
-        return 2;
-    }
+    if (argc != 2) return fprintf(stderr, "usage: embed_text FOLDER < TEXTS\n"), 2;
     modernbert_model *model;
-    if (modernbert_open(argv[1], NULL, &model)) return failed("open");
     modernbert_facts facts = {.struct_size = sizeof facts};
-    if (modernbert_model_facts(model, &facts)) return failed("facts");
+    check(modernbert_open_text(argv[1], NULL, &model));
+    check(modernbert_model_facts(model, &facts));
 
-    char *file = malloc(strlen(argv[1]) + sizeof "/tokenizer.json");
-    float *vector = malloc((size_t)facts.width * sizeof *vector + 1);
-    if (!file || !vector) return perror("embed_text"), 1;
-    sprintf(file, "%s/tokenizer.json", argv[1]);
-    modernbert_tokenizer *tokenizer;
-    if (modernbert_tokenizer_open(file, &tokenizer)) return failed("tokenizer");
-
-    const modernbert_embedding unit = {.struct_size = sizeof unit, .normalize = 1};
-    char *line = NULL;
-    int64_t *ids = NULL;
-    size_t room = 0;
-    for (ssize_t bytes; (bytes = getline(&line, &room, stdin)) >= 0;) {
-        while (bytes && (line[bytes - 1] == '\n' || line[bytes - 1] == '\r')) --bytes;
-        const int64_t count = ids_of(tokenizer, line, (size_t)bytes, &ids);
-        if (count < 0) return failed("text");
-        const modernbert_input input = {
-            .struct_size = sizeof input, .sequences = 1, .cu_seqlens = (int64_t[]){0, count}, .ids = ids};
-        if (modernbert_embed(model, &input, &unit, NULL, vector, (size_t)facts.width)) return failed("embed");
-        for (int64_t i = 0; i < facts.width; ++i) printf("%.9g%c", vector[i], i + 1 < facts.width ? ' ' : '\n');
+    const modernbert_text_options unit = {.struct_size = sizeof unit, .normalize = 1};
+    const size_t width = (size_t)facts.width;
+    float *vectors = malloc(AT_A_TIME * width * sizeof *vectors);
+    modernbert_text texts[AT_A_TIME];
+    int64_t lost[AT_A_TIME];
+    if (!vectors) return perror("embed_text"), 1;
+    for (size_t count = AT_A_TIME, line = 0; count == AT_A_TIME; line += count) {
+        for (count = 0; count < AT_A_TIME; ++count)
+            if (!(texts[count] = read_line()).text) break;
+        check(modernbert_embed_texts(model, texts, count, &unit, NULL, vectors, count * width, lost));
+        for (size_t i = 0; i < count; ++i) {
+            if (lost[i]) fprintf(stderr, "line %zu: %lld tokens were cut off\n", line + i + 1, (long long)lost[i]);
+            for (size_t j = 0; j < width; ++j) printf("%.9g%c", vectors[i * width + j], j + 1 < width ? ' ' : '\n');
+            free((char *)texts[i].text);
+        }
     }
-    free(line), free(ids), free(vector), free(file);
-    modernbert_tokenizer_close(tokenizer);
+    free(vectors);
     modernbert_close(model);
     return 0;
 }

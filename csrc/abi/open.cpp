@@ -20,6 +20,7 @@
 #include "files/folder.h"
 #include "files/int8.h"
 #include "kernels/activations.h"
+#include "modernbert_text.h"
 
 namespace refimpl {
 
@@ -147,6 +148,31 @@ Config config_given(const modernbert_config& given) {
   return c;
 }
 
+struct GivenClassifier {
+  std::size_t labels;  // 0: there is none
+  bool mean;
+  Activation activation;
+};
+
+// The caller's classifier, and the shapes of its tensors.
+GivenClassifier classifier_given(const modernbert_config& given, std::map<std::string, Shape>& shapes) {
+  constexpr std::int64_t kMaxLabels = 10'000'000;
+  GivenClassifier out{size_of("labels", given.labels, 0, kMaxLabels), false, Activation::gelu};
+  if (!out.labels) return out;
+  const std::string pooling = given.classifier_pooling ? given.classifier_pooling : "cls";
+  if (pooling != "cls" && pooling != "mean")
+    refuse("config->classifier_pooling is '" + pooling + "'; supported: cls, mean");
+  out.mean = pooling == "mean";
+  if (given.classifier_activation && !named_activation(given.classifier_activation, out.activation))
+    refuse(std::string("config->classifier_activation is '") + given.classifier_activation + "'; supported: " +
+           activation_names());
+  const auto hidden = static_cast<std::uint64_t>(given.hidden);
+  shapes["head.dense.weight"] = {hidden, hidden}, shapes["classifier.weight"] = {out.labels, hidden};
+  shapes["head.dense.bias"] = shapes["head.norm.weight"] = shapes["head.norm.bias"] = {hidden};
+  shapes["classifier.bias"] = {out.labels};
+  return out;
+}
+
 // What a tensor has instead of `wanted`; its shape is read where it has as many axes.
 std::string given_shape(const modernbert_tensor& t, const Shape& wanted) {
   if (t.rank < 0 || static_cast<std::size_t>(t.rank) != wanted.size()) return "its rank is " + std::to_string(t.rank);
@@ -216,11 +242,45 @@ Tensors tensors_of(const Config& config, const std::map<std::string, Shape>& sha
 struct Read {
   SentenceFolder sentence;
   ModelFolder encoder;
+  std::string head;  // in words
+  std::unique_ptr<TextSide> text;
 };
+
+// From logits to scores, as the folder names it in any of its spellings.
+void find_score(TextSide& text, const Json& config, const std::string& folder) {
+  const auto member = [](const Json* from, const char* key) {
+    const Json* value = from ? from->find(key) : nullptr;
+    return value && !value->is_null() ? value : nullptr;
+  };
+  const Json own{text.settings.activation_fn.value_or("")};
+  const Json* name = text.settings.activation_fn ? &own : nullptr;
+  if (!name) name = member(member(&config, "sentence_transformers"), "activation_fn");
+  if (!name) name = member(&config, "sbert_ce_default_activation_function");
+  if (!name) {
+    text.score = Activation::sigmoid;  // of one label; of several none
+  } else if (const std::string* path = name->get<std::string>(); !path || !torch_activation(*path, text.score)) {
+    text.score_fault = FormatError(folder, "activation_fn", kNoOffset,
+                                   "activation " + name->shown() + " is none of " + torch_activations()).what();
+  }
+  text.score_named = name != nullptr;
+}
+
+// What the folder says of texts.
+std::unique_ptr<TextSide> text_of(FolderFiles& files, const SentenceFolder& sentence, const std::string& folder) {
+  auto text = std::make_unique<TextSide>();
+  text->settings = sentence.modules.empty() && !sentence.file.empty() ? read_settings(files, folder, sentence.root)
+                                                                      : sentence.settings;
+  if (text->settings.do_lower_case)
+    throw FormatError(join(sentence.root, "sentence_bert_config.json"), "do_lower_case", kNoOffset,
+                      "is true; the `tokenizers` package alone lowers texts");
+  find_score(*text, files.json(join(sentence.root, "config.json"), true), folder);
+  text->tokenizer = read_folder_tokenizer(files, sentence.root);
+  return text;
+}
 
 // A folder all of whose files were read between two saves into it: one that falls between two of them is seen,
 // and all is read anew. As read_checkpoint of refimpl/files/checkpoint.py.
-Read read_in_one_state(const std::string& path, bool int8) {
+Read read_in_one_state(const std::string& path, bool int8, bool with_text) {
   constexpr int kTries = 10;
   const timespec pause{0, 20'000'000};
   for (int left = kTries - 1;; --left) {
@@ -229,18 +289,74 @@ Read read_in_one_state(const std::string& path, bool int8) {
     try {
       SentenceFolder sentence = read_sentence(files, path);
       root = sentence.root;
-      ModelFolder found = read_folder(files, root);
+      const bool named = sentence.modules.empty();  // the head, by config.json
+      ModelFolder found = read_folder(files, root, named);
       if (int8) read_kept(files, root, found.config);
       read_module_weights(files, sentence, found.config.hidden);
+      const std::string head =
+          named ? head_in_words(files.json(join(root, "config.json"), true)) : "a sentence_embedding head";
+      std::unique_ptr<TextSide> text = with_text ? text_of(files, sentence, path) : nullptr;
       if (const std::string file = files.replaced(); !file.empty())
         throw FormatError(file, "was replaced while the folder was read");
-      return {std::move(sentence), std::move(found)};
+      return {std::move(sentence), std::move(found), head, std::move(text)};
     } catch (const FormatError&) {
       const bool taken_away = !is_file(join(root, "config.json")) && !names_in(root, ".config.json.", ".old").empty();
       if (!left || (files.replaced().empty() && !taken_away)) throw;
     }
     nanosleep(&pause, nullptr);
   }
+}
+
+// The model of a folder.
+std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_options* options, bool with_text) {
+  std::string path = &not_null(folder, "folder");
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  const modernbert_options o = options_of(options);
+  auto made = std::make_unique<modernbert_model>();
+  made->choice = best_choice(o.tier_cap, o.dtype);
+  Read read = read_in_one_state(path, made->choice.kernels->to_integers != nullptr, with_text);
+  SentenceFolder& sentence = read.sentence;
+  ModelFolder& found = read.encoder;
+  Tensors tensors;
+  for (const auto& [name, param] : found.params)
+    tensors[name] = {param.data(), param.copy.empty() ? storage_of(param.tensor.dtype) : Storage::float32};
+  Param& rows = found.params.at(kEmbedding);
+  RowSource embedding;
+  if (rows.tensor.dtype != "F64") {  // at any offset: rows need not be aligned
+    embedding = {rows.tensor.file->file(), rows.tensor.offset, storage_of(rows.tensor.dtype), found.config.hidden};
+  } else {
+    made->embedding = std::move(rows.copy);
+    embedding = {Tensor{made->embedding.data(), Storage::float32}, found.config.hidden};
+  }
+  // What was packed is not needed in memory again.
+  const auto each_of = [&](std::size_t layer, const std::function<void(Param&)>& f) {
+    const std::string prefix = "layers." + std::to_string(layer) + ".";
+    auto& params = found.params;
+    for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p) f(p->second);
+  };
+  const auto fetch = [](Param& param) {
+    if (param.copy.empty()) param.tensor.fetch();
+  };
+  const auto release = [](Param& param) {
+    param.tensor.release();
+    std::vector<float>().swap(param.copy);
+  };
+  for (auto& [name, param] : found.params)
+    if (name != kEmbedding && name.rfind("layers.", 0) != 0) fetch(param);
+  pack(*made, found.config, embedding, tensors, o, [&](std::size_t layer) { each_of(layer, fetch); },
+       [&](std::size_t layer) { each_of(layer, release); });
+  for (const auto& file : found.files) file->check_unchanged();
+  if (!sentence.own_head)
+    attach(*made, modules_in(sentence), sentence.settings.truncate_dim,
+           !sentence.modules.empty() && sentence.modules.back().scores);
+  if (const auto& classifier = found.classifier) {
+    attach_classifier(*made, classifier_modules(classifier->mean, classifier->activation,
+                                                static_cast<float>(found.config.norm_eps), found.config.hidden,
+                                                classifier->labels.size(), tensors));
+    made->label_names = classifier->labels, made->problem_type = classifier->problem_type;
+  }
+  made->folder = path, made->head_words = read.head, made->text = std::move(read.text);
+  return made;
 }
 
 }  // namespace
@@ -253,47 +369,14 @@ extern "C" {
 int modernbert_open(const char* folder, const modernbert_options* options, modernbert_model** model) {
   return guarded([&] {
     not_null(model, "model");
-    std::string path = &not_null(folder, "folder");
-    while (path.size() > 1 && path.back() == '/') path.pop_back();
-    const modernbert_options o = options_of(options);
-    auto made = std::make_unique<modernbert_model>();
-    made->choice = best_choice(o.tier_cap, o.dtype);
-    Read read = read_in_one_state(path, made->choice.kernels->to_integers != nullptr);
-    SentenceFolder& sentence = read.sentence;
-    ModelFolder& found = read.encoder;
-    Tensors tensors;
-    for (const auto& [name, param] : found.params)
-      tensors[name] = {param.data(), param.copy.empty() ? storage_of(param.tensor.dtype) : Storage::float32};
-    Param& rows = found.params.at(kEmbedding);
-    RowSource embedding;
-    if (rows.tensor.dtype != "F64") {  // at any offset: rows need not be aligned
-      embedding = {rows.tensor.file->file(), rows.tensor.offset, storage_of(rows.tensor.dtype), found.config.hidden};
-    } else {
-      made->embedding = std::move(rows.copy);
-      embedding = {Tensor{made->embedding.data(), Storage::float32}, found.config.hidden};
-    }
-    // What was packed is not needed in memory again.
-    const auto each_of = [&](std::size_t layer, const std::function<void(Param&)>& f) {
-      const std::string prefix = "layers." + std::to_string(layer) + ".";
-      auto& params = found.params;
-      for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p) f(p->second);
-    };
-    const auto fetch = [](Param& param) {
-      if (param.copy.empty()) param.tensor.fetch();
-    };
-    const auto release = [](Param& param) {
-      param.tensor.release();
-      std::vector<float>().swap(param.copy);
-    };
-    for (auto& [name, param] : found.params)
-      if (name != kEmbedding && name.rfind("layers.", 0) != 0) fetch(param);
-    pack(*made, found.config, embedding, tensors, o, [&](std::size_t layer) { each_of(layer, fetch); },
-         [&](std::size_t layer) { each_of(layer, release); });
-    for (const auto& file : found.files) file->check_unchanged();
-    if (!sentence.own_head)
-      attach(*made, modules_in(sentence), sentence.truncate_dim,
-             !sentence.modules.empty() && sentence.modules.back().scores);
-    *model = made.release();
+    *model = opened(folder, options, false).release();
+  });
+}
+
+int modernbert_open_text(const char* folder, const modernbert_options* options, modernbert_model** model) {
+  return guarded([&] {
+    not_null(model, "model");
+    *model = opened(folder, options, true).release();
   });
 }
 
@@ -305,6 +388,7 @@ int modernbert_create(const modernbert_config* config, const modernbert_tensor* 
     const auto encoder = encoder_shapes(c);
     std::map<std::string, Shape> shapes(encoder.begin(), encoder.end());
     Modules modules = modules_given(*config, shapes);
+    const GivenClassifier classifier = classifier_given(*config, shapes);
     const modernbert_options o = options_of(options);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
@@ -314,11 +398,18 @@ int modernbert_create(const modernbert_config* config, const modernbert_tensor* 
     pack(*made, c, embedding, named, o, nothing, nothing);
     find_tensors(modules, named);
     attach(*made, modules, 0, false);
+    if (classifier.labels)
+      attach_classifier(*made, classifier_modules(classifier.mean, classifier.activation, static_cast<float>(c.norm_eps),
+                                                  c.hidden, classifier.labels, named));
     *model = made.release();
   });
 }
 
 void modernbert_close(modernbert_model* model) { delete model; }
+
+const char* modernbert_model_label(const modernbert_model* model, size_t i) {
+  return model && i < model->label_names.size() ? model->label_names[i].c_str() : nullptr;
+}
 
 int modernbert_model_facts(const modernbert_model* model, modernbert_facts* facts) {
   return guarded([&] {
@@ -331,6 +422,7 @@ int modernbert_model_facts(const modernbert_model* model, modernbert_facts* fact
     f.tier = model->choice.tier, f.dtype = model->choice.dtype, f.threads = model->threads;
     f.packed_bytes = engine.packed_bytes();
     f.modules = size(model->modules), f.width = size(model->width), f.scores = model->scores;
+    f.labels = size(model->labels);
   });
 }
 

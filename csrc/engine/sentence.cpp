@@ -10,8 +10,7 @@
 namespace refimpl {
 namespace {
 
-constexpr float kNormEps = 1e-5f;       // torch.nn.LayerNorm's default; the files do not say
-constexpr float kShortest = 1e-12f;     // torch.nn.functional.normalize's default
+constexpr float kShortest = 1e-12f;  // torch.nn.functional.normalize's default
 
 // Of one sequence.
 std::vector<Pooled> pooled_tokens(const Batch& batch, std::size_t sequence, std::size_t left_out) {
@@ -77,6 +76,8 @@ Floats SentenceHead::pool(const ModulePlan& plan, const Batch& batch, const floa
     const std::vector<Pooled> tokens = pooled_tokens(batch, s, plan.include_prompt ? 0 : prompt_tokens);
     for (const Pooling mode : plan.modes) {
       if (tokens.empty()) {
+      } else if (mode == Pooling::first) {
+        std::copy_n(hidden + batch.cu_seqlens[s] * hidden_, hidden_, y);
       } else if (mode == Pooling::cls || mode == Pooling::lasttoken) {
         const Pooled& one = mode == Pooling::cls ? tokens.front() : tokens.back();
         std::copy_n(hidden + one.token * hidden_, hidden_, y);
@@ -129,7 +130,7 @@ Floats SentenceHead::run(const Batch& batch, const float* hidden, std::size_t pr
       case ModulePlan::Kind::layer_norm: {
         const std::size_t n = module.norm.weight.size();
         k_.layer_norm(rows, n, x.data(), n, module.norm.weight.data(),
-                      module.norm.bias.empty() ? nullptr : module.norm.bias.data(), kNormEps, x.data(), n);
+                      module.norm.bias.empty() ? nullptr : module.norm.bias.data(), module.plan.eps, x.data(), n);
         break;
       }
       case ModulePlan::Kind::normalize: normalize(rows, rows ? x.size() / rows : 0, x.data()); break;

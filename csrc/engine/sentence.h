@@ -1,8 +1,9 @@
-// What sentence-transformers puts behind an encoder: the hidden states of a sequence to one vector.
+// What stands behind an encoder: the hidden states of a sequence to one vector, as the modules of
+// sentence-transformers and classifiers of transformers make it.
 //
 //   hidden -> Pooling -> (Dense | LayerNorm | Normalize)* -> [sequences, width]
 //
-// As refimpl/reference/sentence.py has it, in float32 whatever the encoder's products are in: Dense and
+// As refimpl/reference/sentence.py and heads.py have it, in float32 whatever the encoder's products are in: Dense and
 // LayerNorm by the float32 kernels of a tier, sums over tokens and lengths of vectors in double, rounded
 // once. A sequence's vector has the same bits whatever stands beside it, and at any thread count.
 #pragma once
@@ -22,8 +23,9 @@ struct ModulePlan {
   bool include_prompt = true;    // of a pooling
   std::size_t width = 0;         // of what a dense gives
   Activation activation = Activation::linear;  // of a dense
-  Tensor weight{}, bias{};  // of a dense [width, width before] and [width], which may be missing; of a norm. Read
-                            // during construction only.
+  Tensor weight{}, bias{};  // of a dense [width, width before] and [width], which may be missing; of a norm, whose
+                            // bias may be missing. Read during construction only.
+  float eps = 1e-5f;  // of a norm: torch.nn.LayerNorm's default, as sentence-transformers' files do not say
 };
 
 // Which tokens of a sequence are pooled: visible ones, in order.

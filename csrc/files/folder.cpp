@@ -150,10 +150,10 @@ Param param_of(const std::string& name, const FileTensor& tensor) {
 
 }  // namespace
 
-ModelFolder read_folder(FolderFiles& texts, const std::string& root) {
+ModelFolder read_folder(FolderFiles& texts, const std::string& root, bool named_there) {
   const std::string config_file = join(root, "config.json");
   const Json& config = texts.json(config_file, true);
-  ModelFolder folder{config_of(config, config_file), {}, {}};
+  ModelFolder folder{config_of(config, config_file), {}, {}, named_there ? classifier_of(config) : std::nullopt};
   Named tensors = plain_names(read_weights(texts, root, folder.files));
 
   const auto named = [&](const char* name) {
@@ -162,7 +162,9 @@ ModelFolder read_folder(FolderFiles& texts, const std::string& root) {
   // A decoder alone fills the embedding.
   if (named(kEmbedding) == tensors.end() && named(kDecoder) != tensors.end()) named(kDecoder)->first = kEmbedding;
 
-  const auto needed = encoder_shapes(folder.config);
+  auto needed = encoder_shapes(folder.config);
+  if (folder.classifier)
+    for (auto& its : classifier_shapes(folder.config, *folder.classifier)) needed.push_back(std::move(its));
   std::map<std::string, const FileTensor*> found;
   for (const auto& [name, tensor] : tensors) found[name] = &tensor;
   std::vector<FileTensor> there;
@@ -177,7 +179,7 @@ ModelFolder read_folder(FolderFiles& texts, const std::string& root) {
   for (const auto& [name, tensor] : tensors) {
     const auto shape = shapes.find(name);
     if (shape == shapes.end()) {
-      if (!harmless(name) && !of_a_head(name, described))
+      if (!harmless(name) && (folder.classifier || !of_a_head(name, described)))
         throw tensor.error(kNoPart);
     } else if (tensor.shape != shape->second) {
       throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(shape->second));

@@ -2,15 +2,18 @@
 //
 // model.safetensors, or shards and their index; names with or without `model.`, and the original
 // training code's; root: the Transformer's, in a sentence-transformers folder. A tensor that is
-// missing, extra, misshapen or not finite is a FormatError with file and key; tensors of a head may
-// lie beside the encoder's and are not read. Refuses what refimpl/files/checkpoint.py refuses.
+// missing, extra, misshapen or not finite is a FormatError with file and key; a sequence classifier's
+// are read too, tensors of other heads may lie beside the encoder's and are not. Refuses what
+// refimpl/files/checkpoint.py refuses.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "files/classifier.h"
 #include "files/config.h"
 #include "files/folder_files.h"
 #include "files/safetensors.h"
@@ -29,12 +32,14 @@ struct Param {
 struct ModelFolder {
   Config config;
   std::vector<std::unique_ptr<Safetensors>> files;  // which the tensors stand in
-  std::map<std::string, Param> params;              // by the names of encoder_shapes
+  std::map<std::string, Param> params;              // by the names of encoder_shapes and classifier_shapes
+  std::optional<Classifier> classifier;
 };
 
 constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 
 // Reads and checks everything; what the check looked at is given back, and has to be fetched to be packed.
-ModelFolder read_folder(FolderFiles& files, const std::string& root);
+// named: whether config.json names the head, not modules.json.
+ModelFolder read_folder(FolderFiles& files, const std::string& root, bool named);
 
 }  // namespace refimpl

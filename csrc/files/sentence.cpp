@@ -139,15 +139,8 @@ constexpr struct {
 
 void read_dense(Entry& entry, SentenceModule& m) {
   const char* key = "activation_function";
-  const std::string path = entry.text(key, "torch.nn.modules.activation.Tanh");
-  std::string supported;
-  bool found = false;
-  for (const auto& known : kTorch) {
-    const std::string full = std::string("torch.nn.modules.") + known.module;
-    supported += (supported.empty() ? "" : ", ") + full;
-    if (path == full || path == std::string("torch.nn.") + known.name) found = true, m.activation = known.activation;
-  }
-  if (!found) entry.refuse(key, "supported: " + supported);
+  if (!torch_activation(entry.text(key, "torch.nn.modules.activation.Tanh"), m.activation))
+    entry.refuse(key, "supported: " + torch_activations());
   if (entry.text("module_input_name", kEmbedding) != kEmbedding)
     entry.refuse("module_input_name", std::string("supported: ") + kEmbedding);
   const std::string output = entry.text("module_output_name", kEmbedding);
@@ -249,15 +242,16 @@ bool nothing_to_python(const Json& value) {
 constexpr const char* kKinds[] = {"SentenceTransformer", "CrossEncoder"};
 
 // A number of tokens: an integer of at least 1, or so large (1e30) that it is no limit.
-void check_length(Entry& entry, const char* key) {
+std::uint64_t length_of(Entry& entry, const char* key) {
   const Json* value = entry.given(key);
-  if (!value) return;
+  if (!value) return 0;
   const JsonInteger* n = value->get<JsonInteger>();
   const double* x = value->get<double>();
   if (!n && !x) entry.refuse(key, "it must be a number, or null");
   const double length = x ? *x : (n->negative ? -1.0 : 1.0) * static_cast<double>(n->magnitude);
-  if (length < 2147483648.0 && (length < 1.0 || length != std::floor(length)))
-    entry.refuse(key, "it must be an integer of at least 1, or null");
+  if (length >= 2147483648.0) return 0;
+  if (length < 1.0 || length != std::floor(length)) entry.refuse(key, "it must be an integer of at least 1, or null");
+  return static_cast<std::uint64_t>(length);
 }
 
 // Keys of sentence_bert_config.json that are supported only where they do nothing: null, one of these
@@ -269,7 +263,7 @@ struct Neutral {
   const char* why;
 };
 
-void check_transformer(FolderFiles& files, const std::string& file) {
+void read_transformer(FolderFiles& files, const std::string& file, TextSettings& out) {
   static const Json nothing{Json::Object{}};
   static const char* const no_arguments = "arguments that override a file are not supported";
   static const Neutral neutral[] = {
@@ -284,8 +278,10 @@ void check_transformer(FolderFiles& files, const std::string& file) {
       {"config_kwargs", {}, true, no_arguments}};
   const Json& values = is_file(file) ? files.json(file, true) : nothing;
   Entry entry(file, values);
-  for (const char* key : {"max_seq_length", "query_length", "document_length"}) check_length(entry, key);
-  entry.flag("do_lower_case", false);
+  out.max_seq_length = length_of(entry, "max_seq_length");
+  out.query_length = length_of(entry, "query_length");
+  out.document_length = length_of(entry, "document_length");
+  out.do_lower_case = entry.flag("do_lower_case", false);
   for (const Neutral& known : neutral) {
     const Json* value = entry.given(known.key);
     if (!value) continue;
@@ -301,40 +297,6 @@ void check_transformer(FolderFiles& files, const std::string& file) {
   if (text && (!text->get<Json::Object>() || (method && (!name || *name != "forward"))))
     entry.refuse("modality_config", "text must go through the method 'forward'");
   entry.finish({"unpad_inputs", "model_args", "model_kwargs"});
-}
-
-// Checked; truncate_dim is kept.
-std::uint64_t read_settings(FolderFiles& files, const std::string& folder, const std::string& transformer) {
-  static const Json nothing{Json::Object{}};
-  const std::string file = join(folder, "config_sentence_transformers.json");
-  const Json& values = is_file(file) ? files.json(file, true) : nothing;
-  Entry entry(file, values);
-  std::set<std::string> prompts;
-  if (const Json::Object* given = entry.maybe<Json::Object>("prompts", "an object")) {
-    for (const JsonMember& prompt : *given) {
-      if (!prompt.value.get<std::string>() && !nothing_to_python(prompt.value))
-        entry.refuse("prompts", "it must map names to texts");
-      prompts.insert(prompt.key);
-    }
-  }
-  const std::string* name = entry.maybe<std::string>("default_prompt_name", "a string, or null", true);
-  if (name && *name != "query" && *name != "document" && !prompts.count(*name)) {
-    Json::List names;
-    for (const std::string& prompt : prompts) names.push_back({prompt});
-    entry.refuse("default_prompt_name", "prompts has " + Json{names}.shown());
-  }
-  const std::string* similarity = entry.maybe<std::string>("similarity_fn_name", "a string, or null", true);
-  if (similarity && std::find(std::begin(kSimilarities), std::end(kSimilarities), *similarity) == std::end(kSimilarities))
-    entry.refuse("similarity_fn_name", "supported: cosine, dot, euclidean, manhattan");
-
-  const std::string kind = entry.text("model_type", kKinds[0]);
-  if (kind != kKinds[0] && kind != kKinds[1])
-    entry.refuse("model_type", std::string("supported: ") + kKinds[0] + ", " + kKinds[1]);
-  const std::uint64_t kept = entry.positive("truncate_dim");
-  entry.maybe<std::string>("activation_fn", "a string, or null", true);
-  entry.finish({"__version__", "requirements", "keep_in_fp32_modules"});
-  check_transformer(files, join(transformer, "sentence_bert_config.json"));
-  return kept;
 }
 
 // -- weights --------------------------------------------------------------------------------------
@@ -383,6 +345,55 @@ std::unique_ptr<Safetensors> weights_of(FolderFiles& files, const SentenceModule
 
 }  // namespace
 
+bool torch_activation(const std::string& path, Activation& found) {
+  for (const auto& known : kTorch)
+    if (path == std::string("torch.nn.modules.") + known.module || path == std::string("torch.nn.") + known.name) {
+      found = known.activation;
+      return true;
+    }
+  return false;
+}
+
+std::string torch_activations() {
+  std::string out;
+  for (const auto& known : kTorch) out += (out.empty() ? "torch.nn.modules." : ", torch.nn.modules.") + std::string(known.module);
+  return out;
+}
+
+TextSettings read_settings(FolderFiles& files, const std::string& folder, const std::string& root) {
+  TextSettings out;
+  static const Json nothing{Json::Object{}};
+  const std::string file = join(folder, "config_sentence_transformers.json");
+  const Json& values = is_file(file) ? files.json(file, true) : nothing;
+  Entry entry(file, values);
+  if (const Json::Object* given = entry.maybe<Json::Object>("prompts", "an object")) {
+    for (const JsonMember& prompt : *given) {
+      const std::string* text = prompt.value.get<std::string>();
+      if (!text && !nothing_to_python(prompt.value)) entry.refuse("prompts", "it must map names to texts");
+      out.prompts[prompt.key] = text ? *text : "";
+    }
+  }
+  const std::string* name = entry.maybe<std::string>("default_prompt_name", "a string, or null", true);
+  if (name && *name != "query" && *name != "document" && !out.prompts.count(*name)) {
+    Json::List names;
+    for (const auto& prompt : out.prompts) names.push_back({prompt.first});
+    entry.refuse("default_prompt_name", "prompts has " + Json{names}.shown());
+  }
+  const std::string* similarity = entry.maybe<std::string>("similarity_fn_name", "a string, or null", true);
+  if (similarity && std::find(std::begin(kSimilarities), std::end(kSimilarities), *similarity) == std::end(kSimilarities))
+    entry.refuse("similarity_fn_name", "supported: cosine, dot, euclidean, manhattan");
+
+  const std::string kind = entry.text("model_type", kKinds[0]);
+  if (kind != kKinds[0] && kind != kKinds[1])
+    entry.refuse("model_type", std::string("supported: ") + kKinds[0] + ", " + kKinds[1]);
+  out.truncate_dim = entry.positive("truncate_dim");
+  if (name) out.default_prompt_name = *name;
+  if (const auto* path = entry.maybe<std::string>("activation_fn", "a string, or null", true)) out.activation_fn = *path;
+  entry.finish({"__version__", "requirements", "keep_in_fp32_modules"});
+  read_transformer(files, join(root, "sentence_bert_config.json"), out);
+  return out;
+}
+
 SentenceFolder read_sentence(FolderFiles& files, const std::string& folder) {
   if (!is_folder(folder)) throw FormatError(folder, "this folder is missing");
   SentenceFolder out;
@@ -395,7 +406,8 @@ SentenceFolder read_sentence(FolderFiles& files, const std::string& folder) {
   check_head_keys(values, config, out.modules.empty());
   auto& modules = out.modules;
   if (modules.empty()) {
-    out.own_head = values.find("refimpl_head");
+    const Json* described = values.find("refimpl_head");
+    out.own_head = described && !described->is_null();
     return out;
   }
   const std::string& file = out.file;
@@ -405,7 +417,7 @@ SentenceFolder read_sentence(FolderFiles& files, const std::string& folder) {
     throw FormatError(file, "the Transformer must be followed by the only Pooling");
   if (std::any_of(modules.begin(), modules.end() - 1, [](const SentenceModule& m) { return m.scores; }))
     throw FormatError(file, "only the last Dense may write scores");
-  out.truncate_dim = read_settings(files, folder, out.root);
+  out.settings = read_settings(files, folder, out.root);
   return out;
 }
 

@@ -24,6 +24,12 @@ bool named_activation(const std::string& name, Activation& found) {
   return false;
 }
 
+const char* activation_name(Activation activation) {
+  for (const auto& known : kActivations)
+    if (known.activation == activation) return known.names[0];
+  return "linear";
+}
+
 std::string activation_names() {
   std::string out;
   for (const auto& known : kActivations)

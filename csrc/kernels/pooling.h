@@ -1,4 +1,4 @@
-// Names of poolings, as `pooling_mode` of sentence-transformers spells them.
+// Poolings, and their names as `pooling_mode` of sentence-transformers spells them.
 #pragma once
 
 #include <string>
@@ -6,7 +6,8 @@
 namespace refimpl {
 
 // In the order in which several are joined where a file has a flag for each. cls: the first visible token.
-enum class Pooling { cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken };
+// first: the first token, visible or not, as classifiers of transformers take it; it has no name there.
+enum class Pooling { cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken, first };
 
 // Sets `found`; false when the name is unknown.
 bool named_pooling(const std::string& name, Pooling& found);

@@ -163,6 +163,12 @@ def native() -> Any:
     return module
 
 
+def scores(function: str, logits: np.ndarray) -> np.ndarray:
+    """logits [rows, columns] float32 by "none", "sigmoid", "softmax" over each row, or a name of
+    ACTIVATIONS: in double, rounded once, as the C library has it."""
+    return native().scores(function, logits)
+
+
 def library() -> Path:
     """libmodernbert.so, the engine as a C library (csrc/modernbert.h). ValueError without it."""
     native()

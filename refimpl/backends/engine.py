@@ -4,8 +4,9 @@ Trailing padding is dropped, never computed, and comes back as zeros; so does a 
 token. Padding before or between real tokens keeps its place, as windows and default positions count
 from the start of the row. What goes in and comes out is float32, whatever the products are computed
 in. Steps, hidden states and attention maps are the reference's: model.py asks it for those. The
-vectors of a sentence-transformers head are computed here too. Long because padded arrays are packed
-here, and what is read from a file while it is used is watched.
+vectors of a sentence-transformers head, and a sequence classifier's logits, are computed here too.
+Long because padded arrays are packed here, and what is read from a file while it is used is
+watched.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..files.bfloat16 import BFLOAT16
 from ..files.safetensors import in_file, in_memory
 from ..files.stored import stored
 from ..reference.config import ModernBertConfig
+from ..reference.heads import HEADS, Head
 from ..reference.int8 import MATRICES
 from ..reference.params import encoder_shapes
 from ..reference.sentence import Dense, LayerNorm, Module, Normalize, Pooling, SentenceHead
@@ -30,6 +32,7 @@ from .source import Source
 
 Array = np.ndarray
 EMBEDDING = "embeddings.tok_embeddings.weight"
+CLASSIFIER = HEADS["sequence_classification"]
 
 
 class Engine:
@@ -41,9 +44,10 @@ class Engine:
     memory.
     num_threads: None for the default (backend.py), taken now and kept; of more than MOST_THREADS
     those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
-    in, one that the tier has. head: what `embed` puts behind the encoder, its tensors in params;
-    None: the mean. kept: matrices that int8 keeps in bfloat16, "layers.0.mlp.Wo" and so on. Raises
-    ValueError, OSError.
+    in, one that the tier has. head: what stands behind the encoder, its tensors in params: modules
+    for `embed`, which takes the mean without, or the sequence classifier of HEADS for `logits`.
+    kept: matrices that int8 keeps in bfloat16, "layers.0.mlp.Wo" and so on. Raises ValueError,
+    OSError.
     """
 
     def __init__(
@@ -53,9 +57,11 @@ class Engine:
         num_threads: int | None = None,
         tier: str | None = None,
         dtype: str = "float32",
-        head: SentenceHead | None = None,
+        head: SentenceHead | Head | None = None,
         kept: Collection[str] = (),
     ) -> None:
+        if isinstance(head, Head) and head != CLASSIFIER:
+            raise ValueError(f"the engine computes no {head.kind} head")
         layers = range(config.num_hidden_layers)
         plan = {
             "vocab": config.vocab_size,
@@ -67,11 +73,14 @@ class Engine:
             "activation": config.hidden_activation,
             "windows": [config.window(i) for i in layers],
             "thetas": [config.rope_theta(i) for i in layers],
-            "modules": [_plain(module) for module in head.modules] if head else [],
+            "modules": [_plain(m) for m in head.modules] if isinstance(head, SentenceHead) else [],
             "kept": [
                 sum(1 << m for m, n in enumerate(MATRICES) if f"layers.{i}.{n}" in kept)
                 for i in layers
             ],
+            "labels": config.num_labels if head == CLASSIFIER else 0,
+            "classifier_pooling": config.classifier_pooling,
+            "classifier_activation": config.classifier_activation,
         }
         own = encoder_shapes(config)
         arrays = {n: x for n, x in stored(params).items() if n in own}
@@ -96,7 +105,7 @@ class Engine:
             )
             if found is not None:
                 found[0].check()
-        self.head = head
+        self.head = head if isinstance(head, SentenceHead) else None
         self._typed = config.type_vocab_size > 0
         self._hidden = config.hidden_size
         self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
@@ -164,8 +173,19 @@ class Engine:
         width: values kept of each, 0 for all; normalize: then to length 1. prompt_length: tokens
         of the prompt and before it, for a Pooling that leaves them out. Raises ValueError, OSError.
         """
-        _, packed = _packed(**rows)
         return self._native.embed(
+            *self._arguments(rows), width=width, normalize=normalize, prompt_tokens=prompt_length
+        )
+
+    def logits(self, rows: Mapping[str, Array | None]) -> Array:
+        """The classifier's logits [batch, labels], or those of modules that end in a Dense; rows:
+        the arguments of `padded`, by name. Raises ValueError, OSError."""
+        return self._native.logits(*self._arguments(rows))
+
+    def _arguments(self, rows: Mapping[str, Array | None]) -> tuple[Any, ...]:
+        """Those of the extension for padded rows."""
+        _, packed = _packed(**rows)
+        return (
             packed["input_ids"],
             packed["inputs_embeds"],
             packed["cu_seqlens"],
@@ -173,9 +193,6 @@ class Engine:
             packed["position_ids"],
             packed["key_mask"],
             self.num_threads,
-            width=width,
-            normalize=normalize,
-            prompt_tokens=prompt_length,
         )
 
 
@@ -240,7 +257,7 @@ class LazyEngine:
         params: Mapping[str, Array],
         num_threads: int | None,
         dtype: str,
-        head: SentenceHead | None = None,
+        head: SentenceHead | Head | None = None,
         kept: Collection[str] = (),
     ) -> None:
         self._arguments = config, params, num_threads, None, dtype, head, kept

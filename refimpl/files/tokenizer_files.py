@@ -6,6 +6,7 @@ Reads tokenizer_config.json and, where that has no `added_tokens_decoder`, the o
 special_tokens_map.json (which then wins over it) and added_tokens.json, as transformers does; of
 config.json the ids of special tokens, the size of the vocabulary and the longest input. Promise: a
 key that changes ids is read, or refused; one that nobody knows is told. Pure but for the reading.
+Long because every key that transformers writes stands here, with what is done about it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
 from .entry import Entry
 from .folder import CONFIG, ModelFolder
 
@@ -103,7 +104,9 @@ def tokenizer_settings(folder: ModelFolder) -> TokenizerSettings:
     else:
         names = {token.content for token in (*named.values(), *extra)}
         listed = folder.entry(folder.root / ADDED).values
-        ordered = sorted(listed, key=lambda content: listed[content])
+        ordered = sorted(
+            listed, key=lambda c: folder.entry(folder.root / ADDED).get(c, (int, float))
+        )
         added = [Token(c, c in names, normalized=c not in names) for c in ordered]
     own = "model_max_length" if "model_max_length" in settings.values else "max_len"
     entries = (settings, own), (folder.entry(folder.root / CONFIG), "max_position_embeddings")
@@ -144,7 +147,9 @@ def _extra_of(entry: Entry, *keys: str) -> tuple[Token, ...]:
     entry.taken.update(("additional_special_tokens", "extra_special_tokens"))
     out: list[Token] = []
     for key in keys:
-        value = entry.values.get(key) or ()
+        value = [] if entry.values.get(key) is None else entry.values[key]
+        if not isinstance(value, (list, dict)):
+            raise entry.refuse(key, "it must be a list, or an object")
         listed = value.values() if isinstance(value, dict) else value
         out += [_token(entry, key, one, special=True) for one in listed]
     return tuple(out)
@@ -157,13 +162,13 @@ def _token(entry: Entry, key: str, value: Any, special: bool | None = None) -> T
     content = value.get("content") if isinstance(value, dict) else None
     if not isinstance(content, str):
         raise ModelFormatError(
-            f"is {value!r:.80}; it must be a text, or an object with one as content",
+            f"is {shown(value)}; it must be a text, or an object with one as content",
             file=entry.file, key=key,
         )  # fmt: skip
     flags = {name: value.get(name, default) for name, default in FLAGS.items()}
     flags["special"] = value.get("special", False) if special is None else special
     if not all(isinstance(flag, bool) for flag in flags.values()):
-        raise ModelFormatError(f"has the flags {flags}; they must be true or false",
+        raise ModelFormatError(f"has the flags {shown(flags)}; they must be true or false",
                                file=entry.file, key=key)  # fmt: skip
     return Token(content, **flags)
 

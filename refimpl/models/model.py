@@ -36,6 +36,7 @@ from ..reference.config import (
     lost_in_float32,
 )
 from ..reference.encoder import Params, Tap, encode, no_tap
+from ..reference.heads import Head
 from ..reference.int8 import Int8Ops, Int8Params
 from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, count, encoder_shapes, initialise
@@ -76,7 +77,8 @@ class ModernBERT(LentByTraining, KerasNames):
 
     MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     axes: tuple[str, ...] = ("batch", "seq")
-    sentence_head: SentenceHead | None = None  # what the engine's `embed` puts behind the encoder
+    sentence_head: SentenceHead | None = None
+    engine_head: SentenceHead | Head | None = None  # what the engine puts behind the encoder
 
     if not TYPE_CHECKING:  # the signature is __init__'s
 
@@ -121,7 +123,7 @@ class ModernBERT(LentByTraining, KerasNames):
                 self.params.stored,
                 num_threads,
                 self.compute_dtype,
-                self.sentence_head,
+                self.engine_head,
                 kept or (),
             )
             if native

@@ -58,7 +58,9 @@ class ModernBERTForTask(ModernBERT):
     ) -> None:
         self.head = head
         if isinstance(head, SentenceHead):
-            self.sentence_head = head
+            self.sentence_head = self.engine_head = head
+        elif head == HEADS["sequence_classification"]:
+            self.engine_head = head
         if head.kind == "multiple_choice":
             self.axes = ("batch", "choices", "seq")
         where: dict[str, Any] = dict(backend=backend, dtype=dtype, num_threads=num_threads)
@@ -162,8 +164,10 @@ class ModernBERTForTask(ModernBERT):
         return out
 
     def _by_engine(self, engine: Engine, checked: Inputs) -> dict[str, Any]:
-        if self.sentence_head is None:
+        if self.engine_head is None:
             return super()._by_engine(engine, checked)
+        if self.sentence_head is None:
+            return {"logits": engine.logits(checked.rows())}
         key = "logits" if self.sentence_head.makes_scores else "embeddings"
         return {key: engine.embed(checked.rows())}
 

@@ -7,23 +7,17 @@ Results as transformers' pipeline gives them: {label, score}. A text is not cut 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from ..models.scores import FUNCTIONS, scores_of
 from ..reference.config import ModernBertConfig
-from ..reference.ops import sigmoid
-from .task import TextTask, as_list, check_top_k, flagged, softmax
+from .task import TextTask, as_list, check_top_k, flagged
 
 TextOrPair = str | Mapping[str, str]
 """A text, or {"text": ..., "text_pair": ...}."""
-
-FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": lambda logits: logits,
-    "sigmoid": sigmoid,
-    "softmax": softmax,
-}
 
 
 class TextClassification(TextTask):
@@ -58,7 +52,7 @@ class TextClassification(TextTask):
         encodings = self._encode(texts, max_length, truncate)
         results: list[Any] = []
         for encoded, row in zip(encodings, self._rows(encodings, batch_size), strict=True):
-            scores = FUNCTIONS[name](row["logits"])
+            scores = scores_of(self.model, name, row["logits"])
             labels = ranked(scores, self.model.config.id2label)
             labels = [flagged(label, encoded.lost) for label in labels]
             results.append(labels[0] if top_k == "best" else labels[:top_k])

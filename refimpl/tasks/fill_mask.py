@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..models.scores import softmax
 from ..models.task_model import ModernBERTForTask
 from ..text.tokenizer import Encoded, Tokenizer
-from .task import TextTask, as_list, check_top_k, flagged, passes_of, softmax
+from .task import TextTask, as_list, check_top_k, flagged, passes_of
 
 
 class FillMask(TextTask):

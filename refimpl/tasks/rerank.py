@@ -9,12 +9,14 @@ Two forms of folder: a sequence classifier, or modules.json whose last Dense giv
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..errors import ModelFormatError
 from ..models.model import ModernBERT
+from ..models.scores import scores_of
 from ..models.summary import described_head
 from ..models.task_model import ModernBERTForTask
 from ..reference.numerics import underflow_is_zero
@@ -31,7 +33,6 @@ from .task import (
     head_limit,
     open_model,
     output_rows,
-    softmax,
     tokenizer_of,
 )
 
@@ -116,7 +117,7 @@ class Reranker:
         scores = np.concatenate([empty, *(row[self._key][None] for row in rows)])
         scores = (activation_fn or self.activation_fn)(scores)
         if apply_softmax and self.num_labels > 1:
-            scores = softmax(scores)
+            scores = scores_of(self.model, "softmax", scores)
         if self.num_labels == 1:
             scores = scores[:, 0]
         lost = np.array([e.lost for e in encodings], dtype=np.int64)
@@ -173,8 +174,8 @@ class Reranker:
                     file=str(self.model.folder),
                     key="activation_fn",
                 )
-            return ACTIVATIONS[row].function
-        return ACTIVATIONS["sigmoid" if self.num_labels == 1 else "linear"].function
+            return partial(scores_of, self.model, row)
+        return partial(scores_of, self.model, "sigmoid" if self.num_labels == 1 else "linear")
 
 
 def _pair(pair: Any, i: int) -> tuple[str, str]:

@@ -110,11 +110,13 @@ def output_rows(
 ) -> list[dict[str, np.ndarray]]:
     """A model's outputs, a dict of arrays without the batch axis per encoding, in order.
 
-    The encoder takes texts in passes; a head takes them one by one, each without padding, so that
-    on backend native no bit of an answer depends on what else was asked. shown: see in_passes.
+    The encoder takes texts in passes, and a head that the engine computes with it; other heads take
+    them one by one, each without padding, so that on backend native no bit of an answer depends on
+    what else was asked. shown: see in_passes.
     """
     rows: list[dict[str, np.ndarray]] = [{} for _ in encodings]
-    apart = isinstance(model, ModernBERTForTask) and model.sentence_head is None
+    by_engine = model.backend == "native" and model.engine_head is not None
+    apart = isinstance(model, ModernBERTForTask) and model.sentence_head is None and not by_engine
     encoder = model.encoder if isinstance(model, ModernBERTForTask) and apart else model
     run = passes_of(encoder, tokenizer)
     key = "hidden" if apart else "rows"
@@ -179,9 +181,3 @@ def check_top_k(top_k: Any) -> None:
 def flagged(result: dict[str, Any], lost: int) -> dict[str, Any]:
     """The result, with `truncated` (tokens lost) when its text was cut."""
     return result | {"truncated": lost} if lost else result
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    """exp(x) / sum(exp(x)) over the last axis."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)

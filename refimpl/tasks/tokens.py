@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..models.scores import softmax
 from ..text.tokenizer import Encoded
 from . import entities
 from .entities import Entity
-from .task import TextTask, as_list, flagged, head_limit, softmax
+from .task import TextTask, as_list, flagged, head_limit
 
 
 class TokenClassification(TextTask):

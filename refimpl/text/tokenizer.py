@@ -24,7 +24,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from ..backends.backend import why_not_native
-from ..errors import ModelFormatError, TruncationWarning
+from ..errors import ModelFormatError, TruncationWarning, shown
 from ..files.folder import ModelFolder
 from ..files.identity import Identity, identity_of
 from ..files.tokenizer_files import ROLES, TOKENIZER, TokenizerSettings, tokenizer_settings
@@ -437,7 +437,7 @@ def _check_vocabulary(codec: Codec, vocab_size: int | None, path: Path) -> None:
         return
     token_id = min(i for i in codec.vocabulary().values() if i >= vocab_size)
     raise ModelFormatError(
-        f"token {codec.token(token_id)!r} has id {token_id}, but the model's vocab_size is "
+        f"token {shown(codec.token(token_id))} has id {token_id}, but the model's vocab_size is "
         f"{vocab_size} (config.json): this tokenizer belongs to another model",
         file=path,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,10 @@ EXAMPLES = ROOT / "examples"
 if not EXAMPLES.exists():
     pytest.skip("no examples here", allow_module_level=True)
 
-COMPILERS = {"embed-c": "cc", "embed-text-c": "cc", "embed-rust": "rustc", "embed-go": "go"}
+COMPILERS = {
+    "embed-c": "cc", "embed-rust": "rustc", "embed-go": "go",
+    "embed-text-c": "cc", "embed-text-rust": "rustc", "embed-text-go": "go",
+}  # fmt: skip
 TEXTS = ["for i in range(10):", "", "hello world " * 30, "x"]
 MODULES = "sentence_transformers.models."
 
@@ -93,34 +97,48 @@ def test_example_prints_the_vectors_of_python(place: Path, folder: Path, name: s
     assert (nothing.returncode, nothing.stdout) == (0, "")
 
 
-def test_text_example_prints_the_vectors_of_python(place: Path, folder: Path) -> None:
-    command = built("embed-text-c", place)
+@pytest.mark.parametrize("name", ["embed-text-c", "embed-text-rust", "embed-text-go"])
+@pytest.mark.filterwarnings("ignore::refimpl.errors.TruncationWarning")
+def test_text_example_prints_the_vectors_of_python(place: Path, folder: Path, name: str) -> None:
+    command = built(name, place)
+    settings = {"prompts": {"q": "for "}, "default_prompt_name": "q"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 40}')
     ran = run([*command, str(folder)], place, input="\n".join(TEXTS) + "\r\nlast")
     assert ran.returncode == 0, ran.stderr
     got = np.array([line.split() for line in ran.stdout.splitlines()], np.float32)
-    expected = SentenceEncoder(folder).encode([*TEXTS, "last"], normalize_embeddings=True)
+    encoder, texts = SentenceEncoder(folder), [*TEXTS, "last"]
+    expected, lost = encoder.encode(texts, normalize_embeddings=True, return_lost=True)
     np.testing.assert_array_equal(got, expected)
+    assert lost.tolist() == [0, 0, lost[2], 0, 0] and lost[2]
+    assert ran.stderr == f"line 3: {lost[2]} tokens were cut off\n"
+
+    more = run([*command, str(folder)], place, input="x\n" * 150)  # several calls of the library
+    assert len(set(more.stdout.splitlines())) == 1 and more.stdout.count("\n") == 150
 
     absent = run([*command, str(folder / "absent")], place, input="")
     assert absent.returncode != 0 and "this folder is missing" in absent.stderr
-    bare = shutil.copytree(folder, place / "bare", ignore=lambda *_: ["tokenizer.json"])
+    bare = shutil.copytree(folder, place / f"bare-{name}")
+    (bare / "tokenizer.json").unlink()
     no_tokenizer = run([*command, str(bare)], place, input="")
-    assert no_tokenizer.returncode != 0 and "bare/tokenizer.json" in no_tokenizer.stderr
+    assert no_tokenizer.returncode != 0 and f"bare-{name}/tokenizer.json" in no_tokenizer.stderr
     assert run([*command, str(folder)], place, input="").stdout == ""
 
 
-def test_program_of_the_engines_page_prints_the_ids(place: Path, folder: Path) -> None:
+def test_program_of_the_engines_page_prints_a_vector(place: Path, folder: Path) -> None:
     (program,) = blocks("csrc/README.md", "c")
-    source = place / "ids.c"
+    source = place / "vector.c"
     source.write_text(program.replace("FOLDER", str(folder)))
     cc = shutil.which("cc")
     if cc is None:
         pytest.skip("needs cc")
-    line = f"{cc} -Wall -Wextra -Werror {source} $(modernbert info --cflags --libs) -o {place}/ids"
+    line = (
+        f"{cc} -Wall -Wextra -Werror {source} $(modernbert info --cflags --libs) -o {place}/vector"
+    )
     made = run(["sh", "-c", line], place)
     assert made.returncode == 0, made.stderr
-    ids = SentenceEncoder(folder).tokenizer.encode("a text").ids
-    assert list(map(int, run([str(place / "ids")], place).stdout.split())) == ids
+    got = np.array(run([str(place / "vector")], place).stdout.split(), np.float32)
+    np.testing.assert_array_equal(got, SentenceEncoder(folder).encode("a text"))
 
 
 def test_commands_of_the_page_run(place: Path) -> None:

@@ -264,6 +264,7 @@ PLAN = {
     "vocab": SMALL.vocab, "hidden": SMALL.hidden, "inter": SMALL.inter, "heads": SMALL.heads,
     "types": 0, "norm_eps": 1e-5, "activation": "gelu", "windows": [None, 3, 3, None],
     "thetas": [1e4] * 4, "modules": [], "kept": [0] * 4,
+    "labels": 0, "classifier_pooling": "cls", "classifier_activation": "gelu",
 }  # fmt: skip
 BAD_PLANS: dict[str, dict[str, Any]] = {
     "vocab": {"vocab": SMALL.vocab + 1},

@@ -10,8 +10,8 @@ from support.text_folders import model_folder, sentence_folder
 
 import refimpl
 from refimpl.errors import ModelFormatError, TruncationWarning
+from refimpl.models.scores import softmax
 from refimpl.reference.ops import sigmoid
-from refimpl.tasks.task import softmax
 
 pytest.importorskip("tokenizers")
 
