@@ -30,7 +30,7 @@ std::string bytes_file() {
   vocabulary.pop_back();
   return R"({"normalizer":{"type":"NFC"},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},)"
          R"("added_tokens":[{"id":260,"content":"[MASK]","special":true,"lstrip":true},)"
-         R"({"id":261,"content":"  ","normalized":true},{"id":262,"content":"Z","single_word":true}],)"
+         R"({"id":261,"content":"  ","normalized":true},{"id":262,"content":"ZZ","single_word":true}],)"
          R"("model":{"type":"BPE","merges":["t h","th e","a b","ab a"],"vocab":{)" +
          vocabulary + "}}}";
 }
