@@ -352,7 +352,8 @@ class PyEngine {
       static_cast<Told*>(user)->packed([&](const py::function& f) { f(layer); });
     };
     const modernbert_options options{
-        sizeof options, dtype.c_str(), tier.c_str(), 0, packed ? +after : nullptr, reading ? +before : nullptr, &told};
+        sizeof options, dtype.c_str(), tier.c_str(), 0,      packed ? +after : nullptr, reading ? +before : nullptr,
+        &told,          0,             nullptr};
     modernbert_model* model = nullptr;
     const int status =
         released([&] { return modernbert_create(&config, tensors.data(), tensors.size(), &options, &model); });
@@ -362,6 +363,24 @@ class PyEngine {
     facts_.struct_size = sizeof facts_;
     check(modernbert_model_facts(model, &facts_));
   }
+
+  // The model of a folder whose pack is fresh. OSError where it is not.
+  static std::unique_ptr<PyEngine> open_packed(const std::string& folder, const std::string& tier,
+                                               const std::string& dtype, const std::optional<std::string>& packs) {
+    const modernbert_options options = options_of(tier, dtype, packs, MODERNBERT_PACK_NEEDED);
+    modernbert_model* model = nullptr;
+    const int status = released([&] { return modernbert_open(folder.c_str(), &options, &model); });
+    std::unique_ptr<PyEngine> out(new PyEngine(model));
+    check(status);
+    check(modernbert_model_facts(model, &out->facts_));
+    return out;
+  }
+  static void make_pack(const std::string& folder, const std::string& tier, const std::string& dtype,
+                        const std::optional<std::string>& packs) {
+    const modernbert_options options = options_of(tier, dtype, packs, MODERNBERT_PACK_TAKEN);
+    check_released([&] { return modernbert_pack(folder.c_str(), &options); });
+  }
+  std::optional<std::string> pack() const { return facts_.pack ? std::optional<std::string>(facts_.pack) : std::nullopt; }
 
   Float forward(const std::optional<Long>& ids, const std::optional<Float>& embeds, const Long& cu_seqlens,
                 const std::optional<Long>& token_types, const std::optional<Long>& positions,
@@ -434,6 +453,12 @@ class PyEngine {
   }
 
  private:
+  explicit PyEngine(modernbert_model* model) : model_(model) { facts_.struct_size = sizeof facts_; }
+  static modernbert_options options_of(const std::string& tier, const std::string& dtype,
+                                       const std::optional<std::string>& packs, int pack) {
+    return {sizeof(modernbert_options), dtype.c_str(), tier.c_str(), 0, nullptr, nullptr, nullptr, pack,
+            packs ? packs->c_str() : nullptr};
+  }
   static modernbert_run run_of(py::ssize_t threads) {
     return {sizeof(modernbert_run), threads_of(threads), in_main_thread() ? interrupted : nullptr, nullptr};
   }
@@ -565,6 +590,11 @@ PYBIND11_MODULE(_native, m) {
            arg("plan"), arg("params"), arg("tier"), arg("dtype") = "float32", arg("reading") = none,
            arg("packed") = none, arg("embedding_in") = none,
            "embedding_in: descriptor and offset of the file that holds the token embedding, read from there instead.")
+      .def_static("open_packed", &PyEngine::open_packed, arg("folder"), arg("tier"), arg("dtype"), arg("packs") = none,
+                  "The model of a folder over its fresh pack, which is in the folder `packs`, or beside it.")
+      .def_static("make_pack", &PyEngine::make_pack, arg("folder"), arg("tier"), arg("dtype"), arg("packs") = none,
+                  "Write the pack of a folder, unless there is a fresh one.")
+      .def_property_readonly("pack", &PyEngine::pack, "The path of the pack that is mapped, or None.")
       .def("trace", &PyEngine::trace, arg("ids"), arg("embeds"), arg("cu_seqlens"), arg("token_types") = none,
            arg("positions") = none, arg("visible") = none, arg("threads") = 1, arg("fused") = false, py::kw_only(), arg("tap"),
            "The same, with tap(step, layer or None, first_row, rows [rows, columns]) called at every step.")

@@ -74,6 +74,15 @@ MODERNBERT_API int modernbert_default_threads(void);
 
 /* -- a model -- */
 
+/* Packed weights in a file, which is mapped, so that a model opens at once and processes share its pages. */
+typedef enum {
+    MODERNBERT_PACK_TAKEN = 0, /* one that is fresh is used */
+    MODERNBERT_PACK_MADE = 1,  /* and where there is none it is written first; where it cannot be, weights are packed
+                                  in memory */
+    MODERNBERT_PACK_LEFT = 2,  /* weights are packed in memory */
+    MODERNBERT_PACK_NEEDED = 3 /* where there is no fresh one: MODERNBERT_BAD_FILE, and why */
+} modernbert_pack_use;
+
 typedef struct {
     size_t struct_size;
     const char *dtype; /* of the products: "float32" (NULL), "bf16x3", "bfloat16", "int8" */
@@ -86,7 +95,17 @@ typedef struct {
     /* The same before they are copied: they were not read yet. Not 0: stop. NULL: not called. */
     int (*reading)(void *user, int64_t layer);
     void *user;
+    int pack;                /* a modernbert_pack_use; of modernbert_open */
+    const char *pack_folder; /* where packs are; NULL: beside config.json */
 } modernbert_options;
+
+/* Writes the pack of a folder for the tier, dtype and pack_folder of options, unless there is a fresh one: under its
+ * own name beside its place, then moved there, so that no process sees half of one. Several that do so at once wait for
+ * the first. A pack belongs to one tier, one dtype, one layout of this library, and to the model's files: it is fresh
+ * as long as their names and sizes, bytes out of every tensor, and their times of change or else all their bytes, are
+ * those that it was made of. It is not to be cut or written over while a model is open: that is MODERNBERT_BAD_FILE
+ * for the next pass, and ends a process that reads a page which is gone. options may be NULL. */
+MODERNBERT_API int modernbert_pack(const char *folder, const modernbert_options *options);
 
 /* The encoder of a folder in the Hugging Face or sentence-transformers layout: config.json and
  * model.safetensors (or its shards), and the modules behind it that modules.json names; for int8 also
@@ -176,6 +195,7 @@ typedef struct {
     int64_t width;         /* of a vector of modernbert_embed that is asked for no other; 0: it gives none */
     int scores;            /* not 0: its vectors are a reranker's scores, before their activation */
     int64_t labels;        /* of modernbert_logits; 0: there are none */
+    const char *pack;      /* the path of the pack that is mapped; NULL: weights are in memory of this process */
 } modernbert_facts;
 
 /* Fills in *facts, whose struct_size is set; texts live as long as the model. */

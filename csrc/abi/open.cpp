@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <functional>
@@ -16,6 +17,7 @@
 #include <utility>
 
 #include "abi/model.h"
+#include "base/digest.h"
 #include "base/pool.h"
 #include "files/folder.h"
 #include "files/int8.h"
@@ -78,7 +80,8 @@ using OfLayer = std::function<void(std::size_t layer)>;
 
 // Everything but the handle: `tensors` are right, `fetch` brings a layer's source, `release` lets go of it.
 void pack(modernbert_model& model, const Config& config, const RowSource& embedding, const Tensors& tensors,
-          const modernbert_options& options, const OfLayer& fetch, const OfLayer& release) {
+          const modernbert_options& options, const OfLayer& fetch, const OfLayer& release,
+          std::shared_ptr<const PackFile> file = nullptr) {
   model.threads = threads_of(options.threads, default_threads());
   const auto reading = [&](std::size_t layer) {
     fetch(layer);
@@ -89,7 +92,8 @@ void pack(modernbert_model& model, const Config& config, const RowSource& embedd
     if (options.packed) options.packed(options.user, static_cast<std::int64_t>(layer));
   };
   model.engine = std::make_unique<Engine>(*model.choice.kernels, plan_of(config),
-                                          weights_of(config, embedding, tensors), model.threads, reading, packed);
+                                          weights_of(config, embedding, tensors), model.threads, reading, packed,
+                                          std::move(file));
 }
 
 // The caller's, checked and with defaults filled in.
@@ -97,6 +101,8 @@ modernbert_options options_of(const modernbert_options* given) {
   modernbert_options options{};
   if (given) options = sized(given, "options");
   threads_of(options.threads, 1);
+  if (options.pack < MODERNBERT_PACK_TAKEN || options.pack > MODERNBERT_PACK_NEEDED)
+    refuse("options->pack is " + std::to_string(options.pack) + "; it must be a modernbert_pack_use");
   return options;
 }
 
@@ -244,7 +250,40 @@ struct Read {
   ModelFolder encoder;
   std::string head;  // in words
   std::unique_ptr<TextSide> text;
+  std::shared_ptr<const PackFile> pack;
 };
+
+PackKey key_of(const Choice& choice, const Config& c) {
+  const std::size_t sizes[] = {c.hidden, c.inter, c.heads, c.layers.size()};
+  std::string model;
+  for (const std::size_t size : sizes) model += (model.empty() ? "" : " ") + std::to_string(size);
+  if (std::any_of(c.layers.begin(), c.layers.end(), [](const LayerConfig& layer) { return layer.kept; })) {
+    model += " kept";
+    for (const LayerConfig& layer : c.layers) model += " " + std::to_string(layer.kept);
+  }
+  return {std::to_string(kPackLayout), choice.tier, choice.dtype, model};
+}
+
+// Where the pack of a model in `root` is.
+std::string pack_path(const Choice& choice, const modernbert_options& o, const std::string& root) {
+  const std::string what = std::string(choice.tier) + "-" + choice.dtype + ".pack";
+  if (!o.pack_folder) return join(root, "modernbert-" + what);
+  const std::unique_ptr<char, void (*)(void*)> whole(realpath(root.c_str(), nullptr), std::free);
+  const std::string path = whole ? whole.get() : root;
+  Digest digest;
+  digest.add(path.data(), path.size());
+  return join(o.pack_folder, "modernbert-" + digest.text() + "-" + what);
+}
+
+std::shared_ptr<const PackFile> fresh_pack(const Choice& choice, const modernbert_options& o, const std::string& root,
+                                           const Config& config, const SourceFiles& sources) {
+  std::string why_not;
+  const std::string path = pack_path(choice, o, root);
+  auto found = PackFile::open(path, key_of(choice, config), sources,
+                              Engine::matrices(*choice.kernels, plan_of(config)), why_not);
+  if (!found && o.pack == MODERNBERT_PACK_NEEDED) throw FormatError(path, "is no fresh pack: " + why_not);
+  return found;
+}
 
 // From logits to scores, as the folder names it in any of its spellings.
 void find_score(TextSide& text, const Json& config, const std::string& folder) {
@@ -280,7 +319,7 @@ std::unique_ptr<TextSide> text_of(FolderFiles& files, const SentenceFolder& sent
 
 // A folder all of whose files were read between two saves into it: one that falls between two of them is seen,
 // and all is read anew. As read_checkpoint of refimpl/files/checkpoint.py.
-Read read_in_one_state(const std::string& path, bool int8, bool with_text) {
+Read read_in_one_state(const std::string& path, bool with_text, const Choice& choice, const modernbert_options& o) {
   constexpr int kTries = 10;
   const timespec pause{0, 20'000'000};
   for (int left = kTries - 1;; --left) {
@@ -290,7 +329,14 @@ Read read_in_one_state(const std::string& path, bool int8, bool with_text) {
       SentenceFolder sentence = read_sentence(files, path);
       root = sentence.root;
       const bool named = sentence.modules.empty();  // the head, by config.json
-      ModelFolder found = read_folder(files, root, named);
+      const bool int8 = choice.kernels->to_integers != nullptr;
+      std::shared_ptr<const PackFile> pack;
+      const Vouched vouched = [&](Config config, const SourceFiles& sources) {
+        if (int8) read_kept(files, root, config);
+        if (o.pack != MODERNBERT_PACK_LEFT) pack = fresh_pack(choice, o, root, config, sources);
+        return pack != nullptr;
+      };
+      ModelFolder found = read_folder(files, root, named, vouched);
       if (int8) read_kept(files, root, found.config);
       read_module_weights(files, sentence, found.config.hidden);
       const std::string head =
@@ -298,7 +344,7 @@ Read read_in_one_state(const std::string& path, bool int8, bool with_text) {
       std::unique_ptr<TextSide> text = with_text ? text_of(files, sentence, path) : nullptr;
       if (const std::string file = files.replaced(); !file.empty())
         throw FormatError(file, "was replaced while the folder was read");
-      return {std::move(sentence), std::move(found), head, std::move(text)};
+      return {std::move(sentence), std::move(found), head, std::move(text), std::move(pack)};
     } catch (const FormatError&) {
       const bool taken_away = !is_file(join(root, "config.json")) && !names_in(root, ".config.json.", ".old").empty();
       if (!left || (files.replaced().empty() && !taken_away)) throw;
@@ -307,14 +353,24 @@ Read read_in_one_state(const std::string& path, bool int8, bool with_text) {
   }
 }
 
-// The model of a folder.
-std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_options* options, bool with_text) {
+// The pack of a model that was made of what was read.
+void write(const modernbert_model& model, const modernbert_options& o, const Read& read) {
+  const std::string path = pack_path(model.choice, o, read.sentence.root);
+  const SourceFiles& sources = read.encoder.files;
+  write_pack(path, key_of(model.choice, read.encoder.config), sources, model.engine->matrices(), [&] {
+    return fresh_pack(model.choice, o, read.sentence.root, read.encoder.config, sources) != nullptr;
+  });
+}
+
+// The model of a folder. must_write: a pack that cannot be written is an error.
+std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_options* options, bool with_text,
+                                         bool must_write = false) {
   std::string path = &not_null(folder, "folder");
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   const modernbert_options o = options_of(options);
   auto made = std::make_unique<modernbert_model>();
   made->choice = best_choice(o.tier_cap, o.dtype);
-  Read read = read_in_one_state(path, made->choice.kernels->to_integers != nullptr, with_text);
+  Read read = read_in_one_state(path, with_text, made->choice, o);
   SentenceFolder& sentence = read.sentence;
   ModelFolder& found = read.encoder;
   Tensors tensors;
@@ -329,22 +385,23 @@ std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_op
     embedding = {Tensor{made->embedding.data(), Storage::float32}, found.config.hidden};
   }
   // What was packed is not needed in memory again.
-  const auto each_of = [&](std::size_t layer, const std::function<void(Param&)>& f) {
+  const auto each_of = [&](std::size_t layer, const std::function<void(const std::string&, Param&)>& f) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
     auto& params = found.params;
-    for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p) f(p->second);
+    for (auto p = params.lower_bound(prefix); p != params.end() && p->first.rfind(prefix, 0) == 0; ++p)
+      f(p->first, p->second);
   };
-  const auto fetch = [](Param& param) {
-    if (param.copy.empty()) param.tensor.fetch();
+  const auto fetch = [&](const std::string& name, Param& param) {
+    if (param.copy.empty() && !(read.pack && is_packed(name))) param.tensor.fetch();
   };
-  const auto release = [](Param& param) {
+  const auto release = [](const std::string&, Param& param) {
     param.tensor.release();
     std::vector<float>().swap(param.copy);
   };
   for (auto& [name, param] : found.params)
-    if (name != kEmbedding && name.rfind("layers.", 0) != 0) fetch(param);
+    if (name != kEmbedding && name.rfind("layers.", 0) != 0) fetch(name, param);
   pack(*made, found.config, embedding, tensors, o, [&](std::size_t layer) { each_of(layer, fetch); },
-       [&](std::size_t layer) { each_of(layer, release); });
+       [&](std::size_t layer) { each_of(layer, release); }, read.pack);
   for (const auto& file : found.files) file->check_unchanged();
   if (!sentence.own_head)
     attach(*made, modules_in(sentence), sentence.settings.truncate_dim,
@@ -354,6 +411,16 @@ std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_op
                                                 static_cast<float>(found.config.norm_eps), found.config.hidden,
                                                 classifier->labels.size(), tensors));
     made->label_names = classifier->labels, made->problem_type = classifier->problem_type;
+  }
+  if (o.pack == MODERNBERT_PACK_MADE && !read.pack) {
+    try {
+      write(*made, o, read);
+      modernbert_options then = o;
+      then.pack = MODERNBERT_PACK_TAKEN;
+      return opened(folder, &then, with_text);
+    } catch (const FormatError&) {
+      if (must_write) throw;
+    }
   }
   made->folder = path, made->head_words = read.head, made->text = std::move(read.text);
   return made;
@@ -377,6 +444,14 @@ int modernbert_open_text(const char* folder, const modernbert_options* options, 
   return guarded([&] {
     not_null(model, "model");
     *model = opened(folder, options, true).release();
+  });
+}
+
+int modernbert_pack(const char* folder, const modernbert_options* options) {
+  return guarded([&] {
+    modernbert_options o = options_of(options);
+    o.struct_size = sizeof o, o.pack = MODERNBERT_PACK_MADE;
+    opened(folder, &o, false, true);
   });
 }
 
@@ -422,7 +497,7 @@ int modernbert_model_facts(const modernbert_model* model, modernbert_facts* fact
     f.tier = model->choice.tier, f.dtype = model->choice.dtype, f.threads = model->threads;
     f.packed_bytes = engine.packed_bytes();
     f.modules = size(model->modules), f.width = size(model->width), f.scores = model->scores;
-    f.labels = size(model->labels);
+    f.labels = size(model->labels), f.pack = engine.pack() ? engine.pack()->path().c_str() : nullptr;
   });
 }
 

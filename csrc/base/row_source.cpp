@@ -64,6 +64,8 @@ bool OpenFile::unchanged() const {
   return descriptor_ >= 0 && fstat(descriptor_, &now) == 0 && is_as_taken(now);
 }
 
+std::int64_t OpenFile::changed() const { return nanoseconds(taken_.st_mtim); }
+
 bool OpenFile::stands_at(const char* path) const {
   struct stat now;
   return stat(path, &now) == 0 && is_as_taken(now);

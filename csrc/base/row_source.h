@@ -35,6 +35,8 @@ class OpenFile {
   bool still_open() const;
   // Whether the file, besides, has the size and the time of change that it had when it was taken.
   bool unchanged() const;
+  // Its time of change when it was taken, in nanoseconds.
+  std::int64_t changed() const;
   // Whether the file that stands at a path is this one, as it was when it was taken.
   bool stands_at(const char* path) const;
   // out [bytes] = what stands from byte `offset` on. False when it cannot be read, with errno, or ends

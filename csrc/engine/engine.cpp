@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -19,6 +20,26 @@ Floats make_floats(std::size_t n, const Tensor& x) {
   Floats floats(x.data ? n : 0);
   if (x.data) widen(x, 0, n, floats.data());
   return floats;
+}
+
+// How the matrices of a layer are packed, as Matrix.
+constexpr const char* kNames[] = {"attn.Wqkv.weight", "attn.Wo.weight", "mlp.Wi.weight", "mlp.Wo.weight"};
+constexpr Matrix kMatrices[] = {Matrix::wqkv, Matrix::wo, Matrix::wi, Matrix::mlp_wo};
+
+Packing packing_of(const Plan& plan, Matrix matrix) {
+  const std::size_t hidden = plan.hidden, inter = plan.inter;
+  switch (matrix) {
+    case Matrix::wqkv: return {3 * hidden, hidden, hidden / plan.heads};
+    case Matrix::wo: return {hidden, hidden, 0};
+    case Matrix::wi: return {2 * inter, hidden, 2 * inter};
+    case Matrix::mlp_wo: break;
+  }
+  return {hidden, inter, 0};
+}
+
+// Those that pack a matrix of a layer and multiply with it.
+const Kernels& kernels_of(const Kernels& kernels, const LayerPlan& layer, Matrix matrix) {
+  return kernels.kept && layer.kept >> static_cast<unsigned>(matrix) & 1u ? *kernels.kept : kernels;
 }
 
 const Plan& checked(const Kernels& kernels, const Plan& plan, const Weights& weights) {
@@ -54,42 +75,61 @@ Norm make_norm(std::size_t n, const Tensor& weight, const Tensor& bias) {
 
 Engine::Engine(const Kernels& kernels, Plan given, const Weights& w, int threads,
                const std::function<void(std::size_t layer)>& reading,
-               const std::function<void(std::size_t layer)>& packed)
+               const std::function<void(std::size_t layer)>& packed, std::shared_ptr<const PackFile> pack)
     : kernels(kernels),
       plan(checked(kernels, given, w)),
       embedding_(w.embedding),
       types_(make_floats(plan.types * plan.hidden, w.types)),
       embedding_norm_(make_norm(plan.hidden, w.embedding_norm, w.embedding_norm_bias)),
-      final_norm_(make_norm(plan.hidden, w.final_norm, w.final_norm_bias)) {
-  const std::size_t hidden = plan.hidden, inter = plan.inter;
-  const Packing wqkv{3 * hidden, hidden, head_dim()}, wo{hidden, hidden, 0}, wi{2 * inter, hidden, 2 * inter},
-      mlp_wo{hidden, inter, 0};
-  const auto of = [&](const LayerPlan& l, Matrix m) -> const Kernels& {
-    return kernels.kept && l.kept >> static_cast<unsigned>(m) & 1u ? *kernels.kept : kernels;
-  };
-  std::size_t bytes = 0;
-  for (const LayerPlan& l : plan.layers)
-    bytes += room(of(l, Matrix::wqkv), wqkv) + room(of(l, Matrix::wo), wo) + room(of(l, Matrix::wi), wi) +
-             room(of(l, Matrix::mlp_wo), mlp_wo);
-  packed_ = Memory(bytes, Memory::Pages::huge);
+      final_norm_(make_norm(plan.hidden, w.final_norm, w.final_norm_bias)),
+      pack_(std::move(pack)) {
+  const std::size_t hidden = plan.hidden;
+  if (!pack_) {
+    std::size_t bytes = 0;
+    for (const PackedTensor& matrix : matrices(kernels, plan)) bytes += matrix.bytes;
+    packed_ = Memory(bytes, Memory::Pages::huge);
+  }
   std::byte* at = packed_.data();
-  const auto linear = [&](Matrix m, const Packing& packing, const Tensor& weight, const Tensor& bias) {
-    const Kernels& k = of(plan.layers[layers_.size()], m);
-    return make_linear(k, threads, packing, weight, bias, std::exchange(at, at + room(k, packing)));
+  std::size_t number = 0;
+  const auto linear = [&](Matrix m, const Tensor& weight, const Tensor& bias) {
+    const Kernels& k = kernels_of(kernels, plan.layers[layers_.size()], m);
+    const Packing packing = packing_of(plan, m);
+    if (pack_) return Linear{&k, packing, pack_->data(number++), make_floats(packing.n, bias)};
+    const std::size_t bytes = k.packed_bytes(packing), whole = room(k, packing);
+    std::memset(at + bytes, 0, whole - bytes);
+    return make_linear(k, threads, packing, weight, bias, std::exchange(at, at + whole));
   };
   layers_.reserve(w.layers.size());
   for (const LayerWeights& l : w.layers) {
     if (reading) reading(layers_.size());
     layers_.push_back(
         {make_norm(hidden, l.attn_norm, l.attn_norm_bias), make_norm(hidden, l.mlp_norm, l.mlp_norm_bias),
-         linear(Matrix::wqkv, wqkv, l.wqkv, l.wqkv_bias), linear(Matrix::wo, wo, l.wo, l.wo_bias),
-         linear(Matrix::wi, wi, l.wi, l.wi_bias), linear(Matrix::mlp_wo, mlp_wo, l.mlp_wo, l.mlp_wo_bias)});
+         linear(Matrix::wqkv, l.wqkv, l.wqkv_bias), linear(Matrix::wo, l.wo, l.wo_bias),
+         linear(Matrix::wi, l.wi, l.wi_bias), linear(Matrix::mlp_wo, l.mlp_wo, l.mlp_wo_bias)});
     if (packed) packed(layers_.size() - 1);
   }
 }
 
+std::vector<PackedTensor> Engine::matrices(const Kernels& kernels, const Plan& plan) {
+  std::vector<PackedTensor> out;
+  for (std::size_t i = 0; i < plan.layers.size(); ++i)
+    for (const Matrix m : kMatrices)
+      out.push_back({"layers." + std::to_string(i) + "." + kNames[static_cast<int>(m)],
+                     room(kernels_of(kernels, plan.layers[i], m), packing_of(plan, m)), nullptr});
+  return out;
+}
+
+std::vector<PackedTensor> Engine::matrices() const {
+  std::vector<PackedTensor> out = matrices(kernels, plan);
+  std::size_t number = 0;
+  for (const Layer& l : layers_)
+    for (const Linear* m : {&l.wqkv, &l.wo, &l.wi, &l.mlp_wo}) out[number++].data = m->packed;
+  return out;
+}
+
 std::size_t Engine::packed_bytes() const {
-  std::size_t bytes = packed_.bytes();
+  std::size_t bytes = 0;
+  for (const PackedTensor& matrix : matrices(kernels, plan)) bytes += matrix.bytes;
   for (const Layer& l : layers_)
     for (const Linear* m : {&l.wqkv, &l.wo, &l.wi, &l.mlp_wo}) bytes += m->bias.size() * sizeof(float);
   return bytes;

@@ -10,10 +10,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "base/memory.h"
 #include "base/row_source.h"
+#include "files/pack_file.h"
 #include "kernels/kernels.h"
 
 namespace refimpl {
@@ -99,14 +102,23 @@ struct Layer {
 class Engine {
  public:
   // Packs the weights, on `threads` threads; calls reading(i) before those of layer i, whose tensors
-  // were not read yet, and packed(i) after them: they are not read again. Throws what these throw,
+  // were not read yet, and packed(i) after them: they are not read again. Where a pack holds the
+  // matrices, in the order of `matrices`, these are not read, and need not be there. Throws what these throw,
   // std::invalid_argument for sizes that do not fit, std::bad_alloc.
   Engine(const Kernels& kernels, Plan plan, const Weights& weights, int threads,
-         const std::function<void(std::size_t layer)>& reading, const std::function<void(std::size_t layer)>& packed);
+         const std::function<void(std::size_t layer)>& reading, const std::function<void(std::size_t layer)>& packed,
+         std::shared_ptr<const PackFile> pack = nullptr);
+
+  // The packed matrices of a plan, by the names of their tensors and without data.
+  static std::vector<PackedTensor> matrices(const Kernels& kernels, const Plan& plan);
+  // Those of this engine, to be written.
+  std::vector<PackedTensor> matrices() const;
+  // null where they are in memory of this process alone
+  const PackFile* pack() const { return pack_.get(); }
 
   // out [total, hidden]: the last hidden state. `stop` is asked now and then; when it says yes, out
   // is left unfinished and the result is false. Throws std::bad_alloc, and Unreadable for rows of the
-  // embedding. May be called from several threads at once.
+  // embedding, or a pack that was changed. May be called from several threads at once.
   bool forward(const Batch& batch, float* out, int threads, const std::function<bool()>& stop) const;
 
   // The same with every step given to `tap`: unfused, all of MODEL.md; fused, those that forward
@@ -132,6 +144,7 @@ class Engine {
   Floats types_;
   Norm embedding_norm_, final_norm_;
   Memory packed_;  // the matrices of all layers, in the order in which a pass reads them
+  std::shared_ptr<const PackFile> pack_;  // which they stand in instead
   std::vector<Layer> layers_;
 };
 

@@ -63,6 +63,8 @@ Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threa
 }
 
 bool Forward::run() {
+  if (e.pack_ && !e.pack_->unchanged())
+    throw Unreadable("the file of the packed weights, " + e.pack_->path() + ", was changed since it was opened");
   if (tap_) tap_tables();
   embedding();
   for (std::size_t i = 0; i < e.layers_.size() && !stop_.said(); ++i) {

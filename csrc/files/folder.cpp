@@ -125,18 +125,19 @@ bool of_a_head(const std::string& name, bool described) {
   static const std::set<std::string> known = {"head.dense.weight", "head.dense.bias",   "head.norm.weight",
                                               "head.norm.bias",    "decoder.weight",    "decoder.bias",
                                               "classifier.weight", "classifier.bias"};
-  return known.count(name) || (described && starts(name, "head."));
+  return known.count(name) || (described && starts(name, "nlp_head."));
 }
 
 // -- tensors --------------------------------------------------------------------------------------
 
 // As the engine reads it: checked, and copied only where the file's own bytes cannot serve. The token
 // embedding's serve at any offset, as its rows are read one by one.
-Param param_of(const std::string& name, const FileTensor& tensor) {
+Param param_of(const std::string& name, const FileTensor& tensor, bool vouched) {
   const bool wide = tensor.dtype == "F64";
   if (!wide && tensor.dtype != "F32" && tensor.dtype != "F16" && tensor.dtype != "BF16")
     throw tensor.error("dtype " + tensor.dtype + " holds no floats");
   Param param{tensor, {}};
+  if (vouched && (is_packed(name) || (name == kEmbedding && !wide))) return param;
   tensor.fetch();
   const std::size_t count = tensor.count(), width = count ? tensor.bytes / count : 1;
   check_finite(tensor);
@@ -150,7 +151,15 @@ Param param_of(const std::string& name, const FileTensor& tensor) {
 
 }  // namespace
 
-ModelFolder read_folder(FolderFiles& texts, const std::string& root, bool named_there) {
+bool is_packed(const std::string& name) {
+  const auto ends = [&](const std::string& last) {
+    return name.size() >= last.size() && name.compare(name.size() - last.size(), last.size(), last) == 0;
+  };
+  return starts(name, "layers.") &&
+         (ends(".attn.Wqkv.weight") || ends(".attn.Wo.weight") || ends(".mlp.Wi.weight") || ends(".mlp.Wo.weight"));
+}
+
+ModelFolder read_folder(FolderFiles& texts, const std::string& root, bool named_there, const Vouched& vouched) {
   const std::string config_file = join(root, "config.json");
   const Json& config = texts.json(config_file, true);
   ModelFolder folder{config_of(config, config_file), {}, {}, named_there ? classifier_of(config) : std::nullopt};
@@ -185,7 +194,9 @@ ModelFolder read_folder(FolderFiles& texts, const std::string& root, bool named_
       throw tensor.error("its shape is " + shape_text(tensor.shape) + ", not " + shape_text(shape->second));
     }
   }
-  for (const auto& entry : needed) folder.params.emplace(entry.first, param_of(entry.first, *found[entry.first]));
+  const bool known = vouched && vouched(folder.config, folder.files);
+  for (const auto& entry : needed)
+    folder.params.emplace(entry.first, param_of(entry.first, *found[entry.first], known));
   return folder;
 }
 

@@ -7,6 +7,7 @@
 // refimpl/files/checkpoint.py refuses.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,8 +39,14 @@ struct ModelFolder {
 
 constexpr const char* kEmbedding = "embeddings.tok_embeddings.weight";
 
-// Reads and checks everything; what the check looked at is given back, and has to be fetched to be packed.
-// named: whether config.json names the head, not modules.json.
-ModelFolder read_folder(FolderFiles& files, const std::string& root, bool named);
+// Whether the values of these files were checked before, and the matrices of the layers will not be read.
+using Vouched = std::function<bool(const Config& config, const std::vector<std::unique_ptr<Safetensors>>& files)>;
+
+// Reads and checks everything, values unless they are vouched for; what the check looked at is given back, and has
+// to be fetched to be packed. named: whether config.json names the head, not modules.json.
+ModelFolder read_folder(FolderFiles& files, const std::string& root, bool named, const Vouched& vouched);
+
+// Whether it is a matrix of a layer, by its name: what a pack holds.
+bool is_packed(const std::string& name);
 
 }  // namespace refimpl

@@ -313,6 +313,17 @@ std::string Json::spelled_out() const {
   return "None";
 }
 
+std::string json_text(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    char escaped[8];
+    std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned char>(c));
+    const bool plain = static_cast<unsigned char>(c) >= 0x20 && c != '"' && c != '\\';
+    out += plain ? std::string(1, c) : escaped;
+  }
+  return out + "\"";
+}
+
 std::string Json::shown() const { return spelled_out().substr(0, kLongestShown); }
 
 Json parse_json(const unsigned char* text, std::size_t size, const std::string& file, std::uint64_t offset) {

@@ -60,6 +60,9 @@ struct JsonMember {
 // The value of a text that starts at byte `offset` of `file`.
 Json parse_json(const unsigned char* text, std::size_t size, const std::string& file, std::uint64_t offset = 0);
 
+// A text as json spells it, in quotes. UTF-8, as it is.
+std::string json_text(const std::string& text);
+
 // The content of a json file.
 Json read_json(const FetchedFile& file);
 

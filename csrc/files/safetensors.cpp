@@ -183,7 +183,7 @@ Safetensors::Safetensors(const std::string& path) : file_(path) {
   const Json header = parse_json(file_.data() + kLengthBytes, length, path, kLengthBytes);
   std::vector<std::uint64_t> named_at;  // where the header names each tensor
   for (const JsonMember& member : *header.get<Json::Object>())
-    if (member.key == "__metadata__") check_metadata(member, path);
+    if (member.key == "__metadata__") check_metadata(member, path), metadata_ = member.value;
   for (const JsonMember& member : *header.get<Json::Object>()) {
     if (member.key == "__metadata__") continue;
     tensors_.push_back(entry_of(member, file_, start));

@@ -13,6 +13,7 @@
 
 #include "files/format_error.h"
 #include "files/fetched_file.h"
+#include "files/json.h"
 
 namespace refimpl {
 
@@ -53,10 +54,12 @@ class Safetensors {
   // Throws FormatError when the file was changed since it was opened.
   void check_unchanged() const { file_.check_unchanged(); }
   const FetchedFile& file() const { return file_; }
+  const Json& metadata() const { return metadata_; }  // an object of texts
 
  private:
   FetchedFile file_;
   std::vector<FileTensor> tensors_;
+  Json metadata_{Json::Object{}};
 };
 
 }  // namespace refimpl

@@ -43,6 +43,8 @@ inline std::size_t round_up(std::size_t n, std::size_t step) { return ceil_div(n
 struct Packing {
   std::size_t n, k, group;
 };
+// Counts the forms that `pack` writes: matrices in a file that have another are not taken.
+constexpr int kPackLayout = 1;
 
 struct PanelColumns {
   std::size_t first, second;  // the first column of each vector

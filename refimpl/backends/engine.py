@@ -105,7 +105,30 @@ class Engine:
             )
             if found is not None:
                 found[0].check()
+        self._keep(config, head, num_threads)
+
+    @classmethod
+    def over(
+        cls,
+        opened: Any,
+        config: ModernBertConfig,
+        head: SentenceHead | Head | None,
+        num_threads: int | None,
+    ) -> Engine:
+        """The same of a model that the library opened by itself (pack.py)."""
+        self = cls.__new__(cls)
+        self._native = opened
+        self._keep(config, head, num_threads)
+        return self
+
+    def _keep(
+        self,
+        config: ModernBertConfig,
+        head: SentenceHead | Head | None,
+        num_threads: int | None,
+    ) -> None:
         self.head = head if isinstance(head, SentenceHead) else None
+        self._width = self.head.dimension if self.head else config.hidden_size
         self._typed = config.type_vocab_size > 0
         self._hidden = config.hidden_size
         self.num_threads: int = min(num_threads or default_threads(), MOST_THREADS)
@@ -117,6 +140,11 @@ class Engine:
     @property
     def dtype(self) -> str:
         return self._native.dtype
+
+    @property
+    def pack(self) -> str | None:
+        """The path of the pack that is mapped; None where weights are in memory."""
+        return self._native.pack
 
     def packed(
         self,
@@ -174,7 +202,10 @@ class Engine:
         of the prompt and before it, for a Pooling that leaves them out. Raises ValueError, OSError.
         """
         return self._native.embed(
-            *self._arguments(rows), width=width, normalize=normalize, prompt_tokens=prompt_length
+            *self._arguments(rows),
+            width=width or self._width,
+            normalize=normalize,
+            prompt_tokens=prompt_length,
         )
 
     def logits(self, rows: Mapping[str, Array | None]) -> Array:
@@ -248,7 +279,8 @@ def lengths_to_last(real: Array) -> Array:
 class LazyEngine:
     """The engine of one model, made when it is first asked for, once.
 
-    Several threads may ask. A copy that was pickled, or deep-copied, makes its own.
+    Several threads may ask. ready: it was made by now, over a pack. A copy that was pickled, or
+    deep-copied, makes its own.
     """
 
     def __init__(
@@ -259,9 +291,10 @@ class LazyEngine:
         dtype: str,
         head: SentenceHead | Head | None = None,
         kept: Collection[str] = (),
+        ready: Engine | None = None,
     ) -> None:
         self._arguments = config, params, num_threads, None, dtype, head, kept
-        self._engine: Engine | None = None
+        self._engine = ready
 
     def get(self) -> Engine:
         if self._engine is None:

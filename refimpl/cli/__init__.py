@@ -25,6 +25,7 @@ from . import (
     finetune,
     info,
     ner,
+    pack,
     pretrain,
     quantize,
     rerank,
@@ -38,7 +39,7 @@ from .streams import listening
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
-    *(serve, tokenize, finetune, pretrain, quantize, info, bench, verify, download),
+    *(serve, tokenize, finetune, pretrain, quantize, pack, info, bench, verify, download),
 )
 
 
@@ -47,6 +48,9 @@ environment:
   REFIMPL_BACKEND         numpy or native, where --backend leaves it open
   REFIMPL_ISA             the highest tier of instructions that the engine may use
   REFIMPL_THREADS         threads of the engine, else OMP_NUM_THREADS, else the usable cores
+  REFIMPL_PACK            take (default): packed weights that `pack` wrote are used; make: they are
+                          written on first load; leave: neither
+  REFIMPL_PACK_FOLDER     where packed weights are, else beside config.json
   REFIMPL_REQUIRE_NATIVE  1: a missing engine is an error, not a reason to take numpy
   HF_HUB_CACHE            where models of the hub are kept, else HUGGINGFACE_HUB_CACHE, else
                           HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache

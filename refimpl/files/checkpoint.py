@@ -35,7 +35,7 @@ from .meaning import ENCODER_ARCHITECTURE, AnyHead, config_of, head_of
 from .safetensors import dump_safetensors
 from .sentence_files import SETTINGS_FILE, TRANSFORMER_FILE, sentence_files
 from .stored import StoredParams, dtype_name, stored
-from .tensors import EMBEDDING, first_not_finite, take_tensors
+from .tensors import EMBEDDING, Vouched, first_not_finite, take_tensors
 from .weights import INDEX, WEIGHTS, index_of, plan_shards
 
 Folder = str | os.PathLike[str]
@@ -68,13 +68,19 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    folder: Folder, *, dtype: np.dtype | type = np.float32, kind: str | None = "auto"
+    folder: Folder,
+    *,
+    dtype: np.dtype | type = np.float32,
+    kind: str | None = "auto",
+    vouched: Vouched | None = None,
 ) -> Checkpoint:
     """Config, parameters and head of a folder. Raises ModelFormatError.
 
     dtype: of the parameters, float32 or float64, whatever the file holds (stored.py). kind: "auto"
     takes the head that the folder names (modules.json, else config.json); None the encoder alone,
-    leaving the tensors of a head out; a key of HEADS that head, whatever is named. A save into the
+    leaving the tensors of a head out; a key of HEADS that head, whatever is named. vouched: asked,
+    once the files are open, whether the values of the encoder's tensors were checked before; they
+    are not read then. A save into the
     folder that falls between two of its files is seen, and all of it is read anew.
     """
     if kind not in ("auto", None, *HEADS):
@@ -82,7 +88,7 @@ def read_checkpoint(
     for left in reversed(range(READINGS)):
         source = ModelFolder(folder)  # what is there
         try:
-            found = _read(source, dtype, kind)
+            found = _read(source, dtype, kind, vouched)
             if (file := source.replaced()) is None:
                 return found
             raise ModelFormatError("was replaced while the folder was read", file=file)
@@ -93,14 +99,16 @@ def read_checkpoint(
     raise AssertionError("the last reading returned or raised")
 
 
-def _read(source: ModelFolder, dtype: np.dtype | type, kind: str | None) -> Checkpoint:
+def _read(
+    source: ModelFolder, dtype: np.dtype | type, kind: str | None, vouched: Vouched | None
+) -> Checkpoint:
     """One reading of a folder, which a save may have changed meanwhile."""
     config = config_of(source)  # what it means
     if np.dtype(dtype) == np.float32 and (lost := lost_in_float32(config)):
         raise ModelFormatError(lost, file=source.root / CONFIG)
     named = head_of(source, config)
     head = named if kind == "auto" else None if kind is None else HEADS[kind]
-    config, params = take_tensors(source, config, head, named, dtype)  # the tensors
+    config, params = take_tensors(source, config, head, named, dtype, vouched)  # the tensors
     return Checkpoint(config, StoredParams(params, dtype), head, source)
 
 

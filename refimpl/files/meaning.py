@@ -54,6 +54,11 @@ def config_of(folder: ModelFolder) -> ModernBertConfig:
     return config
 
 
+def is_described(config: ModernBertConfig) -> bool:
+    """Whether config.json describes a configurable head."""
+    return config.extra.get(CONFIG_KEY) is not None
+
+
 def head_of(folder: ModelFolder, config: ModernBertConfig) -> AnyHead | None:
     """The head that modules.json, or else config.json, names. Raises ModelFormatError."""
     sentence = sentence_head(folder)

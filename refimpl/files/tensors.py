@@ -10,7 +10,7 @@ asked for. Arrays stay views of their file, none of whose pages the checks leave
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from .stored import any_infinite, widened
 from .weights import INDEX, WEIGHTS, read_weights
 
 Params = dict[str, np.ndarray]
+# Whether the values of the encoder's tensors of a folder were checked before.
+Vouched = Callable[[ModelFolder, ModernBertConfig, AnyHead | None], bool]
 
 EMBEDDING, DECODER = "embeddings.tok_embeddings.weight", "decoder.weight"
 # The original training code's spelling: a wrapper's `model.`, then `bert.`, then `encoder.layers.`;
@@ -48,11 +50,12 @@ def take_tensors(
     head: AnyHead | None,
     named: AnyHead | None,
     dtype: np.dtype | type,
+    vouched: Vouched | None = None,
 ) -> tuple[ModernBertConfig, Params]:
     """The tensors of the encoder and of `head`, and the config that says how the decoder is tied.
 
     named: the head that the folder names, whose tensors may lie beside an encoder wanted alone.
-    dtype: what a tensor is narrowed to where the file has it wider.
+    dtype: what a tensor is narrowed to where the file has it wider. vouched: see Vouched.
     """
     tensors = _plain_names(read_weights(folder.root, folder.seen))
     config = _decide_tie(config, tensors, head)
@@ -71,7 +74,8 @@ def take_tensors(
         needed |= modules
     own = {name: t for name, t in tensors.items() if name in needed or name not in allowed}
     file = folder.root / (WEIGHTS if (folder.root / WEIGHTS).is_file() else INDEX)
-    return config, _take(own, needed, dtype, file) | params
+    known = set(encoder_shapes(config)) if vouched and vouched(folder, config, head) else set()
+    return config, _take(own, needed, dtype, file, known) | params
 
 
 def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -141,10 +145,14 @@ def _module_tensors(folder: ModelFolder, head: SentenceHead) -> Iterator[tuple[s
 
 
 def _take(
-    tensors: Mapping[str, Tensor], needed: Shapes, dtype: np.dtype | type, file: Path
+    tensors: Mapping[str, Tensor],
+    needed: Shapes,
+    dtype: np.dtype | type,
+    file: Path,
+    known: Collection[str] = (),
 ) -> Params:
     """Exactly the tensors of `needed`, checked, as they are stored or, where that is too wide for
-    `dtype`, in it."""
+    `dtype`, in it. known: those whose values need no check."""
     missing = [name for name in needed if name not in tensors]
     if missing:
         more = f" ({len(missing)} are missing)" if len(missing) > 1 else ""
@@ -156,15 +164,15 @@ def _take(
             raise tensor.error("this tensor belongs to no part of the model that config.json names")
         if name in needed and tensor.shape != needed[name]:
             raise tensor.error(f"its shape is {list(tensor.shape)}, not {list(needed[name])}")
-    return {name: _finite(tensors[name], dtype) for name in needed}
+    return {name: _finite(tensors[name], dtype, name not in known) for name in needed}
 
 
-def _finite(tensor: Tensor, dtype: np.dtype | type) -> np.ndarray:
+def _finite(tensor: Tensor, dtype: np.dtype | type, check: bool) -> np.ndarray:
     """The tensor as `_take` gives it; ModelFormatError, with the place, for NaN or infinity."""
     array = tensor.floats()
     if array.itemsize > np.dtype(dtype).itemsize:
         array = tensor.astype(dtype)
-    if found := first_not_finite(array):
+    if check and (found := first_not_finite(array)):
         raise tensor.error(f"it holds {found[0]} at {found[1]}; weights must be finite")
     return array
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..backends import backend as backends
 from ..backends.engine import Engine, LazyEngine
+from ..backends.pack import FromPack
 from ..errors import HubError
 from ..files.certificate import Certificate
 from ..files.checkpoint import read_checkpoint, write_checkpoint
@@ -72,7 +73,8 @@ class ModernBERT(LentByTraining, KerasNames):
     `load` takes it: it rounds its own copy of the matrices and not `.params`, which keep the values
     that were handed in, or are in the file (stored.py: nothing is widened before it is looked at).
     `.certificate`: of int8, what it costs this model (files/certificate.py); None without one.
-    The engine packs that copy at the first call, and sees no change of an array after that.
+    The engine packs that copy at the first call, and sees no change of an array after that; engine:
+    one over a pack of these params (pack.py).
     """
 
     MODEL_VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
@@ -96,6 +98,7 @@ class ModernBERT(LentByTraining, KerasNames):
         num_threads: int | None = None,
         source: ModelFolder | None = None,
         kept: Collection[str] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.config, self.source = config, source
         held = check_params(params, self.shapes())
@@ -125,6 +128,7 @@ class ModernBERT(LentByTraining, KerasNames):
                 self.compute_dtype,
                 self.engine_head,
                 kept or (),
+                engine,
             )
             if native
             else None
@@ -203,8 +207,10 @@ class ModernBERT(LentByTraining, KerasNames):
         """
         kind, dtype = backends.resolve(backend, dtype, num_threads)
         folder = resolve(folder_or_hub_id, revision=revision)
-        found = read_checkpoint(folder, dtype=backends.array_dtype(dtype), kind=None)
+        packs = FromPack(dtype, num_threads) if kind == "native" else None
+        found = read_checkpoint(folder, dtype=backends.array_dtype(dtype), kind=None, vouched=packs)
         options: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
+        options["engine"] = packs and packs.engine
         return ModernBERT(found.config, found.params, source=found.source, **options)
 
     # -- use --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..backends import backend as backends
 from ..backends.engine import Engine
+from ..backends.pack import FromPack
 from ..errors import ModelFormatError
 from ..files.checkpoint import read_checkpoint, write_checkpoint
 from ..files.folder import CONFIG, ModelFolder
@@ -55,6 +56,7 @@ class ModernBERTForTask(ModernBERT):
         num_threads: int | None = None,
         source: ModelFolder | None = None,
         kept: Collection[str] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.head = head
         if isinstance(head, SentenceHead):
@@ -64,7 +66,7 @@ class ModernBERTForTask(ModernBERT):
         if head.kind == "multiple_choice":
             self.axes = ("batch", "choices", "seq")
         where: dict[str, Any] = dict(backend=backend, dtype=dtype, num_threads=num_threads)
-        super().__init__(config, params, source=source, kept=kept, **where)
+        super().__init__(config, params, source=source, kept=kept, engine=engine, **where)
 
     @classmethod
     def from_variant(cls, *args: Any, **kwargs: Any) -> NoReturn:
@@ -214,9 +216,10 @@ def load(
     refuse_any("load", gone)
     kind, dtype = backends.resolve(backend, dtype, num_threads)
     folder = resolve(folder_or_hub_id, revision=revision)
-    found = read_checkpoint(folder, dtype=backends.array_dtype(dtype))
+    packs = FromPack(dtype, num_threads) if kind == "native" else None
+    found = read_checkpoint(folder, dtype=backends.array_dtype(dtype), vouched=packs)
     where: dict[str, Any] = dict(backend=kind, dtype=dtype, num_threads=num_threads)
-    options = where | {"source": found.source}
+    options = where | {"source": found.source, "engine": packs and packs.engine}
     if found.head is None:
         return ModernBERT(found.config, found.params, **options)
     return ModernBERTForTask(found.config, found.params, found.head, **options)
