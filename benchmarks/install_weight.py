@@ -30,6 +30,7 @@ INSTALLS = {
     "sentence-transformers": ["sentence-transformers"],
     "openvino": ["openvino"],
     "onnxruntime": ["onnxruntime"],
+    "fastembed": ["fastembed"],
     "llama.cpp": ["llama-cpp-python"],
 }
 MIB = 2**20

@@ -1,17 +1,17 @@
 #!/bin/bash
-# Fuzzes the reading of model folders (files), tokenizers (text) or the arguments of the C interface (arguments) with
-# clang's libFuzzer under AddressSanitizer and UBSan, on one core.
+# Fuzzes the reading of model folders (files), packed weights (pack), tokenizers (text) or the arguments of the C
+# interface (arguments) with clang's libFuzzer under AddressSanitizer and UBSan, on one core.
 #
-#   tests/native/fuzz/run.sh files|text|arguments [seconds]
+#   tests/native/fuzz/run.sh files|pack|text|arguments [seconds]
 #
 # CXX names the compiler, clang++ by default. Objects, corpus (seeds are made here) and what crashed
 # stand in build/fuzz. Ends with 0 when nothing was found; a second run goes on from the first's corpus.
 set -eu
-target=${1:?files, text or arguments}; seconds=${2:-60}
+target=${1:?files, pack, text or arguments}; seconds=${2:-60}
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 place=$root/build/fuzz
 cxx=${CXX:-clang++}
-[ -e "$root/tests/native/fuzz/$target.cpp" ] || { echo "$target is none of files, text, arguments" >&2; exit 2; }
+[ -e "$root/tests/native/fuzz/$target.cpp" ] || { echo "$target is none of files, pack, text, arguments" >&2; exit 2; }
 flags="-std=c++17 -ffp-contract=off -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 mkdir -p "$place/objects" "$place/$target"
 cd "$root"
@@ -33,6 +33,10 @@ if [ "$target" = files ]; then
   { printf '\6{"in_features":2,"out_features":1,"bias":false,"activation_function":"torch.nn.GELU"}'; } >"$place/$target/dense"
   { printf '\1'; head -c 9000 $tiny/model.safetensors | tail -c +9 | head -c 3000; } >"$place/$target/header"
   printf '\4{"a":[1,-2.5e3,"\\u00e9\\ud83d\\ude00",null,true,{}]}' >"$place/$target/json"
+elif [ "$target" = pack ]; then
+  printf '\0\0\20\1\1x' >"$place/$target/byte"
+  printf '\0\0\0\1\1\377\20\0\1\0' >"$place/$target/length"
+  printf '\1\20\0\0\0\0\0\0\0{"__metadata__":{}}' >"$place/$target/file"
 elif [ "$target" = text ]; then
   printf '\0\1the [MASK] of  it, e\314\201\n' >"$place/$target/nfc"
   printf '\1\0the the  \342\226\201 ab\n\n' >"$place/$target/characters"
@@ -48,6 +52,10 @@ cat >"$place/words" <<'WORDS'
 "\"BF16\""
 "\"F64\""
 "\"__metadata__\""
+"\"modernbert_pack\""
+"\"layout\""
+"\"U8\""
+"source.0.facts"
 "\"hidden_size\""
 "\"layer_types\""
 "\"full_attention\""
