@@ -123,34 +123,43 @@ std::uint64_t limit_of(const Object& entry, const std::string& key) {
   return static_cast<std::uint64_t>(*n);
 }
 
+// The places of these numbers, smallest first; of equal ones the first first.
+std::vector<std::size_t> in_order(const std::vector<double>& numbers) {
+  std::vector<std::size_t> out(numbers.size());
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = i;
+  std::sort(out.begin(), out.end(), [&](std::size_t a, std::size_t b) {
+    return numbers[a] < numbers[b] || (numbers[a] == numbers[b] && a < b);
+  });
+  return out;
+}
+
 // What stands under added_tokens_decoder, by its ids.
 std::vector<AddedToken> decoder_tokens(const Object& entry, const Json::Object& decoder) {
-  const auto id_of = [](const std::string& key) {
+  std::vector<double> ids;
+  for (const JsonMember& member : decoder) {
+    const std::string& key = member.key;
     const bool digits = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
-    return digits ? std::stol(key) : -1;
-  };
-  std::vector<const JsonMember*> ordered;
-  for (const JsonMember& member : decoder) ordered.push_back(&member);
-  std::stable_sort(ordered.begin(), ordered.end(), [&](const JsonMember* a, const JsonMember* b) { return id_of(a->key) < id_of(b->key); });
+    ids.push_back(digits ? static_cast<double>(std::stol(key)) : -1.0);
+  }
   std::vector<AddedToken> out;
-  for (const JsonMember* member : ordered)
-    out.push_back(token_of(entry, "added_tokens_decoder." + member->key, member->value, std::nullopt));
+  for (const std::size_t i : in_order(ids))
+    out.push_back(token_of(entry, "added_tokens_decoder." + decoder[i].key, decoder[i].value, std::nullopt));
   return out;
 }
 
 // What stands in added_tokens.json, by its ids.
 std::vector<AddedToken> listed_tokens(const Object& entry, const std::set<std::string>& special) {
-  std::vector<std::pair<double, std::string>> ordered;
-  for (const JsonMember& member : *entry.values.get<Json::Object>()) {
+  const Json::Object& listed = *entry.values.get<Json::Object>();
+  std::vector<double> ids;
+  for (const JsonMember& member : listed) {
     const std::optional<double> id = number(member.value);
     if (!id) entry.refuse(member.key, member.value, "it must be a number");
-    ordered.emplace_back(*id, member.key);
+    ids.push_back(*id);
   }
-  std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<AddedToken> out;
-  for (const auto& one : ordered) {
-    const bool is_special = special.count(one.second);
-    out.push_back({one.second, -1, is_special, false, false, false, !is_special});
+  for (const std::size_t i : in_order(ids)) {
+    const bool is_special = special.count(listed[i].key);
+    out.push_back({listed[i].key, -1, is_special, false, false, false, !is_special});
   }
   return out;
 }

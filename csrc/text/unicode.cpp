@@ -10,12 +10,20 @@
 namespace refimpl {
 namespace {
 
+// A code point has 21 bits.
 struct Run {
-  std::uint32_t first;
-  unsigned char value;
+  std::uint32_t first : 24, value : 8;
 };
-struct Split {
-  std::uint32_t point, parts[4];
+class Split {
+ public:
+  constexpr Split(std::uint64_t point, std::uint64_t a, std::uint64_t b, std::uint64_t c, std::uint64_t d)
+      : low_(point | a << 21 | b << 42), high_(c | d << 21) {}
+  std::uint32_t point() const { return number(low_); }
+  std::uint32_t part(int i) const { return number(i < 2 ? low_ >> (21 + 21 * i) : high_ >> 21 * (i - 2)); }
+
+ private:
+  static std::uint32_t number(std::uint64_t bits) { return static_cast<std::uint32_t>(bits & 0x1fffff); }
+  std::uint64_t low_, high_;
 };
 struct Join {
   std::uint32_t first, second, whole;
@@ -66,9 +74,9 @@ void decompose(std::uint32_t point, std::vector<Part>& out) {
     return;
   }
   const Split* found = std::lower_bound(std::begin(kSplits), std::end(kSplits), point,
-                                        [](const Split& split, std::uint32_t p) { return split.point < p; });
-  if (found == std::end(kSplits) || found->point != point) return add(point, 0);
-  for (int i = 0; i < kLongest && found->parts[i]; ++i) add(found->parts[i], i > 0);
+                                        [](const Split& split, std::uint32_t p) { return split.point() < p; });
+  if (found == std::end(kSplits) || found->point() != point) return add(point, 0);
+  for (int i = 0; i < kLongest && found->part(i); ++i) add(found->part(i), i > 0);
 }
 
 // Marks between characters that are none, in the order of their classes.
@@ -109,7 +117,7 @@ std::vector<unsigned char> kinds() {
   for (const Run* run = std::begin(kMarks); run != std::end(kMarks); ++run)
     if (run->value)
       for (std::uint32_t p = run->first; p < run[1].first; ++p) out[p] |= kStirs;
-  for (const Split& split : kSplits) out[split.point] |= kStirs;
+  for (const Split& split : kSplits) out[split.point()] |= kStirs;
   for (const Join& join : kJoins) out[join.whole] &= static_cast<unsigned char>(~kStirs);
   for (const Join& join : kJoins) out[join.second] |= kStirs;
   for (std::uint32_t p = kVowels; p < kTrailing + kTrailings; ++p) out[p] |= kStirs;

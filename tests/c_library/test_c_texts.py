@@ -265,6 +265,9 @@ BESIDE: dict[str, dict[str, dict[str, Any]]] = {
                                           "additional_special_tokens": ["print", "int"]},
               "added_tokens.json": {"print": 3, "return": 1}},
     "split": {"tokenizer_config.json": {"split_special_tokens": True}},
+    "special by name": {"tokenizer_config.json": {
+        "added_tokens_decoder": {"9000": {"content": "rint(", "special": False}},
+        "x_token": "rint(", "split_special_tokens": True}},
     "left": {"tokenizer_config.json": {"truncation_side": "left", "model_max_length": 9}},
     "limit": {"tokenizer_config.json": {"model_max_length": 1e30}},
     "old limit": {"tokenizer_config.json": {"max_len": 11}},
@@ -281,7 +284,7 @@ def beside(folder: Path, files: dict[str, dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("what", BESIDE)
 @pytest.mark.filterwarnings("ignore")
 def test_files_beside_the_tokenizer_count(tmp_path: Path, what: str) -> None:
-    rows = 8292 if what in ("decoder", "older") else None
+    rows = 8292 if what in ("decoder", "older", "special by name") else None
     more = {} if rows is None else {"vocab_size": rows}
     folder = beside(sentence_folder(tmp_path / "m", [POOLING], **more), BESIDE[what])
     encoder, texts = SentenceEncoder(folder, backend="native"), [*SAID, *words(30)]
