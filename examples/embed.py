@@ -27,6 +27,7 @@ class Facts(Sized):
         ("width", c_int64),
         ("scores", c_int),
         ("labels", c_int64),
+        ("pack", c_char_p),
     ]
 
 

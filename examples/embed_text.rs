@@ -19,6 +19,7 @@ struct Facts {
     width: i64,
     scores: c_int,
     labels: i64,
+    pack: *const c_char,
 }
 
 #[repr(C)]

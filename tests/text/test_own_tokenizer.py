@@ -4,6 +4,9 @@ import copy
 import json
 import pickle
 import random
+import re
+import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -278,6 +281,26 @@ def test_a_lone_surrogate_is_refused(text):
     codec = OwnCodec.read(BUNDLED / "tokenizer.json")
     with pytest.raises(UnicodeEncodeError):
         codec.encode([text])
+
+
+@pytest.mark.heavy
+def test_the_code_is_small(tmp_path):
+    """csrc/text compiled as setup.py does: at most 200 KB of code and tables."""
+    root, cxx, size = Path(__file__).resolve().parents[2], shutil.which("c++"), shutil.which("size")
+    if not (root / "csrc").exists() or cxx is None or size is None:
+        pytest.skip("needs the sources, a C++ compiler and size")
+    small = re.findall(r'"(csrc/text/\w+\.cpp)"', (root / "setup.py").read_text())
+    flags = ["-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-O3", "-g0", "-fPIC"]
+    objects = []
+    for source in sorted((root / "csrc" / "text").glob("*.cpp")):
+        name = str(source.relative_to(root))
+        objects.append(str(tmp_path / f"{source.stem}.o"))
+        os_ = ["-Os"] if name in small else []
+        command = [cxx, *flags, *os_, "-Icsrc", "-c", name, "-o", objects[-1]]
+        subprocess.run(command, cwd=root, check=True)
+    told = subprocess.run([size, *objects], capture_output=True, text=True, check=True).stdout
+    text = sum(int(line.split()[0]) for line in told.splitlines()[1:])
+    assert text <= 200_000, f"{text:,} bytes"
 
 
 # -- by hand: pytest -m soak tests/text/test_own_tokenizer.py -s ----------------------------------

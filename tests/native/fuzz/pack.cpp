@@ -1,5 +1,7 @@
 // libFuzzer: a right pack with changes, or any bytes, as the pack of a small model. The first byte says which; changes
 // are a place, a count that goes there and bytes that come. What opens must have every byte of every matrix.
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -24,6 +26,8 @@ void write_file(const std::string& path, const std::string& content) {
   std::FILE* file = std::fopen(path.c_str(), "wb");
   if (!file || std::fwrite(content.data(), 1, content.size(), file) != content.size()) std::abort();
   std::fclose(file);
+  const timespec old[2] = {{1, 0}, {1, 0}};  // a file that was just written is waited for
+  if (utimensat(AT_FDCWD, path.c_str(), old, 0)) std::abort();
 }
 
 std::string read_file(const std::string& path) {
