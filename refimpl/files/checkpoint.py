@@ -41,6 +41,8 @@ from .weights import INDEX, WEIGHTS, index_of, plan_shards
 Folder = str | os.PathLike[str]
 # Readings of a folder that others save into at the same time, and seconds between them: files are
 # exchanged in less.
+# Packed weights (csrc/files/pack_file.h), which another model makes stale.
+PACK = re.compile(r"modernbert-.*\.pack")
 READINGS, PAUSE = 10, 0.02
 SHARD = re.compile(r"model-.*-of-.*\.safetensors")
 TOKENIZER_FILES = (
@@ -230,12 +232,12 @@ def _copies(head: AnyHead | None, source: ModelFolder | None) -> dict[str, Path]
 
 
 def _stale(folder: Path, written: set[str]) -> list[str]:
-    """Files of an older model that would be read beside, or before, the new ones.
+    """Files of an older model that would be read beside, or before, the new ones, and its packs.
 
     modules.json goes away even when it is written anew: like config.json it makes a folder valid.
     """
     if not is_there(folder):
         return []
     names = [SETTINGS_FILE, TRANSFORMER_FILE, WEIGHTS, INDEX]
-    names += [name for name in os.listdir(folder) if SHARD.fullmatch(name)]
+    names += [n for n in os.listdir(folder) if SHARD.fullmatch(n) or PACK.fullmatch(n)]
     return [MODULES_FILE, *(name for name in names if name not in written)]
