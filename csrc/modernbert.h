@@ -99,8 +99,8 @@ typedef struct {
     const char *pack_folder; /* where packs are; NULL: beside config.json */
 } modernbert_options;
 
-/* Writes the pack of a folder for the tier, dtype and pack_folder of options, unless there is a fresh one: under its
- * own name beside its place, then moved there, so that no process sees half of one. Several that do so at once wait for
+/* Writes the pack of a folder for the tier, dtype and pack_folder of options, unless there is a fresh one: under
+ * another name beside its place, then moved there, so that no process sees half of one. Several that do so at once wait for
  * the first. A pack belongs to one tier, one dtype, one layout of this library, and to the model's files: it is fresh
  * as long as their names and sizes, bytes out of every tensor, and their times of change or else all their bytes, are
  * those that it was made of. It is not to be cut or written over while a model is open: that is MODERNBERT_BAD_FILE

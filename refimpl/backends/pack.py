@@ -66,6 +66,9 @@ class FromPack:
         # The library puts behind the encoder what the folder names.
         if self._use == "leave" or not (bare or own is not None):
             return False
+        packs = Path(self._packs or folder.root)
+        if self._use == "take" and not any(packs.glob("modernbert-*.pack")):
+            return False
         where = os.fspath(folder.path), chosen_tier(), self._dtype, self._packs
         with suppress(OSError):
             self.engine = self._opened(where, config, own)
