@@ -31,7 +31,12 @@ from peers import FEWEST, PAUSE_S, SHAPES, sequences, settled, shape_names
 class Options(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("dtype", c_char_p), ("tier_cap", c_char_p),
                 ("threads", c_int), ("packed", c_void_p), ("reading", c_void_p),
-                ("user", c_void_p)]  # fmt: skip
+                ("user", c_void_p), ("pack", c_int), ("pack_folder", c_char_p)]  # fmt: skip
+
+
+# Of the options, the latest first: an earlier library knows fewer fields.
+SIZES = (ctypes.sizeof(Options), Options.pack.offset)
+IN_MEMORY = 2  # MODERNBERT_PACK_LEFT
 
 
 class Batch(ctypes.Structure):
@@ -48,8 +53,12 @@ class Build:
         self.lib.modernbert_last_error.restype = c_char_p
         self.model = c_void_p()
         tier = options.tier.encode() if options.tier else None
-        given = Options(ctypes.sizeof(Options), options.dtype.encode(), tier, options.threads)
-        self.call(self.lib.modernbert_open, str(folder).encode(), byref(given), byref(self.model))
+        given = Options(0, options.dtype.encode(), tier, options.threads, pack=IN_MEMORY)
+        for given.struct_size in SIZES:
+            opened = self.lib.modernbert_open(str(folder).encode(), byref(given), byref(self.model))
+            if not opened or b"struct_size" not in self.lib.modernbert_last_error():
+                break
+        self.call(lambda: opened)
 
     def call(self, function: Any, *arguments: Any) -> None:
         if function(*arguments):
