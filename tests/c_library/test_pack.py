@@ -91,6 +91,35 @@ def test_bits_are_those_of_weights_in_memory(folder: Path, tier: str, dtype: str
     assert path_of(opened(folder, TAKEN, **options)) == file
 
 
+@pytest.mark.filterwarnings("ignore::refimpl.errors.UncertifiedWarning")
+def test_python_takes_a_pack_of_integers(folder: Path) -> None:
+    def run() -> tuple[str | None, np.ndarray]:
+        model = refimpl.load(folder, backend="native", dtype="int8")
+        assert model.engine is not None
+        return model.engine.pack, model.encode_packed(IDS, [0, 4, len(IDS)])
+
+    (nothing, expected), made = run(), make_pack(folder, "int8")
+    path, got = run()
+    assert (nothing, path) == (None, str(made)) and "int8" in made.name
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_what_int8_keeps_belongs_to_its_pack(folder: Path) -> None:
+    def keep(*names: str) -> None:
+        (folder / "int8.json").write_text(json.dumps({"kept": list(names)}))
+
+    whole = state(opened(folder, LEFT, dtype="int8"))
+    pack(folder, dtype="int8")
+    keep("layers.1.mlp.Wo", "layers.2.attn.Wqkv")
+    assert why_not(folder, dtype="int8") == "its model is '32 24 2 3', not '32 24 2 3 kept 0 8 1'"
+    mixed = state(opened(folder, LEFT, dtype="int8"))
+    assert not np.array_equal(mixed, whole)
+    pack(folder, dtype="int8")
+    np.testing.assert_array_equal(state(opened(folder, dtype="int8")), mixed)
+    keep("layers.0.mlp.Wo", "layers.2.attn.Wqkv")
+    assert why_not(folder, dtype="int8").startswith("its model is")
+
+
 @pytest.mark.parametrize("what", ["encoder", "sentence", "classifier", "half", "wide"])
 def test_python_takes_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.setenv("REFIMPL_PACK", "leave")
@@ -487,6 +516,10 @@ def test_it_is_a_safetensors_file_that_others_may_read(folder: Path) -> None:
 # Digests of the packed matrices of fixed weights: when one changes, kPackLayout of kernels.h has
 # to, so that no pack of before is taken for one of after.
 LAYOUTS = {
+    "avx512bf16 int8": "1 9ef4e32e96c61efa",
+    "avx512 int8": "1 9ef4e32e96c61efa",
+    "avx2 int8": "1 9daa3b1db39abb6e",
+    "scalar int8": "1 25999f3defe99eb5",
     "avx512bf16 float32": "1 8321b38ff7faa535",
     "avx512bf16 bfloat16": "1 4e4f9fcbbf1fc93f",
     "avx512 float32": "1 8321b38ff7faa535",
