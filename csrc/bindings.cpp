@@ -614,4 +614,5 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("dtype", &PyEngine::dtype);
 
   bind_text(m);
+  bind_training(m);
 }

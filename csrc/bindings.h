@@ -22,3 +22,6 @@ int released(F f) {
 
 // bindings_text.cpp: adds the class Tokenizer.
 void bind_text(pybind11::module_& m);
+
+// bindings_training.cpp: adds the class Training, rows_* and update.
+void bind_training(pybind11::module_& m);

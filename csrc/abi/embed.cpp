@@ -160,12 +160,12 @@ extern "C" int modernbert_embed(const modernbert_model* model, const modernbert_
     if (wanted.prompt_tokens < 0)
       refuse("embedding->prompt_tokens is " + std::to_string(wanted.prompt_tokens) + "; it must be at least 0");
     const std::size_t width = wanted.width ? static_cast<std::size_t>(wanted.width) : model->width;
-    total_of(*model, sized(input, "input"));
+    total_of(model->engine->plan, sized(input, "input"));
     const std::size_t sequences = static_cast<std::size_t>(input->sequences);
     if (sequences > kMaxElements / head.width()) refuse("vectors of so many sequences are larger than any memory");
     check_out(out, out_count, "sequences", sequences, width);
 
-    embed(*model, batch_of(*model, *input), how, width, wanted.normalize != 0,
+    embed(*model, batch_of(model->engine->plan, *input), how, width, wanted.normalize != 0,
           static_cast<std::size_t>(wanted.prompt_tokens), out);
   });
 }
@@ -175,11 +175,11 @@ extern "C" int modernbert_logits(const modernbert_model* model, const modernbert
   return guarded([&] {
     const modernbert_run how = run_of(not_null(model, "model"), run);
     if (!model->labels) refuse("the model has " + model->head_words + ", and gives no logits of sequences");
-    total_of(*model, sized(input, "input"));
+    total_of(model->engine->plan, sized(input, "input"));
     const std::size_t sequences = static_cast<std::size_t>(input->sequences);
     if (sequences > kMaxElements / model->labels) refuse("logits of so many sequences are larger than any memory");
     check_out(out, out_count, "sequences", sequences, model->labels);
-    logits(*model, batch_of(*model, *input), how, out);
+    logits(*model, batch_of(model->engine->plan, *input), how, out);
   });
 }
 

@@ -10,8 +10,8 @@ namespace {
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 31;
 
 // What the engine may allocate for so many tokens stays countable.
-void check_total(const Engine& engine, std::int64_t total, std::int64_t sequences) {
-  const std::size_t widest = std::max(3 * engine.plan.hidden, 2 * engine.plan.inter);
+void check_total(const Plan& plan, std::int64_t total, std::int64_t sequences) {
+  const std::size_t widest = std::max(3 * plan.hidden, 2 * plan.inter);
   if (total < 0 || sequences < 0)
     refuse(std::to_string(total) + " tokens in " + std::to_string(sequences) + " sequences: neither may be negative");
   if (total > kMaxTokens || sequences > kMaxTokens || static_cast<std::size_t>(total) > kMaxElements / widest)
@@ -27,25 +27,25 @@ void check_range(const char* name, const std::int64_t* values, std::size_t count
 
 }  // namespace
 
-std::size_t total_of(const modernbert_model& model, const modernbert_input& in) {
+std::size_t total_of(const Plan& plan, const modernbert_input& in) {
   if (in.sequences < 0) refuse("input->sequences is " + std::to_string(in.sequences) + "; it must be at least 0");
-  check_total(*model.engine, 0, in.sequences);
+  check_total(plan, 0, in.sequences);
   const std::int64_t* cu = &not_null(in.cu_seqlens, "input->cu_seqlens");
   if (cu[0] != 0) refuse("input->cu_seqlens starts with " + std::to_string(cu[0]) + ", not with 0");
   for (std::int64_t s = 0; s < in.sequences; ++s)
     if (cu[s + 1] < cu[s])
       refuse("input->cu_seqlens falls from " + std::to_string(cu[s]) + " to " + std::to_string(cu[s + 1]) + " at " +
              std::to_string(s + 1));
-  check_total(*model.engine, cu[in.sequences], in.sequences);
+  check_total(plan, cu[in.sequences], in.sequences);
   return static_cast<std::size_t>(cu[in.sequences]);
 }
 
-Batch batch_of(const modernbert_model& model, const modernbert_input& in) {
-  const std::size_t total = total_of(model, in);
+Batch batch_of(const Plan& plan, const modernbert_input& in) {
+  const std::size_t total = total_of(plan, in);
   const std::int64_t* cu = in.cu_seqlens;
   if (!in.ids == !in.embeddings) refuse("exactly one of input->ids and input->embeddings is needed");
-  if (in.ids) check_range("ids", in.ids, total, model.engine->plan.vocab);
-  const std::size_t types = model.engine->plan.types;
+  if (in.ids) check_range("ids", in.ids, total, plan.vocab);
+  const std::size_t types = plan.types;
   if (in.token_types && !types) refuse("input->token_types are given, but the model has no token types");
   if (in.token_types) check_range("token_types", in.token_types, total, types);
 
@@ -88,8 +88,8 @@ int modernbert_forward(const modernbert_model* model, const modernbert_input* in
                        float* out, size_t out_count) {
   return guarded([&] {
     const modernbert_run how = run_of(not_null(model, "model"), run);
-    check_out(out, out_count, "tokens", total_of(*model, sized(input, "input")), model->engine->plan.hidden);
-    const Batch batch = batch_of(*model, *input);
+    check_out(out, out_count, "tokens", total_of(model->engine->plan, sized(input, "input")), model->engine->plan.hidden);
+    const Batch batch = batch_of(model->engine->plan, *input);
     forward(*model, batch, how, out);
   });
 }
@@ -98,8 +98,8 @@ int modernbert_trace(const modernbert_model* model, const modernbert_input* inpu
                      modernbert_tap tap, void* user, float* out, size_t out_count) {
   return guarded([&] {
     const int wanted = threads_of(threads, not_null(model, "model").threads);
-    check_out(out, out_count, "tokens", total_of(*model, sized(input, "input")), model->engine->plan.hidden);
-    const Batch batch = batch_of(*model, *input);
+    check_out(out, out_count, "tokens", total_of(model->engine->plan, sized(input, "input")), model->engine->plan.hidden);
+    const Batch batch = batch_of(model->engine->plan, *input);
     if (!tap) refuse("tap is NULL");
     model->engine->trace(batch, out, wanted, fused != 0, [&](const Tapped& t) {
       const std::string step = t.layer < 0 ? t.step : "layers." + std::to_string(t.layer) + "." + t.step;
@@ -115,7 +115,7 @@ int modernbert_workspace_bytes(const modernbert_model* model, int64_t total, int
                                uint64_t* bytes) {
   return guarded([&] {
     const Engine& engine = *not_null(model, "model").engine;
-    check_total(engine, total, sequences);
+    check_total(engine.plan, total, sequences);
     const int n = threads_of(threads, model->threads);
     not_null(bytes, "bytes") =
         engine.workspace_bytes(static_cast<std::size_t>(total), static_cast<std::size_t>(sequences), n);

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/sentence.h"
 #include "files/classifier.h"
+#include "files/config.h"
 #include "files/safetensors.h"
 #include "files/sentence.h"
 #include "text/settings.h"
@@ -45,14 +46,19 @@ namespace refimpl {
 // Beyond any memory; products of sizes below it stay far from overflow.
 constexpr std::size_t kMaxElements = std::size_t{1} << 44;
 
+// -- open.cpp: what a model is, checked --
+
+Plan plan_of(const Config& config);
+Config config_given(const modernbert_config& given);
+
 // `given`, where 0 stands for `otherwise`; at most kMaxThreads.
 int threads_of(int given, int otherwise);
 
 // -- forward.cpp: what a pass is asked for, checked --
 
 // Tokens; no array but cu_seqlens is looked at.
-std::size_t total_of(const modernbert_model& model, const modernbert_input& in);
-Batch batch_of(const modernbert_model& model, const modernbert_input& in);
+std::size_t total_of(const Plan& plan, const modernbert_input& in);
+Batch batch_of(const Plan& plan, const modernbert_input& in);
 // That out has room for rows of `columns` floats.
 void check_out(const float* out, std::size_t out_count, const char* rows_name, std::size_t rows, std::size_t columns);
 modernbert_run run_of(const modernbert_model& model, const modernbert_run* run);  // with its threads filled in

@@ -45,14 +45,6 @@ std::string shown(double value) {
   return text;
 }
 
-Plan plan_of(const Config& c) {
-  Plan plan{c.vocab, c.hidden, c.inter, c.heads, static_cast<float>(c.norm_eps), c.activation, {}};
-  for (const LayerConfig& layer : c.layers)
-    plan.layers.push_back({static_cast<std::ptrdiff_t>(layer.window), layer.theta, layer.kept});
-  plan.types = c.types;
-  return plan;
-}
-
 // Tensors of a checkpoint, all but the embedding, where the engine looks for them; a bias may be missing.
 Weights weights_of(const Config& config, const RowSource& embedding, const Tensors& tensors) {
   const auto get = [&](const std::string& name) {
@@ -129,29 +121,6 @@ unsigned kept_of(const modernbert_config& given, std::size_t layer) {
   if (kept > 15)
     refuse("config->kept[" + std::to_string(layer) + "] is " + std::to_string(kept) + "; it must be in 0 .. 15");
   return kept;
-}
-
-Config config_given(const modernbert_config& given) {
-  Config c{};
-  c.vocab = size_of("vocab", given.vocab, 1, kMaxSize), c.hidden = size_of("hidden", given.hidden, 1, kMaxSize);
-  c.inter = size_of("inter", given.inter, 1, kMaxSize), c.heads = size_of("heads", given.heads, 1, kMaxSize);
-  c.types = size_of("types", given.types, 0, kMaxSize);
-  const std::size_t layers = size_of("layers", given.layers, 0, kMaxLayers);
-  c.norm_eps = positive("norm_eps", given.norm_eps);
-  if (!fits_float(c.norm_eps)) refuse("config->norm_eps is " + shown(c.norm_eps) + "; " + kFloatRange);
-  c.norm_bias = c.attention_bias = c.mlp_bias = true;  // where they are given
-  if (given.activation && !named_activation(given.activation, c.activation))
-    refuse(std::string("config->activation is '") + given.activation + "'; supported: " + activation_names());
-  if (c.hidden % c.heads || c.hidden / c.heads % 2)
-    refuse("config->hidden is " + std::to_string(c.hidden) + " with " + std::to_string(c.heads) +
-           " heads; it must be a multiple of them with an even head size");
-  if (std::max({c.vocab, 3 * c.hidden, 2 * c.inter, c.types}) > kMaxElements / c.hidden)
-    refuse("config describes matrices that are larger than any memory");
-  if (layers) not_null(given.windows, "config->windows"), not_null(given.thetas, "config->thetas");
-  for (std::size_t i = 0; i < layers; ++i)
-    c.layers.push_back({given.windows[i] < 0 ? kAllVisible : std::min(given.windows[i], kMaxWindow),
-                        positive("thetas[" + std::to_string(i) + "]", given.thetas[i]), kept_of(given, i)});
-  return c;
 }
 
 struct GivenClassifier {
@@ -427,6 +396,38 @@ std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_op
 }
 
 }  // namespace
+
+Plan plan_of(const Config& c) {
+  Plan plan{c.vocab, c.hidden, c.inter, c.heads, static_cast<float>(c.norm_eps), c.activation, {}};
+  for (const LayerConfig& layer : c.layers)
+    plan.layers.push_back({static_cast<std::ptrdiff_t>(layer.window), layer.theta, layer.kept});
+  plan.types = c.types;
+  return plan;
+}
+
+Config config_given(const modernbert_config& given) {
+  Config c{};
+  c.vocab = size_of("vocab", given.vocab, 1, kMaxSize), c.hidden = size_of("hidden", given.hidden, 1, kMaxSize);
+  c.inter = size_of("inter", given.inter, 1, kMaxSize), c.heads = size_of("heads", given.heads, 1, kMaxSize);
+  c.types = size_of("types", given.types, 0, kMaxSize);
+  const std::size_t layers = size_of("layers", given.layers, 0, kMaxLayers);
+  c.norm_eps = positive("norm_eps", given.norm_eps);
+  if (!fits_float(c.norm_eps)) refuse("config->norm_eps is " + shown(c.norm_eps) + "; " + kFloatRange);
+  c.norm_bias = c.attention_bias = c.mlp_bias = true;  // where they are given
+  if (given.activation && !named_activation(given.activation, c.activation))
+    refuse(std::string("config->activation is '") + given.activation + "'; supported: " + activation_names());
+  if (c.hidden % c.heads || c.hidden / c.heads % 2)
+    refuse("config->hidden is " + std::to_string(c.hidden) + " with " + std::to_string(c.heads) +
+           " heads; it must be a multiple of them with an even head size");
+  if (std::max({c.vocab, 3 * c.hidden, 2 * c.inter, c.types}) > kMaxElements / c.hidden)
+    refuse("config describes matrices that are larger than any memory");
+  if (layers) not_null(given.windows, "config->windows"), not_null(given.thetas, "config->thetas");
+  for (std::size_t i = 0; i < layers; ++i)
+    c.layers.push_back({given.windows[i] < 0 ? kAllVisible : std::min(given.windows[i], kMaxWindow),
+                        positive("thetas[" + std::to_string(i) + "]", given.thetas[i]), kept_of(given, i)});
+  return c;
+}
+
 }  // namespace refimpl
 
 using namespace refimpl;

@@ -184,7 +184,7 @@ void each_batch(const modernbert_model& model, const Encoded& texts, F f) {
     input.struct_size = sizeof input, input.sequences = static_cast<std::int64_t>(last - first);
     input.cu_seqlens = cu.data(), input.ids = texts.ids.data() + begin;
     if (model.engine->plan.types) input.token_types = texts.types.data() + begin;
-    f(batch_of(model, input), first);
+    f(batch_of(model.engine->plan, input), first);
   }
 }
 

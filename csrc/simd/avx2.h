@@ -32,6 +32,7 @@ REFIMPL_INLINE f32 add(f32 a, f32 b) { return {_mm256_add_ps(a.v, b.v)}; }
 REFIMPL_INLINE f32 sub(f32 a, f32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
 REFIMPL_INLINE f32 mul(f32 a, f32 b) { return {_mm256_mul_ps(a.v, b.v)}; }
 REFIMPL_INLINE f32 div(f32 a, f32 b) { return {_mm256_div_ps(a.v, b.v)}; }
+REFIMPL_INLINE f32 sqrt(f32 a) { return {_mm256_sqrt_ps(a.v)}; }
 // a b + c, rounded once.
 REFIMPL_INLINE f32 fma(f32 a, f32 b, f32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 // a > b ? a : b and a < b ? a : b: the second operand when either is NaN.

@@ -35,6 +35,7 @@ REFIMPL_INLINE f32 add(f32 a, f32 b) { return {vaddq_f32(a.v, b.v)}; }
 REFIMPL_INLINE f32 sub(f32 a, f32 b) { return {vsubq_f32(a.v, b.v)}; }
 REFIMPL_INLINE f32 mul(f32 a, f32 b) { return {vmulq_f32(a.v, b.v)}; }
 REFIMPL_INLINE f32 div(f32 a, f32 b) { return {vdivq_f32(a.v, b.v)}; }
+REFIMPL_INLINE f32 sqrt(f32 a) { return {vsqrtq_f32(a.v)}; }
 // a b + c, rounded once.
 REFIMPL_INLINE f32 fma(f32 a, f32 b, f32 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 // a > b ? a : b and a < b ? a : b: the second operand when either is NaN, where vmaxq gives NaN.

@@ -31,6 +31,7 @@ REFIMPL_INLINE f32 add(f32 a, f32 b) { REFIMPL_EACH(a.v[i] + b.v[i]); }
 REFIMPL_INLINE f32 sub(f32 a, f32 b) { REFIMPL_EACH(a.v[i] - b.v[i]); }
 REFIMPL_INLINE f32 mul(f32 a, f32 b) { REFIMPL_EACH(a.v[i] * b.v[i]); }
 REFIMPL_INLINE f32 div(f32 a, f32 b) { REFIMPL_EACH(a.v[i] / b.v[i]); }
+REFIMPL_INLINE f32 sqrt(f32 a) { REFIMPL_EACH(__builtin_sqrtf(a.v[i])); }
 REFIMPL_INLINE f32 fma(f32 a, f32 b, f32 c) { REFIMPL_EACH(a.v[i] * b.v[i] + c.v[i]); }
 // The second operand when either is NaN.
 REFIMPL_INLINE f32 max(f32 a, f32 b) { REFIMPL_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }

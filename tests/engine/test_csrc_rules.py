@@ -11,11 +11,12 @@ if not CSRC.exists():
     pytest.skip("no sources of the engine here", allow_module_level=True)
 
 # Bottom first; tiers are below the engine, which sees their tables only.
-ENGINE = ["base", "simd", "kernels", "tiers", "files", "text", "engine"]
+ENGINE = ["base", "simd", "kernels", "tiers", "files", "text", "engine", "training"]
 C_INTERFACE = [
     "modernbert.h",
     "modernbert_ops.h",
     "modernbert_text.h",
+    "modernbert_training.h",
 ]  # all that Python sees of it
 LAYERS = [*ENGINE, *C_INTERFACE, "abi"]
 FILES = sorted(p for p in CSRC.rglob("*") if p.suffix in (".h", ".cpp", ".inl", ".inc"))

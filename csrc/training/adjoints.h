@@ -1,0 +1,86 @@
+// What every tier offers to a backward pass and an update, beside kernels/kernels.h: one table, float32.
+//
+// The rules of kernels.h hold: row-major arrays, strides of rows in floats, a row's result from that row
+// alone. Sums over rows are taken block by block: within a block in the order of its rows, from zero, then
+// added to what was there, in the order of the blocks. So bits depend on the blocks, and neither on where
+// the work is split nor on which rows one call brings.
+// Formulas: MODEL.md, the equations with a prime; the truth is refimpl/train/adjoints.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+namespace refimpl {
+
+// Rows [first, first + count) that are summed together.
+struct RowBlock {
+  std::size_t first, count;
+};
+
+// One head of one sequence. q, k are rotated, q is not scaled; rows of q, k, v are ld apart.
+struct AttentionAdjoint {
+  std::size_t length, head_dim;
+  std::ptrdiff_t window;         // negative: everything is visible
+  float scale;                   // of the scores
+  const float *q, *k, *v;
+  std::size_t ld;
+  const unsigned char* visible;  // [length], 0 = hidden as a key; null: all visible
+  const float* d;                // of the output [length, head_dim]
+  std::size_t ldd;
+  float *dq, *dk, *dv;           // may be q, k, v
+  std::size_t lddq;
+};
+
+// Of one update of one tensor, by MODEL.md (53) - (55), in float32 as numpy has it.
+struct Update {
+  float kept;    // p *= kept: what weight decay leaves
+  float toward;  // m += toward (g - m)
+  float beta;    // v = beta v + square g g
+  float square;
+  float eps;
+  float rate;    // AdamW: lr over the first bias correction; StableAdamW: its lr
+  float second;  // AdamW: the root of the second bias correction
+};
+
+struct Adjoints {
+  // dW. Columns stand in panels of left_width (of dy) and right_width (of x), [rows, width] each, filled up
+  // with zeros.
+  std::size_t left_width, right_width;
+  // Panel number `panel` of x [.., columns]: the rows of the blocks, one after the other.
+  void (*gather)(const RowBlock* blocks, std::size_t count, const float* x, std::size_t ldx, std::size_t columns,
+                 std::size_t width, std::size_t panel, float* to);
+  // c[i, j] += sum left[t, i] right[t, j], block by block: panels [left0, left1) of the left side, c [m, n],
+  // and panel `right0` of the right side, which `right` points to. left: all its panels, of `rows` rows.
+  void (*outer)(const RowBlock* blocks, std::size_t count, std::size_t rows, const float* left, std::size_t left0,
+                std::size_t left1, std::size_t m, const float* right, std::size_t right0, std::size_t n, float* c);
+
+  // dx = residual + the adjoint of LayerNorm; residual may be null, or dx; dx may be dy. dw, db [n]: sums over
+  // these rows, from zero; db may be null.
+  void (*layer_norm)(std::size_t rows, std::size_t n, const float* dy, const float* x, const float* weight, float eps,
+                     const float* residual, float* dx, float* dw, float* db);
+  // du [rows, 2 inter] of y = act(u[:, :inter]) u[:, inter:]; du may be u.
+  void (*glu)(std::size_t rows, std::size_t inter, Activation, const float* dy, const float* u, float* du);
+  // The whole of one head of one sequence; scratch of attention_floats().
+  void (*attention)(const AttentionAdjoint&, float* scratch);
+  std::size_t (*attention_floats)(std::size_t length, std::size_t head_dim, std::ptrdiff_t window);
+
+  // A row of logits x [classes] becomes share (softmax(x) - target), target = 1 - smoothing at the label and
+  // smoothing / classes more at each; returns -sum target log softmax(x).
+  double (*cross_entropy)(std::size_t classes, std::size_t label, float smoothing, float share, float* x);
+
+  // Tensors of n numbers, changed in place, with AdamW's formula; or StableAdamW's moments, returning the sum of
+  // g g / max(v, eps eps), and then its step.
+  void (*adamw)(std::size_t n, float* p, const float* g, float* m, float* v, const Update&);
+  double (*stable_moments)(std::size_t n, const float* g, float* m, float* v, const Update&);
+  void (*stable_step)(std::size_t n, float* p, const float* m, const float* v, const Update&);
+};
+
+// The table of a tier; amx has avx512's.
+const Adjoints& adjoints_of(Tier tier);
+
+#define REFIMPL_TIER(name) const Adjoints& adjoints_##name();
+#include "base/tiers.inc"
+
+}  // namespace refimpl

@@ -1,0 +1,330 @@
+#include "training/passes.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/tasks.h"
+
+namespace refimpl {
+namespace {
+
+constexpr std::size_t kRowwiseChunk = 32;
+constexpr std::size_t kScattered = 64;  // columns of the embedding that one task adds to
+
+}  // namespace
+
+// -- a pass ---------------------------------------------------------------------------------------
+
+bool Passes::forward(const Batch& batch, bool recompute, int threads, const std::function<bool()>& stop, float* out) {
+  Stop asked(stop);
+  forward_done_ = false, recompute_ = recompute;
+  take(batch, threads, &asked);
+  if (total_ == 0) return true;
+  const std::size_t layers = plan.layers.size();
+  kept_.resize(recompute ? std::min<std::size_t>(layers, 1) : layers), inputs_.resize(layers + 1);
+  const auto input = [&](std::size_t i) { return inputs_[i].floats(total_ * plan.hidden); };
+  embed(input(0));
+  for (std::size_t i = 0; i < layers && !asked.said(); ++i) layer(i, kept_of(i), input(i + 1));
+  norm(p_.final_norm, input(layers), out);
+  stop_ = nullptr;
+  return forward_done_ = !asked.said();
+}
+
+bool Passes::backward(const float* given, int threads, const std::function<bool()>& stop) {
+  Stop asked(stop);
+  threads_ = std::clamp(threads, 1, kMaxThreads), stop_ = &asked, forward_done_ = false;
+  if (total_ == 0) return true;
+  const std::size_t layers = plan.layers.size();
+  float* d = d_.floats(total_ * plan.hidden);
+  norm_back(p_.final_norm, given, inputs_[layers].floats(0), nullptr, d);
+  for (std::size_t i = layers; i-- > 0 && !asked.said();) {
+    // The last layer's were the last to be made.
+    if (recompute_ && i + 1 < layers) layer(i, kept_of(i), wide_.floats(total_ * plan.hidden));
+    layer_back(i, kept_of(i), d);
+  }
+  if (!asked.said()) embed_back(d);
+  stop_ = nullptr;
+  return !asked.said();
+}
+
+// Everything that the way back needs of a batch, whose memory may be gone then.
+void Passes::take(const Batch& b, int threads, Stop* stop) {
+  threads_ = std::clamp(threads, 1, kMaxThreads), stop_ = stop;
+  total_ = b.cu_seqlens.back(), slots_ = 0;
+  ids_.assign(b.ids, b.ids + total_);
+  types_.assign(b.types, b.types ? b.types + total_ : b.types);
+  positions_.assign(b.positions, b.positions ? b.positions + total_ : b.positions);
+  visible_.assign(b.visible, b.visible ? b.visible + total_ : b.visible);
+  slot_.resize(total_), row_.resize(total_);
+  sequences_.clear();
+  longest_ = 0;
+  for (std::size_t s = 0; s + 1 < b.cu_seqlens.size(); ++s) {
+    const std::size_t first = b.cu_seqlens[s], length = b.cu_seqlens[s + 1] - first;
+    if (length == 0) continue;
+    for (std::size_t j = 0; j < length; ++j) {
+      slot_[first + j] = slots_ + j;
+      row_[first + j] = b.positions ? first + j : j;
+    }
+    sequences_.push_back({first, length, 0});
+    slots_ += round_up(length, k_.slot_block);
+    longest_ = std::max(longest_, length);
+  }
+  blocks_ = blocks_of(b.cu_seqlens.data() + 1, b.cu_seqlens.size() - 1, kSummed);
+  norm_blocks_ = blocks_of(b.cu_seqlens.data() + 1, b.cu_seqlens.size() - 1, kNormed);
+  tables_.clear();
+  for (const LayerPlan& l : plan.layers)
+    if (std::none_of(tables_.begin(), tables_.end(), [&](const Rotary& t) { return t.theta == l.theta; }))
+      tables_.emplace_back(l.theta, b.positions ? total_ : longest_, head_dim(), b.positions);
+}
+
+// LN(E[ids] + T[types])
+void Passes::embed(float* out) {
+  rowwise([&](std::size_t first, std::size_t count) {
+    for (std::size_t t = first; t < first + count; ++t) {
+      const float* row = p_.embedding.weight + static_cast<std::size_t>(ids_[t]) * plan.hidden;
+      float* x = out + t * plan.hidden;
+      std::copy_n(row, plan.hidden, x);
+      if (plan.types) {
+        const std::size_t type = types_.empty() ? 0 : static_cast<std::size_t>(types_[t]);
+        for (std::size_t i = 0; i < plan.hidden; ++i) x[i] += p_.types.weight[type * plan.hidden + i];
+      }
+      k_.layer_norm(1, plan.hidden, x, plan.hidden, p_.embedding_norm.weight.weight, p_.embedding_norm.bias.weight,
+                    plan.norm_eps, x, plan.hidden);
+    }
+  });
+}
+
+void Passes::layer(std::size_t i, Kept& kept, float* out) {
+  const LayerParameters& l = p_.layers[i];
+  const std::size_t hidden = plan.hidden, inter = plan.inter;
+  const float* x = inputs_[i].floats(0);
+  float* qkv = kept.qkv.floats(total_ * 3 * hidden);
+  linear(l.wqkv, 3 * hidden, hidden, norm_operands(l.attn_norm.weight.weight ? &l.attn_norm : nullptr, x), nullptr, qkv);
+  rotate(i, qkv, false);
+  float* joined = kept.joined.floats(total_ * hidden);
+  attend(i, qkv, joined);
+  float* middle = kept.middle.floats(total_ * hidden);
+  linear(l.wo, hidden, hidden, products_.operands(total_, hidden, joined, threads_, stop_), x, middle);
+  float* u = kept.wi.floats(total_ * 2 * inter);
+  linear(l.wi, 2 * inter, hidden, norm_operands(&l.mlp_norm, middle), nullptr, u);
+  float* gated = gated_.floats(total_ * inter);
+  rowwise([&](std::size_t first, std::size_t count) {
+    k_.glu(count, inter, plan.activation, u + first * 2 * inter, 2 * inter, gated + first * inter, inter);
+  });
+  linear(l.mlp_wo, hidden, inter, products_.operands(total_, inter, gated, threads_, stop_), middle, out);
+}
+
+// d [total, hidden] of the layer's result becomes that of its input; what was kept is used up.
+void Passes::layer_back(std::size_t i, Kept& kept, float* d) {
+  const LayerParameters& l = p_.layers[i];
+  const std::size_t hidden = plan.hidden, inter = plan.inter;
+  const float *x = inputs_[i].floats(0), *joined = kept.joined.floats(0), *middle = kept.middle.floats(0);
+  float *qkv = kept.qkv.floats(0), *u = kept.wi.floats(0);
+  float *normed = normed_.floats(total_ * hidden), *gated = gated_.floats(total_ * inter);
+  float* wide = wide_.floats(total_ * std::max(hidden, inter));
+
+  // mlp.Wo, act(gate) up, Wi, mlp_norm
+  rowwise([&](std::size_t first, std::size_t count) {
+    k_.glu(count, inter, plan.activation, u + first * 2 * inter, 2 * inter, gated + first * inter, inter);
+  });
+  linear_back(l.mlp_wo, hidden, inter, d, gated);
+  products_.back(total_, hidden, inter, d, l.mlp_wo.weight.weight, wide, threads_, stop_);
+  rowwise([&](std::size_t first, std::size_t count) {
+    a_.glu(count, inter, plan.activation, wide + first * inter, u + first * 2 * inter, u + first * 2 * inter);
+  });
+  if (l.wi.weight.gradient || l.wi.bias.gradient) {
+    norm(l.mlp_norm, middle, normed);
+    linear_back(l.wi, 2 * inter, hidden, u, normed);
+  }
+  products_.back(total_, 2 * inter, hidden, u, l.wi.weight.weight, wide, threads_, stop_);
+  norm_back(l.mlp_norm, wide, middle, d, d);
+
+  // attn.Wo, attention, RoPE, Wqkv, attn_norm (none in layer 0)
+  linear_back(l.wo, hidden, hidden, d, joined);
+  products_.back(total_, hidden, hidden, d, l.wo.weight.weight, wide, threads_, stop_);
+  attend_back(i, wide, qkv);
+  rotate(i, qkv, true);
+  const bool normed_input = l.attn_norm.weight.weight;
+  if (l.wqkv.weight.gradient || l.wqkv.bias.gradient) {
+    if (normed_input) norm(l.attn_norm, x, normed);
+    linear_back(l.wqkv, 3 * hidden, hidden, qkv, normed_input ? normed : x);
+  }
+  products_.back(total_, 3 * hidden, hidden, qkv, l.wqkv.weight.weight, wide, threads_, stop_);
+  if (normed_input) return norm_back(l.attn_norm, wide, x, d, d);
+  rowwise([&](std::size_t first, std::size_t count) {
+    for (std::size_t j = first * hidden; j < (first + count) * hidden; ++j) d[j] += wide[j];
+  });
+}
+
+// Through the norm, to rows that wait for `finish`.
+void Passes::embed_back(float* d) {
+  const std::size_t hidden = plan.hidden;
+  float* x = normed_.floats(total_ * hidden);
+  rowwise([&](std::size_t first, std::size_t count) {
+    for (std::size_t t = first; t < first + count; ++t) {
+      std::copy_n(p_.embedding.weight + static_cast<std::size_t>(ids_[t]) * hidden, hidden, x + t * hidden);
+      if (!plan.types) continue;
+      const std::size_t type = types_.empty() ? 0 : static_cast<std::size_t>(types_[t]);
+      for (std::size_t i = 0; i < hidden; ++i) x[t * hidden + i] += p_.types.weight[type * hidden + i];
+    }
+  });
+  norm_back(p_.embedding_norm, d, x, nullptr, d);
+  if (!p_.embedding.gradient && !p_.types.gradient) return;
+  for (std::size_t t = 0; t < total_; ++t) rows_.push_back({ids_[t], types_.empty() ? 0 : types_[t]});
+  d_rows_.insert(d_rows_.end(), d, d + total_ * hidden);
+}
+
+void Passes::finish(int threads) {
+  const std::size_t hidden = plan.hidden;
+  parallel_for(std::clamp(threads, 1, kMaxThreads), ceil_div(hidden, kScattered), [&](std::size_t task, int) {
+    const std::size_t first = task * kScattered, end = std::min(hidden, first + kScattered);
+    for (std::size_t t = 0; t < rows_.size(); ++t) {
+      const float* d = d_rows_.data() + t * hidden;
+      const auto add = [&](float* table, std::int64_t row) {
+        float* to = table + static_cast<std::size_t>(row) * hidden;
+        for (std::size_t i = first; i < end; ++i) to[i] += d[i];
+      };
+      if (p_.embedding.gradient) add(p_.embedding.gradient, rows_[t].id);
+      if (p_.types.gradient) add(p_.types.gradient, rows_[t].type);
+    }
+  });
+  rows_.clear(), d_rows_.clear();
+}
+
+// -- attention ------------------------------------------------------------------------------------
+
+// q and k by their angles, or back.
+void Passes::rotate(std::size_t layer, float* qkv, bool back) {
+  const Rotary& table = table_of(layer);
+  const std::size_t half = head_dim() / 2;
+  const std::size_t rows = positions_.empty() ? longest_ : total_;
+  float* negative = turned_.floats(back ? rows * half : 0);
+  if (back) std::transform(table.sin(), table.sin() + rows * half, negative, [](float x) { return -x; });
+  rowwise([&](std::size_t first, std::size_t count) {
+    for (std::size_t t = first; t < first + count; ++t) {
+      const float *cos = table.cos() + row_[t] * half, *sin = (back ? negative : table.sin()) + row_[t] * half;
+      float* x = qkv + t * 3 * plan.hidden;
+      for (std::size_t h = 0; h < 2 * plan.heads; ++h, x += 2 * half) k_.rope(2 * half, x, cos, sin, 1.0f, x);
+    }
+  });
+}
+
+void Passes::attend(std::size_t layer, const float* qkv, float* joined) {
+  const std::size_t hidden = plan.hidden, heads = plan.heads, ldq = k_.operand_bytes(hidden);
+  const std::size_t kv = heads * k_.kv_bytes(slots_, head_dim());
+  std::byte *q = q_.bytes(products_.operand_room(total_, hidden)), *keys = keys_.bytes(kv), *values = values_.bytes(kv);
+  const Heads all{heads, head_dim(), q, ldq, keys, values, slots_, slot_.data(), visible_.empty() ? nullptr : visible_.data()};
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim()));
+  float* scaled = partial_.floats(static_cast<std::size_t>(threads_) * hidden);
+  parallel_for(threads_, ceil_div(total_, kRowwiseChunk), [&](std::size_t task, int thread) {
+    float* own = scaled + static_cast<std::size_t>(thread) * hidden;
+    for (std::size_t t = task * kRowwiseChunk; t < std::min(total_, (task + 1) * kRowwiseChunk); ++t) {
+      const float* x = qkv + t * 3 * hidden;
+      for (std::size_t i = 0; i < hidden; ++i) own[i] = x[i] * scale;
+      k_.place_qkv(all, t, own, x + hidden, x + 2 * hidden);
+    }
+  }, stop_);
+  const std::size_t room = round_up(k_.scratch_bytes(hidden, head_dim()), 64);
+  std::byte* scratch = scratch_.bytes(static_cast<std::size_t>(threads_) * room);
+  struct Task {
+    std::size_t sequence, head, first;
+  };
+  std::vector<Task> tasks;
+  for (std::size_t s = 0; s < sequences_.size(); ++s)
+    for (std::size_t h = 0; h < heads; ++h)
+      for (std::size_t first = 0; first < sequences_[s].length; first += k_.query_block) tasks.push_back({s, h, first});
+  const std::size_t parts = attention_parts(k_, tasks.size(), 1, threads_);
+  parallel_for(threads_, tasks.size() * parts, [&](std::size_t task, int thread) {
+    const Task& t = tasks[task / parts];
+    Sequence sequence = sequences_[t.sequence];
+    sequence.window = plan.layers[layer].window;
+    k_.attention(all, sequence, t.head, t.first, task % parts, parts, scratch + static_cast<std::size_t>(thread) * room);
+  }, stop_);
+  rowwise([&](std::size_t first, std::size_t count) {
+    k_.from_operand(count, hidden, q + first * ldq, ldq, joined + first * hidden, hidden);
+  });
+}
+
+// d of the joined heads; q, k, v become their gradients.
+void Passes::attend_back(std::size_t layer, const float* d, float* qkv) {
+  const std::size_t hidden = plan.hidden, width = head_dim();
+  const std::ptrdiff_t window = plan.layers[layer].window;
+  std::size_t most = 0;
+  for (const Sequence& s : sequences_) most = std::max(most, a_.attention_floats(s.length, width, window));
+  const std::size_t room = round_up(most, 16);
+  float* scratch = scratch_.floats(static_cast<std::size_t>(threads_) * room);
+  parallel_for(threads_, sequences_.size() * plan.heads, [&](std::size_t task, int thread) {
+    const Sequence& s = sequences_[task / plan.heads];
+    const std::size_t head = task % plan.heads;
+    float* q = qkv + s.first * 3 * hidden + head * width;
+    a_.attention({s.length, width, window, 1.0f / std::sqrt(static_cast<float>(width)), q, q + hidden, q + 2 * hidden,
+                  3 * hidden, visible_.empty() ? nullptr : visible_.data() + s.first, d + s.first * hidden + head * width,
+                  hidden, q, q + hidden, q + 2 * hidden, 3 * hidden},
+                 scratch + static_cast<std::size_t>(thread) * room);
+  }, stop_);
+}
+
+const Rotary& Passes::table_of(std::size_t layer) const {
+  const double theta = plan.layers[layer].theta;
+  return *std::find_if(tables_.begin(), tables_.end(), [&](const Rotary& t) { return t.theta == theta; });
+}
+
+// -- what the steps are made of -------------------------------------------------------------------
+
+template <class F>
+void Passes::rowwise(F f) {
+  parallel_for(threads_, ceil_div(total_, kRowwiseChunk), [&](std::size_t task, int) {
+    const std::size_t first = task * kRowwiseChunk;
+    f(first, std::min(kRowwiseChunk, total_ - first));
+  }, stop_);
+}
+
+void Passes::norm(const NormParameters& n, const float* x, float* y) {
+  const std::size_t hidden = plan.hidden;
+  rowwise([&](std::size_t first, std::size_t count) {
+    k_.layer_norm(count, hidden, x + first * hidden, hidden, n.weight.weight, n.bias.weight, plan.norm_eps,
+                  y + first * hidden, hidden);
+  });
+}
+
+// LN(x), or x itself, as operands.
+const std::byte* Passes::norm_operands(const NormParameters* n, const float* x) {
+  if (!n) return products_.operands(total_, plan.hidden, x, threads_, stop_);
+  const std::size_t hidden = plan.hidden, ld = k_.operand_bytes(hidden);
+  std::byte* y = q_.bytes(products_.operand_room(total_, hidden));
+  rowwise([&](std::size_t first, std::size_t count) {
+    k_.norm_operand(count, hidden, x + first * hidden, hidden, n->weight.weight, n->bias.weight, plan.norm_eps,
+                    y + first * ld, ld);
+  });
+  return y;
+}
+
+// dx = residual + the norm's adjoint; its gradients are summed block by block.
+void Passes::norm_back(const NormParameters& n, const float* dy, const float* x, const float* residual, float* dx) {
+  const std::size_t hidden = plan.hidden;
+  float* sums = partial_.floats(norm_blocks_.size() * 2 * hidden);
+  parallel_for(threads_, norm_blocks_.size(), [&](std::size_t task, int) {
+    const std::size_t first = norm_blocks_[task].first * hidden;
+    float* own = sums + task * 2 * hidden;
+    a_.layer_norm(norm_blocks_[task].count, hidden, dy + first, x + first, n.weight.weight, plan.norm_eps,
+                  residual ? residual + first : nullptr, dx + first, own, own + hidden);
+  }, stop_);
+  const auto add = [&](float* gradient, std::size_t from) {
+    if (gradient)
+      for (std::size_t b = 0; b < norm_blocks_.size(); ++b)
+        for (std::size_t i = 0; i < hidden; ++i) gradient[i] += sums[b * 2 * hidden + from + i];
+  };
+  add(n.weight.gradient, 0), add(n.bias.gradient, hidden);
+}
+
+void Passes::linear(const LinearParameters& l, std::size_t n, std::size_t depth, const std::byte* x,
+                    const float* residual, float* y) {
+  products_.forward(total_, n, depth, x, l.weight.weight, l.bias.weight, residual, y, threads_, stop_);
+}
+
+void Passes::linear_back(const LinearParameters& l, std::size_t n, std::size_t depth, const float* dy, const float* x) {
+  if (l.weight.gradient) products_.outer(blocks_, n, depth, dy, x, l.weight.gradient, threads_, stop_);
+  if (l.bias.gradient) add_rows(blocks_, n, dy, l.bias.gradient);
+}
+
+}  // namespace refimpl

@@ -1,0 +1,119 @@
+// A training step of the encoder: the forward pass, which keeps what the way back needs, and the way back,
+// which adds to the gradients of the tensors that are wanted. MODEL.md section 14; the truth is
+// refimpl/train/encoder.py.
+//
+// Weights are the caller's float32 tensors, read anew in each pass. Of each layer its input, q k v, the joined
+// heads, the residual between its halves and what comes out of Wi are kept; `recompute` keeps its input alone
+// and computes the rest again, of the same bits. Rows of the embedding are summed in `finish`, once for all
+// micro-batches of a step. A gradient's bits do not depend on threads, nor on how the sequences of a step are
+// cut into micro-batches. No dropout.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/forward.h"
+#include "training/products.h"
+
+namespace refimpl {
+
+// Null: a tensor that is not there; a gradient that nobody wants.
+struct Parameter {
+  const float* weight = nullptr;
+  float* gradient = nullptr;
+};
+
+struct NormParameters {
+  Parameter weight, bias;
+};
+
+struct LinearParameters {
+  Parameter weight, bias;
+};
+
+struct LayerParameters {
+  NormParameters attn_norm, mlp_norm;
+  LinearParameters wqkv, wo, wi, mlp_wo;
+};
+
+struct Parameters {
+  Parameter embedding, types;
+  NormParameters embedding_norm, final_norm;
+  std::vector<LayerParameters> layers;
+};
+
+class Passes {
+ public:
+  Passes(const Kernels& kernels, const Adjoints& adjoints, Plan plan, Parameters parameters)
+      : plan(std::move(plan)), p_(std::move(parameters)), products_(kernels, adjoints), k_(kernels), a_(adjoints) {}
+
+  // out [total, hidden]: the last hidden state. The batch has ids. False when it was stopped, after which there
+  // is no way back. Throws std::bad_alloc.
+  bool forward(const Batch& batch, bool recompute, int threads, const std::function<bool()>& stop, float* out);
+  // d [total, hidden], of the last hidden state: once, after `forward`. False when it was stopped: gradients are
+  // unfinished then.
+  bool backward(const float* d, int threads, const std::function<bool()>& stop);
+  // Adds the rows of the embedding of all passes since the last time.
+  void finish(int threads);
+  // Whether `backward` can be called, for so many tokens.
+  std::size_t waiting() const { return forward_done_ ? total_ : 0; }
+
+  const Plan plan;
+
+ private:
+  // What is kept of a layer; the room of `recompute` is that of all layers.
+  struct Kept {
+    Room qkv, joined, middle, wi;
+  };
+
+  void take(const Batch& batch, int threads, Stop* stop);
+  void embed(float* out);
+  void layer(std::size_t i, Kept& kept, float* out);  // from its input, kept, to out
+  void layer_back(std::size_t i, Kept& kept, float* d);
+  void embed_back(float* d);
+  void rotate(std::size_t layer, float* qkv, bool back);
+  void attend(std::size_t layer, const float* qkv, float* joined);
+  void attend_back(std::size_t layer, const float* d, float* qkv);
+
+  template <class F>
+  void rowwise(F f);  // f(first, count) on the threads
+  void norm(const NormParameters& n, const float* x, float* y);
+  const std::byte* norm_operands(const NormParameters* n, const float* x);
+  void norm_back(const NormParameters& n, const float* dy, const float* x, const float* residual, float* dx);
+  void linear(const LinearParameters& l, std::size_t n, std::size_t depth, const std::byte* x, const float* residual,
+              float* y);
+  // dw += dy^T x, db += dy, where wanted
+  void linear_back(const LinearParameters& l, std::size_t n, std::size_t depth, const float* dy, const float* x);
+  Kept& kept_of(std::size_t i) { return kept_[recompute_ ? 0 : i]; }
+  const Rotary& table_of(std::size_t layer) const;
+  std::size_t head_dim() const { return plan.hidden / plan.heads; }
+
+  Parameters p_;
+  Products products_;
+  const Kernels& k_;
+  const Adjoints& a_;
+
+  // -- of the pass that is under way --
+  int threads_ = 1;
+  Stop* stop_ = nullptr;
+  bool recompute_ = false, forward_done_ = false;
+  std::size_t total_ = 0, slots_ = 0, longest_ = 0;
+  std::vector<std::int64_t> ids_, types_, positions_;
+  std::vector<unsigned char> visible_;
+  std::vector<Sequence> sequences_;
+  std::vector<std::size_t> slot_, row_;
+  std::vector<Rotary> tables_;
+  Blocks blocks_, norm_blocks_;
+  std::vector<Kept> kept_;
+  std::vector<Room> inputs_;  // of each layer, and of the final norm
+  Room q_, keys_, values_, scratch_, d_, wide_, gated_, normed_, turned_, partial_;
+
+  // -- of the step --
+  struct Row {
+    std::int64_t id, type;
+  };
+  std::vector<Row> rows_;
+  std::vector<float> d_rows_;  // of E[ids] + T[types], [rows, hidden]
+};
+
+}  // namespace refimpl

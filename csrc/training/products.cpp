@@ -1,0 +1,120 @@
+#include "training/products.h"
+
+#include <algorithm>
+
+#include "engine/tasks.h"
+
+namespace refimpl {
+namespace {
+
+constexpr std::size_t kPanelsAtATime = 8;  // that one task packs
+constexpr std::size_t kRowsAtATime = 32;   // that one task copies
+constexpr std::size_t kTurned = 32;        // rows and columns of a tile that is turned
+// Rows whose outer products are summed in one go: both sides stay in the caches.
+constexpr std::size_t kOuterRows = 1024;
+constexpr std::size_t kPerThread = 4;      // tasks, at least
+
+// to [columns, rows] = from [rows, columns]
+void transpose(std::size_t rows, std::size_t columns, const float* from, float* to, int threads, Stop* stop) {
+  parallel_for(threads, ceil_div(columns, kTurned), [&](std::size_t task, int) {
+    const std::size_t c0 = task * kTurned, c1 = std::min(columns, c0 + kTurned);
+    for (std::size_t r0 = 0; r0 < rows; r0 += kTurned)
+      for (std::size_t c = c0; c < c1; ++c)
+        for (std::size_t r = r0; r < std::min(rows, r0 + kTurned); ++r) to[c * rows + r] = from[r * columns + c];
+  }, stop);
+}
+
+}  // namespace
+
+Blocks blocks_of(const std::size_t* ends, std::size_t count, std::size_t most) {
+  Blocks blocks;
+  std::size_t first = 0;
+  for (std::size_t i = 0; i < count; ++i)
+    for (; first < ends[i]; first += blocks.back().count) blocks.push_back({first, std::min(most, ends[i] - first)});
+  return blocks;
+}
+
+void Products::product(const Packing& packing, std::size_t rows, const std::byte* x, const Tensor& w,
+                       const float* bias, const float* residual, float* y, int threads, Stop* stop) {
+  std::byte* packed = packed_.bytes(k.packed_bytes(packing));
+  const std::size_t panels = panels_of(packing, k.lanes);
+  parallel_for(threads, ceil_div(panels, kPanelsAtATime), [&](std::size_t task, int) {
+    const std::size_t first = task * kPanelsAtATime;
+    k.pack(packing, w, first, std::min(panels, first + kPanelsAtATime), packed);
+  }, stop);
+  const Gemm g{packing, packed, bias, x, k.operand_bytes(packing.k)};
+  const Tasks tasks(k, packing, rows, threads);
+  const std::size_t scratch_bytes = round_up(k.scratch_bytes(packing.k, 2), 64);
+  std::byte* scratch = scratch_.bytes(static_cast<std::size_t>(threads) * scratch_bytes);
+  last_row_.assign(static_cast<std::size_t>(threads), Range::kNone);
+  parallel_for(threads, tasks.count(), [&](std::size_t task, int thread) {
+    const std::size_t t = static_cast<std::size_t>(thread);
+    k.project(g, residual, packing.n, y, packing.n, tasks.next_of(last_row_[t], task), scratch + t * scratch_bytes);
+  }, stop);
+}
+
+void Products::forward(std::size_t rows, std::size_t n, std::size_t depth, const std::byte* x, const float* w,
+                       const float* bias, const float* residual, float* y, int threads, Stop* stop) {
+  if (rows && n) product({n, depth, 0}, rows, x, {w, Storage::float32}, bias, residual, y, threads, stop);
+}
+
+void Products::back(std::size_t rows, std::size_t n, std::size_t depth, const float* dy, const float* w, float* dx,
+                    int threads, Stop* stop) {
+  if (!rows) return;
+  float* turned = turned_.floats(n * depth);
+  transpose(n, depth, w, turned, threads, stop);
+  const std::byte* x = operands(rows, n, dy, threads, stop);
+  product({depth, n, 0}, rows, x, {turned, Storage::float32}, nullptr, nullptr, dx, threads, stop);
+}
+
+const std::byte* Products::operands(std::size_t rows, std::size_t columns, const float* x, int threads, Stop* stop) {
+  const std::size_t ld = k.operand_bytes(columns);
+  std::byte* to = operands_.bytes(operand_room(rows, columns));
+  parallel_for(threads, ceil_div(rows, kRowsAtATime), [&](std::size_t task, int) {
+    const std::size_t first = task * kRowsAtATime;
+    k.to_operand(std::min(kRowsAtATime, rows - first), columns, x + first * columns, columns, to + first * ld, ld);
+  }, stop);
+  return to;
+}
+
+void Products::outer(const Blocks& blocks, std::size_t n, std::size_t depth, const float* dy, const float* x, float* dw,
+                     int threads, Stop* stop) {
+  const std::size_t lefts = ceil_div(n, a.left_width), rights = ceil_div(depth, a.right_width);
+  for (std::size_t from = 0, to; from < blocks.size(); from = to) {
+    std::size_t rows = blocks[from].count;
+    for (to = from + 1; to < blocks.size() && rows + blocks[to].count <= kOuterRows; ++to) rows += blocks[to].count;
+    const RowBlock* some = blocks.data() + from;
+    const std::size_t count = to - from;
+    float* left = left_.floats(lefts * rows * a.left_width);
+    float* right = right_.floats(rights * rows * a.right_width);
+    parallel_for(threads, ceil_div(lefts + rights, kPanelsAtATime), [&](std::size_t task, int) {
+      const std::size_t end = std::min(lefts + rights, (task + 1) * kPanelsAtATime);
+      for (std::size_t panel = task * kPanelsAtATime; panel < end; ++panel) {
+        const std::size_t p = panel < lefts ? panel : panel - lefts;
+        if (panel < lefts)
+          a.gather(some, count, dy, n, n, a.left_width, p, left + p * rows * a.left_width);
+        else
+          a.gather(some, count, x, depth, depth, a.right_width, p, right + p * rows * a.right_width);
+      }
+    }, stop);
+    const std::size_t wanted = static_cast<std::size_t>(threads) * kPerThread;
+    const std::size_t splits = std::clamp<std::size_t>(ceil_div(wanted, rights), 1, lefts);
+    parallel_for(threads, rights * splits, [&](std::size_t task, int) {
+      const std::size_t panel = task / splits, part = task % splits;
+      a.outer(some, count, rows, left, lefts * part / splits, lefts * (part + 1) / splits, n,
+              right + panel * rows * a.right_width, panel, depth, dw);
+    }, stop);
+  }
+}
+
+void add_rows(const Blocks& blocks, std::size_t n, const float* dy, float* db) {
+  std::vector<float> sums(n);
+  for (const RowBlock& block : blocks) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (std::size_t r = block.first; r < block.first + block.count; ++r)
+      for (std::size_t i = 0; i < n; ++i) sums[i] += dy[r * n + i];
+    for (std::size_t i = 0; i < n; ++i) db[i] += sums[i];
+  }
+}
+
+}  // namespace refimpl

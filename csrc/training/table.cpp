@@ -1,0 +1,15 @@
+// From a tier to its adjoints.
+#include "training/adjoints.h"
+
+namespace refimpl {
+
+const Adjoints& adjoints_of(Tier tier) {
+  switch (tier) {
+#define REFIMPL_TIER(name) \
+  case Tier::name: return adjoints_##name();
+#include "base/tiers.inc"
+  }
+  return adjoints_scalar();
+}
+
+}  // namespace refimpl

@@ -1,0 +1,4 @@
+// The table of a tier. Included last.
+
+constexpr Adjoints adjoints = {kRows, kPanel, gather, outer, layer_norm_adjoint, glu_adjoint, attention_adjoint,
+                               adjoint_floats, cross_entropy, adamw, stable_moments, stable_step};
