@@ -213,14 +213,15 @@ py::tuple rows_cross_entropy(const std::string& tier, const std::string& dtype, 
   Float dx(in);
   float* out = dx.mutable_data();
   const int n = threads_of(threads);
-  double total = 0.0;
+  py::array_t<double> losses(in[0]);
+  double* of_rows = losses.mutable_data();
   run([&] {
     return modernbert_rows_cross_entropy(tier.c_str(), dtype.c_str(), n, ends.data(), size(e[0]), size(in[0]),
                                          size(w[0]), size(in[1]), x.data(), weight.data(),
-                                         bias ? bias->data() : nullptr, labels.data(), smoothing, share, &total, out,
+                                         bias ? bias->data() : nullptr, labels.data(), smoothing, share, of_rows, out,
                                          to_w, to_b);
   });
-  return py::make_tuple(total, dx);
+  return py::make_tuple(losses, dx);
 }
 
 Float rows_layer_norm_adjoint(const std::string& tier, const Long& ends, const Float& dy, const Float& x,
@@ -299,7 +300,7 @@ void bind_training(py::module_& m) {
         "dx = dy W; dw += dy^T x and db += dy in place, by sequences that end before the rows `ends`.");
   m.def("rows_cross_entropy", &rows_cross_entropy, arg("tier"), arg("dtype"), arg("ends"), arg("x"), arg("weight"),
         arg("bias"), arg("labels"), arg("smoothing"), arg("share"), arg("dw") = none, arg("db") = none,
-        arg("threads") = 1, "(sum of the cross-entropies of x W^T + bias, dx); gradients are of share times the sum.");
+        arg("threads") = 1, "(cross-entropies [m] of x W^T + bias, dx); gradients are of share times their sum.");
   m.def("rows_layer_norm_adjoint", &rows_layer_norm_adjoint, arg("tier"), arg("ends"), arg("dy"), arg("x"),
         arg("weight"), arg("eps"), arg("dw"), arg("db") = none, "dx of LayerNorm; dw += and db += in place.");
   m.def("rows_glu_adjoint", &rows_glu_adjoint, arg("tier"), arg("dy"), arg("u"), arg("activation"),

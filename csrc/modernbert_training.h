@@ -61,13 +61,13 @@ MODERNBERT_API int modernbert_rows_linear_adjoint(const char *tier, const char *
                                                   const int64_t *ends, size_t sequences, size_t m, size_t n,
                                                   size_t k, const float *dy, const float *x,
                                                   const float *weight, float *dx, float *dw, float *db);
-/* Cross-entropy of logits x W^T + bias under labels [m] in 0 .. n - 1, smoothed as MODEL.md (48) has it: *total
- * is its sum; dx [m, k], dw and db as above, of share times the sum. Logits exist for some rows at a time. */
+/* Cross-entropy of logits x W^T + bias under labels [m] in 0 .. n - 1, smoothed as MODEL.md (48) has it:
+ * losses [m]; dx [m, k], dw and db as above, of share times their sum. Logits exist for some rows at a time. */
 MODERNBERT_API int modernbert_rows_cross_entropy(const char *tier, const char *dtype, int threads,
                                                  const int64_t *ends, size_t sequences, size_t m, size_t n,
                                                  size_t k, const float *x, const float *weight,
                                                  const float *bias, const int64_t *labels, float smoothing,
-                                                 float share, double *total, float *dx, float *dw, float *db);
+                                                 float share, double *losses, float *dx, float *dw, float *db);
 /* dx [rows, n]; dw [n] += sum dy normed, db [n] += sum dy, which may be NULL. */
 MODERNBERT_API int modernbert_rows_layer_norm_adjoint(const char *tier, const int64_t *ends, size_t sequences,
                                                       size_t rows, size_t n, const float *dy, const float *x,

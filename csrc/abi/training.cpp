@@ -235,19 +235,19 @@ int modernbert_rows_linear_adjoint(const char* tier, const char* dtype, int thre
 int modernbert_rows_cross_entropy(const char* tier, const char* dtype, int threads, const int64_t* ends,
                                   size_t sequences, size_t m, size_t n, size_t k, const float* x, const float* weight,
                                   const float* bias, const int64_t* labels, float smoothing, float share,
-                                  double* total, float* dx, float* dw, float* db) {
+                                  double* losses, float* dx, float* dw, float* db) {
   return guarded([&] {
     Products products = products_of(tier, dtype);
     threads = at_least_one(threads);
-    check_sizes({m, n, k}, {n, k}), all_there(x, weight, labels, total, dx);
+    check_sizes({m, n, k}, {n, k}), all_there(x, weight, labels, losses, dx);
     for (std::size_t i = 0; i < m; ++i)
       if (labels[i] < 0 || static_cast<std::uint64_t>(labels[i]) >= n)
         refuse("labels[" + std::to_string(i) + "] is " + std::to_string(labels[i]) + "; it must be in 0 .. " +
                std::to_string(n - 1));
     if (!(smoothing >= 0.0f && smoothing < 1.0f))
       refuse("smoothing is " + std::to_string(smoothing) + "; it must be in [0, 1)");
-    *total = cross_entropy(products, blocks_given(ends, sequences, m, kSummed), m, {n, k, weight, bias}, x, labels,
-                           smoothing, share, dx, dw, db, threads);
+    cross_entropy(products, blocks_given(ends, sequences, m, kSummed), {n, k, weight, bias}, x, labels, smoothing,
+                  share, losses, dx, dw, db, threads);
   });
 }
 

@@ -9,11 +9,10 @@ constexpr std::size_t kLogits = 256;  // rows whose logits exist at a time, wher
 
 }  // namespace
 
-double cross_entropy(Products& products, const Blocks& blocks, std::size_t rows, const Decoder& decoder, const float* x,
-                     const std::int64_t* labels, float smoothing, float share, float* dx, float* dw, float* db,
-                     int threads) {
+void cross_entropy(Products& products, const Blocks& blocks, const Decoder& decoder, const float* x,
+                   const std::int64_t* labels, float smoothing, float share, double* losses, float* dx, float* dw,
+                   float* db, int threads) {
   const std::size_t n = decoder.classes, depth = decoder.depth;
-  std::vector<double> losses(rows);
   std::vector<float> logits;
   for (std::size_t from = 0, to; from < blocks.size(); from = to) {
     const std::size_t first = blocks[from].first;
@@ -33,9 +32,6 @@ double cross_entropy(Products& products, const Blocks& blocks, std::size_t rows,
     if (db) add_rows(here, n, logits.data(), db);
     products.back(count, n, depth, logits.data(), decoder.weight, dx + first * depth, threads, nullptr);
   }
-  double total = 0.0;
-  for (const double loss : losses) total += loss;
-  return total;
 }
 
 }  // namespace refimpl

@@ -13,10 +13,10 @@ struct Decoder {
   const float *weight, *bias;  // [classes, depth], [classes] or null
 };
 
-// Sum of the cross-entropies of x W^T + bias [rows, classes] under labels; dx [rows, depth], dw and db, which may
-// be null, get the gradient of share times the sum. Throws std::bad_alloc.
-double cross_entropy(Products& products, const Blocks& blocks, std::size_t rows, const Decoder& decoder, const float* x,
-                     const std::int64_t* labels, float smoothing, float share, float* dx, float* dw, float* db,
-                     int threads);
+// losses [rows]: cross-entropies of x W^T + bias [rows, classes] under labels; dx [rows, depth], dw and db, which
+// may be null, get the gradient of share times their sum. Throws std::bad_alloc.
+void cross_entropy(Products& products, const Blocks& blocks, const Decoder& decoder, const float* x,
+                   const std::int64_t* labels, float smoothing, float share, double* losses, float* dx, float* dw,
+                   float* db, int threads);
 
 }  // namespace refimpl

@@ -131,6 +131,82 @@ class Engine:
     @property
     def dtype(self) -> str: ...
 
+def rows_linear(
+    tier: str, dtype: str, x: Array, weight: Array, bias: Array | None = None, threads: int = 1
+) -> Array: ...
+def rows_linear_adjoint(
+    tier: str,
+    dtype: str,
+    ends: Array,
+    dy: Array,
+    x: Array,
+    weight: Array,
+    dw: Array | None = None,
+    db: Array | None = None,
+    threads: int = 1,
+) -> Array: ...
+def rows_cross_entropy(
+    tier: str,
+    dtype: str,
+    ends: Array,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    labels: Array,
+    smoothing: float,
+    share: float,
+    dw: Array | None = None,
+    db: Array | None = None,
+    threads: int = 1,
+) -> tuple[Array, Array]: ...
+def rows_layer_norm_adjoint(
+    tier: str,
+    ends: Array,
+    dy: Array,
+    x: Array,
+    weight: Array,
+    eps: float,
+    dw: Array,
+    db: Array | None = None,
+) -> Array: ...
+def rows_glu_adjoint(tier: str, dy: Array, u: Array, activation: str) -> Array: ...
+def rows_attention_adjoint(
+    tier: str,
+    dy: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    window: int | None = None,
+    visible: Array | None = None,
+) -> tuple[Array, Array, Array]: ...
+def update(
+    tier: str, p: Array, g: Array, m: Array, v: Array, rule: dict[str, float], threads: int = 1
+) -> None: ...
+
+class Training:
+    def __init__(
+        self,
+        plan: Mapping[str, Any],
+        weights: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        tier: str,
+        dtype: str = "float32",
+    ) -> None: ...
+    def forward(
+        self,
+        ids: Array,
+        cu_seqlens: Array,
+        token_types: Array | None = None,
+        positions: Array | None = None,
+        visible: Array | None = None,
+        recompute: bool = False,
+        threads: int = 1,
+    ) -> Array: ...
+    def backward(self, d: Array, threads: int = 1) -> None: ...
+    def finish(self, threads: int = 1) -> None: ...
+    @property
+    def tier(self) -> str: ...
+
 class Tokenizer:
     def __init__(self, file: str, content: bytes | None = None) -> None: ...
     def add(

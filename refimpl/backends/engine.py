@@ -62,21 +62,11 @@ class Engine:
     ) -> None:
         if isinstance(head, Head) and head != CLASSIFIER:
             raise ValueError(f"the engine computes no {head.kind} head")
-        layers = range(config.num_hidden_layers)
-        plan = {
-            "vocab": config.vocab_size,
-            "hidden": config.hidden_size,
-            "inter": config.intermediate_size,
-            "heads": config.num_attention_heads,
-            "types": config.type_vocab_size,
-            "norm_eps": config.norm_eps,
-            "activation": config.hidden_activation,
-            "windows": [config.window(i) for i in layers],
-            "thetas": [config.rope_theta(i) for i in layers],
+        plan = plan_of(config) | {
             "modules": [_plain(m) for m in head.modules] if isinstance(head, SentenceHead) else [],
             "kept": [
                 sum(1 << m for m, n in enumerate(MATRICES) if f"layers.{i}.{n}" in kept)
-                for i in layers
+                for i in range(config.num_hidden_layers)
             ],
             "labels": config.num_labels if head == CLASSIFIER else 0,
             "classifier_pooling": config.classifier_pooling,
@@ -225,6 +215,22 @@ class Engine:
             packed["key_mask"],
             self.num_threads,
         )
+
+
+def plan_of(config: ModernBertConfig) -> dict[str, Any]:
+    """modernbert_config of modernbert.h, without modules."""
+    layers = range(config.num_hidden_layers)
+    return {
+        "vocab": config.vocab_size,
+        "hidden": config.hidden_size,
+        "inter": config.intermediate_size,
+        "heads": config.num_attention_heads,
+        "types": config.type_vocab_size,
+        "norm_eps": config.norm_eps,
+        "activation": config.hidden_activation,
+        "windows": [config.window(i) for i in layers],
+        "thetas": [config.rope_theta(i) for i in layers],
+    }
 
 
 def _plain(module: Module) -> dict[str, Any]:

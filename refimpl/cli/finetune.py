@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .options import positive
-from .training import add_parts, add_run, run_to_its_end, settings_given, tell
+from .training import add_parts, add_run, run_to_its_end, settings_given, tell, where_given
 
 HELP = "train a model for a task on labelled rows"
 USAGE = "TASK DATA ... --out FOLDER"
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             settings=settings,
             resume=args.resume,
             tell=tell,
+            **where_given(args),
         ),
     )
     if figures["truncated"]:

@@ -32,6 +32,12 @@ def add_run(parser: argparse.ArgumentParser, texts: str) -> None:
     run.add_argument("--save-every", type=positive, metavar="N", help="steps, beside evaluations")
     run.add_argument("--patience", type=count, metavar="N", help="evaluations; 0: never stops")
     run.add_argument("--seed", type=count, metavar="N")
+    where = parser.add_argument_group("what computes")
+    where.add_argument("--backend", default="auto", help="auto, native or numpy (default: auto)")
+    where.add_argument(
+        "--dtype", default="float32", help="of native's products: float32 or bfloat16"
+    )
+    where.add_argument("--threads", type=positive, metavar="N", help="of backend native")
 
 
 def add_parts(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +64,11 @@ NAMES = (
     *("warmup", "decay", "optimiser", "evaluate_every", "save_every", "patience", "seed"),
     *("lora_rank", "lora_alpha", "layer_decay", "label_smoothing", "freeze"),
 )
+
+
+def where_given(args: argparse.Namespace) -> dict[str, Any]:
+    """What computes, as `finetune` and `pretrain` take it."""
+    return {"backend": args.backend, "dtype": args.dtype, "num_threads": args.threads}
 
 
 def settings_given(args: argparse.Namespace) -> dict[str, Any]:

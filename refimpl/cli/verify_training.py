@@ -32,7 +32,7 @@ def refuse_without(args: argparse.Namespace) -> None:
 
 def refuse_foreign(args: argparse.Namespace) -> None:
     """ValueError for an option that a training step does not have."""
-    for name in ("library", "engine", "engine_library", "onnx", "header", "no_runtime"):
+    for name in ("library", "engine_library", "onnx", "header", "no_runtime"):
         if getattr(args, name) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} is not of --training")
     if args.accumulate and args.transformers is None:
@@ -113,6 +113,14 @@ def _trainer(
     return TrainerPort(args.dtype or "float32")
 
 
+def _engine(
+    args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
+) -> TrainingPort:
+    from ..verify.training.trainer_port import EngineTrainer
+
+    return EngineTrainer(args.engine or None, args.dtype or "float32")
+
+
 def _broken(
     args: argparse.Namespace, cases: Sequence[TrainingCase], description: Description
 ) -> TrainingPort:
@@ -132,6 +140,7 @@ WAYS = {
     "transformers": _transformers,
     "torch": _torch,
     "trainer": _trainer,
+    "engine": _engine,
     "broken": _broken,
 }
 

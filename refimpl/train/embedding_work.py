@@ -21,6 +21,7 @@ from . import metrics
 from .contrastive import PairLoss, cosent, multiple_negatives, unit
 from .embedding import embedding, embedding_gradients
 from .loss_gradients import Draws
+from .native import NativeStep
 from .order import shuffled
 from .pairs import Together
 from .settings import Settings
@@ -69,24 +70,35 @@ class Contrastive(Work):
         return flat[step % len(flat)]
 
     def step(
-        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+        self,
+        model: ModernBERTForTask,
+        step: int,
+        settings: Settings,
+        wanted: Collection[str],
+        engine: NativeStep | None = None,
     ) -> Stepped:
         rows = self.batch(step)
         texts = [self.ids[i][c] for c in range(len(self.ids[0])) for i in rows]
         at = [self.rows[i].where for _ in self.ids[0] for i in rows]
         draws = [Draws(settings.seed, step, n) for n in range(len(texts))]
-        vectors = np.stack([embedding(model, x, d) for x, d in zip(texts, draws, strict=True)])
+        if engine is None:
+            vectors = np.stack([embedding(model, x, d) for x, d in zip(texts, draws, strict=True)])
+        else:
+            vectors = engine.embeddings(texts, settings.batch_size)
         loss = self.loss(vectors.reshape(-1, len(rows), vectors.shape[-1]), rows)
-        total = Sum(wanted)
+        if not np.isfinite(loss.total):
+            raise FloatingPointError(f"step {step + 1}, {at[0]}, ..: the loss is not finite")
+        tokens, total = sum(len(x) for x in texts), Sum(wanted)
         given = np.concatenate(loss.gradients) / np.asarray(loss.count, vectors.dtype)
+        if engine is not None:
+            grads = engine.of_embeddings(texts, given, at, step, settings.batch_size)
+            return Stepped(loss.total / loss.count, grads, tokens)
         for x, d, draw, where in zip(texts, given, draws, at, strict=True):
             try:
                 total.add(embedding_gradients(model, x, d, draw))
             except FloatingPointError as error:
                 raise FloatingPointError(f"step {step + 1}, {where}: {error}") from None
-        if not np.isfinite(loss.total):
-            raise FloatingPointError(f"step {step + 1}, {at[0]}, ..: the loss is not finite")
-        return Stepped(loss.total / loss.count, total.gradients, sum(len(x) for x in texts))
+        return Stepped(loss.total / loss.count, total.gradients, tokens)
 
     def loss(self, columns: Array, rows: Array) -> PairLoss:
         """Of embeddings [columns, rows, width]."""

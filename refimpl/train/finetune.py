@@ -69,13 +69,16 @@ def finetune(
     settings: Settings | None = None,
     resume: bool = False,
     tell: Tell = lambda line: None,
+    backend: str = "auto",
+    dtype: str = "float32",
+    num_threads: int | None = None,
 ) -> dict[str, Any]:
     """Train a model on rows of files and save it to the folder `out`.
 
     task: one of TASKS. data, evaluation: JSONL, CSV or TSV files. model: a folder or cached hub id,
     None for the bundled encoder. problem: of classify, see `examples.problem_of`; None: what the
     labels look like. max_length: tokens; how many texts were cut is in the result. resume: go on
-    with the run in `out`. tell: takes lines of news.
+    with the run in `out`. tell: takes lines of news. backend, dtype, num_threads: see Trainer.
     Returns the last figures, `labels` and `truncated`. Raises ValueError (data, settings),
     ModelFormatError, OSError, FloatingPointError, KeyboardInterrupt once all is saved.
     """
@@ -96,7 +99,11 @@ def finetune(
     writable(out)
     for line in start.replaced_head(base, run.model):
         tell(line)
-    figures = Trainer(run.model, run.train, run.evaluation, settings, out, tell).run(resume=resume)
+    trainer = Trainer(
+        run.model, run.train, run.evaluation, settings, out, tell,
+        backend=backend, dtype=dtype, num_threads=num_threads,
+    )  # fmt: skip
+    figures = trainer.run(resume=resume)
     return {**figures, "labels": list(run.labels), "truncated": run.truncated}
 
 

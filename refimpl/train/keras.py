@@ -26,6 +26,7 @@ from ..progress import progress
 from ..text.tokenizer import Tokenizer
 from .examples import Examples, Unit
 from .loss_gradients import Draws, gradients
+from .native import NativeStep
 from .optimisers import AdamW, Optimiser, StableAdamW
 from .order import batch_at, steps_per_epoch
 from .settings import Settings
@@ -248,7 +249,12 @@ class Several(Work):
         return steps_per_epoch(len(self.ids), settings.texts_a_step)
 
     def step(
-        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+        self,
+        model: ModernBERTForTask,
+        step: int,
+        settings: Settings,
+        wanted: Collection[str],
+        engine: NativeStep | None = None,  # which trains no several heads
     ) -> Stepped:
         rows = batch_at(step, len(self.ids), settings.texts_a_step, settings.seed)
         inputs = {"input_ids": self.ids[rows], "attention_mask": self.mask[rows]}

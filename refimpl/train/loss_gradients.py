@@ -10,7 +10,7 @@ each is divided by the `normaliser` of the whole step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,12 @@ from ..reference.config import ModernBertConfig
 from ..reference.encoder import Params, Tap, encode, no_tap
 from ..reference.heads import Head
 from ..reference.taps import record
-from . import encoder, heads, nlp_heads
+from . import adjoints, encoder, heads, nlp_heads
 from . import labels as check
 from .batch import Batch, batch_of
 from .dropout import Dropout, rates
 from .task_loss import loss_of
-from .tasks import head_for, targets, view_of
+from .tasks import Target, head_for, targets, view_of
 
 Array = np.ndarray
 Grads = dict[str, Array]
@@ -82,18 +82,45 @@ def gradients(
     grads: Grads = {}
     drop = None if draws is None else dropout(model, batch, draws)
     wanted = targets(head, config, batch, labels, label_smoothing, class_weights)
-    real = None if batch.places is None else batch.mask != 0
 
     equations = ops if drop is None else drop.ops()
     forward, back = taps(drop, steps, tap)
     hidden = encode(params, config, **batch.inputs, ops=equations, tap=forward)
+    loss, d = through_heads(
+        params, config, batch, wanted, hidden, steps, grads, drop, normaliser, tap
+    )
+    keep = (lambda i: None) if drop is None else (lambda i: drop.keep(i, hidden.dtype))
+    encoder.backward(params, config, steps, d, grads, batch.inputs, keep=keep, tap=back)
+    out = {name: grads.get(name, np.zeros_like(x)) for name, x in params.items()}
+    check_finite(loss, out)
+    return loss, out
 
+
+def through_heads(
+    params: Params,
+    config: ModernBertConfig,
+    batch: Batch,
+    wanted: Sequence[Target],
+    hidden: Array,
+    steps: dict[str, Array],
+    grads: Grads,
+    drop: Dropout | None,
+    normaliser: float | None,
+    tap: Tap = no_tap,
+    equations: Any = ops,
+    own_adjoints: Any = adjoints,
+) -> tuple[float, Array]:
+    """From the last hidden state, through the heads and their losses, to the loss and d of it.
+
+    hidden, d [*axes, hidden]. The heads' steps go into `steps`, their gradients into `grads`.
+    """
     loss, d = 0.0, np.zeros_like(hidden)
+    real = None if batch.places is None else batch.mask != 0
     for target in wanted:
         one, view = target.head, view_of(target, batch, hidden)
         own = None if drop is None else drop.at(view.sequence, view.position)
         forward, back_head = taps(own, steps, tap)
-        outputs = one.forward(params, config, view.hidden, view.mask, ops, forward)
+        outputs = one.forward(params, config, view.hidden, view.mask, equations, forward)
         scored = loss_of(
             target.problem,
             outputs,
@@ -106,15 +133,11 @@ def gradients(
         loss += scored.total * share
         douts = {name: x * share for name, x in scored.gradients.items()}
         dview = head_backward(
-            one, params, config, steps, douts, view.hidden, view.mask, grads, back_head
-        )
+            one, params, config, steps, douts, view.hidden, view.mask, grads, back_head,
+            own_adjoints,
+        )  # fmt: skip
         d += view.back(dview)
-
-    keep = (lambda i: None) if drop is None else (lambda i: drop.keep(i, hidden.dtype))
-    encoder.backward(params, config, steps, d, grads, batch.inputs, keep=keep, tap=back)
-    out = {name: grads.get(name, np.zeros_like(x)) for name, x in params.items()}
-    check_finite(loss, out)
-    return loss, out
+    return loss, d
 
 
 def dropout(model: ModernBERT, batch: Batch, draws: Draws) -> Dropout:
@@ -149,12 +172,13 @@ def head_backward(
     mask: Array | None,
     grads: Grads,
     tap: Tap,
+    ops: Any = adjoints,
 ) -> Array:
     """d of the head's outputs -> d of the hidden states that it was given."""
     if isinstance(head, NLPHead):
-        return nlp_heads.backward(head, params, steps, douts, hidden, mask, grads, tap=tap)
+        return nlp_heads.backward(head, params, steps, douts, hidden, mask, grads, ops, tap)
     back = heads.BACKWARD[head.kind]
-    return back(params, config, steps, douts, hidden, mask, grads, tap=tap)
+    return back(params, config, steps, douts, hidden, mask, grads, ops, tap)
 
 
 def rows_of(labels: Any) -> int:

@@ -24,10 +24,11 @@ from .documents import Document, DocumentFile, Reader
 from .examples import Unit
 from .losses import IGNORED, cross_entropy
 from .masking import RATE, mask_tokens
+from .native import NativeStep
 from .order import batch_at, steps_per_epoch
 from .packing import best_fit
 from .settings import Settings
-from .work import Stepped, Work, summed
+from .work import Stepped, Work, of_units
 
 Array = np.ndarray
 
@@ -86,11 +87,16 @@ class Masked(Work):
         return steps_per_epoch(len(self.sequences), settings.texts_a_step)
 
     def step(
-        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+        self,
+        model: ModernBERTForTask,
+        step: int,
+        settings: Settings,
+        wanted: Collection[str],
+        engine: NativeStep | None = None,
     ) -> Stepped:
         some = batch_at(step, len(self.sequences), settings.texts_a_step, settings.seed)
         units = self.masks.units([self.sequences[i] for i in some], settings.seed, step)
-        return summed(model, "mask", units, settings.seed, step, wanted)
+        return of_units(model, "mask", units, settings, step, wanted, engine)
 
     def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
         masks = Masks(self.masks.mask_id, self.masks.vocab_size, EVALUATION_RATE)
@@ -172,9 +178,15 @@ class Stream(Work):
         return self.masks.units(mine, settings.seed, step)
 
     def step(
-        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+        self,
+        model: ModernBERTForTask,
+        step: int,
+        settings: Settings,
+        wanted: Collection[str],
+        engine: NativeStep | None = None,
     ) -> Stepped:
-        return summed(model, "mask", self.units(step, settings), settings.seed, step, wanted)
+        units = self.units(step, settings)
+        return of_units(model, "mask", units, settings, step, wanted, engine)
 
     def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
         raise ValueError("a stream has no end to evaluate; hold the texts, as Masked")

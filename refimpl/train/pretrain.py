@@ -56,12 +56,16 @@ def pretrain(
     settings: Settings | None = None,
     resume: bool = False,
     tell: Tell = lambda line: None,
+    backend: str = "auto",
+    dtype: str = "float32",
+    num_threads: int | None = None,
 ) -> dict[str, Any]:
     """Train a masked-LM on files of documents (documents.py) and save it to the folder `out`.
 
     model: a folder or cached hub id to go on from; None: random weights in the sizes of `variant`,
     for the vocabulary of the folder `tokenizer` (None: that of the bundled model). length: tokens
     of a row; rate: share of tokens to guess. settings: default `recipe()`, about one pass.
+    backend, dtype, num_threads: see Trainer.
     Returns the last figures, and `empty`: documents without a token. Raises as `finetune`.
     """
     settings = settings or recipe()
@@ -93,5 +97,9 @@ def pretrain(
     if model is not None:
         for line in start.replaced_head(base, first):
             tell(line)
-    figures = Trainer(first, stream, checked, settings, out, tell).run(resume=resume)
+    trainer = Trainer(
+        first, stream, checked, settings, out, tell,
+        backend=backend, dtype=dtype, num_threads=num_threads,
+    )  # fmt: skip
+    figures = trainer.run(resume=resume)
     return {**figures, "empty": stream.empty}

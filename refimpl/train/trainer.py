@@ -7,24 +7,27 @@ The folder holds the model (best by evaluation, else the last), `metrics.jsonl`,
 file, replaced whole or not at all. With adapters the model is the merged one, and `adapter/` is
 PEFT's folder. Promise: a run that was stopped anywhere, also by SIGKILL, and resumed ends with the
 same bits as one that was not, on the same machine and settings; a number that is not finite stops
-the run with its step named and the last checkpoint as it was. numpy computes. Long because a run
-and its checkpoints are one story.
+the run with its step named and the last checkpoint as it was. numpy computes, or the CPU engine
+(native.py). Long because a run and its checkpoints are one story.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..backends.backend import resolve
 from ..models.model import Folder
 from ..models.task_model import ModernBERTForTask
 from .lora import write_adapter
+from .native import NativeStep, why_not
+from .native_updates import NativeUpdates
 from .optimisers import AdamW, Optimiser, StableAdamW
 from .plot import PLOT, read_metrics, write_plot
 from .run_state import METRICS, STATE, append, cut, read_state, told, write_state
@@ -55,7 +58,11 @@ class Trainer:
 
     model: with a head that serves the task of `train`; its parameters are copied. evaluation: what
     is measured, None for nothing. folder: of the run, None to keep nothing but `model`. tell: takes
-    a line of news. optimiser: in the place of the one that settings name. Raises ValueError.
+    a line of news. optimiser: in the place of the one that settings name.
+    backend: "numpy"; "native" for the CPU engine's passes, its evaluation and its updates; "auto"
+    for native where it is there and trains this model. dtype: of native's products, float32 or
+    bfloat16 (parameters, moments and sums stay float32). num_threads, recompute: of native, see
+    TrainingEngine; they change no bit, so that a run may go on with others. Raises ValueError.
     """
 
     def __init__(
@@ -68,6 +75,10 @@ class Trainer:
         tell: Tell = lambda line: None,
         *,
         optimiser: Optimiser | None = None,
+        backend: str = "numpy",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        recompute: bool | None = None,
     ) -> None:
         self.params = {name: np.array(x) for name, x in model.params.items()}
         self.model = ModernBERTForTask(
@@ -81,6 +92,12 @@ class Trainer:
         self.settings = s = replace(settings, steps=self.steps, learning_rate=self.peak)
         self.trainable = Trainable(self.model, self.params, s)
         self.optimiser = optimiser or named(s, self.peak)
+        self.engine = chosen_engine(
+            self.model, self.trainable.wanted, backend, dtype, num_threads, recompute, tell
+        )
+        rule = self.optimiser
+        if self.engine is not None and (type(rule) is AdamW or type(rule) is StableAdamW):
+            self.optimiser = NativeUpdates(rule, self.engine.engine)  # subclasses have their own
         warmup, decay = round(s.warmup * self.steps), round(s.decay * self.steps)
         self.schedule = Schedule(
             s.schedule, warmup, self.steps, min(decay, self.steps - warmup), s.floor
@@ -147,7 +164,7 @@ class Trainer:
     def _step(self) -> dict[str, Any]:
         """One update -> loss, learning rate and tokens."""
         p, s = self.progress, self.settings
-        found = self.train.step(self.model, p.step, s, self.trainable.wanted)
+        found = self.train.step(self.model, p.step, s, self.trainable.wanted, self.engine)
         lr = self.peak * self.schedule(p.step)
         grads = self.trainable.gradients(found.gradients)
         self.optimiser.update(self.trainable.tensors, grads, lr, self.trainable.rates)
@@ -160,7 +177,7 @@ class Trainer:
         if self.evaluation is None:
             return {}
         p = self.progress
-        found = self.evaluation.evaluate(self.model)
+        found = self.evaluation.evaluate(self._evaluated())
         if not np.isfinite(found["loss"]):
             raise FloatingPointError(f"step {p.step}: the loss of the evaluation is not finite")
         figures = {f"eval_{name}": value for name, value in found.items()}
@@ -173,6 +190,15 @@ class Trainer:
             p.since_best += 1
             p.ended = 0 < self.settings.patience <= p.since_best
         return figures
+
+    def _evaluated(self) -> ModernBERTForTask:
+        """The model as it is now, on the backend that trains it."""
+        if self.engine is None:
+            return self.model
+        e = self.engine.engine
+        where: dict[str, Any] = dict(dtype=e.dtype, num_threads=e.num_threads)
+        model = self.model
+        return ModernBERTForTask(model.config, self.params, model.head, backend="native", **where)
 
     def _note(self, figures: dict[str, Any]) -> None:
         """A line of metrics."""
@@ -191,6 +217,7 @@ class Trainer:
             "train": self._digests[0],
             "evaluation": self._digests[1],
             "rule": self.optimiser.in_words(),
+            "backend": in_words(self.engine),
             "config": self.model.config.to_dict(),
         }
 
@@ -241,6 +268,35 @@ class Trainer:
         self.optimiser.restore(parts["optimiser"])
         self.train.restore(parts["data"], facts["data"])
         self.progress = Progress(**facts["progress"])
+
+
+def chosen_engine(
+    model: ModernBERTForTask,
+    wanted: Collection[str],
+    backend: str,
+    dtype: str,
+    num_threads: int | None,
+    recompute: bool | None,
+    tell: Tell,
+) -> NativeStep | None:
+    """The engine that a backend's name means, None for numpy. Raises ValueError."""
+    if backend == "auto" and (why := why_not(model)) is not None:
+        if dtype == "bfloat16":
+            raise ValueError(f"dtype is 'bfloat16', which numpy does not compute in: {why}")
+        tell(f"numpy computes: {why}")
+        return None
+    if backend == "numpy" and dtype == "float32":  # what the parameters are
+        return None
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype is {dtype!r}; products of training are float32 or bfloat16")
+    if resolve(backend, dtype, num_threads)[0] == "numpy":
+        return None
+    return NativeStep(model, wanted, dtype=dtype, num_threads=num_threads, recompute=recompute)
+
+
+def in_words(engine: NativeStep | None) -> str:
+    """What of a backend decides bits: a run with another is not the same run."""
+    return "numpy" if engine is None else f"native {engine.engine.tier} {engine.engine.dtype}"
 
 
 def named(settings: Settings, peak: float) -> Optimiser:

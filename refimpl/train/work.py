@@ -24,6 +24,7 @@ from .evaluation import figures, outputs
 from .examples import Examples, Unit
 from .loss_gradients import Draws, Grads, gradients
 from .losses import IGNORED
+from .native import NativeStep
 from .order import batch_at, steps_per_epoch
 from .settings import Settings
 from .task_loss import MULTI, REGRESSION, loss_of
@@ -54,10 +55,16 @@ class Work(ABC):
 
     @abstractmethod
     def step(
-        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+        self,
+        model: ModernBERTForTask,
+        step: int,
+        settings: Settings,
+        wanted: Collection[str],
+        engine: NativeStep | None = None,
     ) -> Stepped:
         """Loss and gradients, of the parameters that are wanted, of a step, counted from 0.
 
+        engine: computes in numpy's place; the gradients are then its own arrays.
         Raises FloatingPointError that names step, unit and tensor.
         """
 
@@ -98,11 +105,17 @@ class Supervised(Work):
         ]
 
     def step(
-        self, model: ModernBERTForTask, step: int, settings: Settings, wanted: Collection[str]
+        self,
+        model: ModernBERTForTask,
+        step: int,
+        settings: Settings,
+        wanted: Collection[str],
+        engine: NativeStep | None = None,
     ) -> Stepped:
         units, s = self.units(step, settings), settings
         smoothing = {"label_smoothing": s.label_smoothing} if s.label_smoothing else {}
-        return summed(model, self.examples.task, units, s.seed, step, wanted, **smoothing)
+        task = self.examples.task
+        return of_units(model, task, units, settings, step, wanted, engine, **smoothing)
 
     def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
         units, head = self.examples.units, model.head
@@ -124,6 +137,27 @@ def checked_shape(kind: str, out: Mapping[str, Array], labels: Any) -> Array:
     """Labels in the shape of the logits, where the loss compares them one by one."""
     x = np.asarray(labels)
     return x.reshape(out["logits"].shape) if kind in (MULTI, REGRESSION) else x
+
+
+def of_units(
+    model: ModernBERTForTask,
+    task: str,
+    units: Sequence[Unit],
+    settings: Settings,
+    step: int,
+    wanted: Collection[str],
+    engine: NativeStep | None,
+    **options: Any,
+) -> Stepped:
+    """The units of a step: one after the other in numpy, or batch_size of them at a time."""
+    if engine is None:
+        return summed(model, task, units, settings.seed, step, wanted, **options)
+    count = sum(counted(model, unit.labels) for unit in units) or 1.0
+    loss, grads = engine.of_units(
+        task, units, count, batch_size=settings.batch_size, seed=settings.seed, step=step,
+        **options,
+    )  # fmt: skip
+    return Stepped(loss, grads, sum(unit.tokens for unit in units))
 
 
 def summed(
