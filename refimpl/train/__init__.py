@@ -1,4 +1,4 @@
-"""Training in numpy: the adjoint (backward pass) of every equation, losses, optimisers, a trainer.
+"""Training: the adjoint of every equation, losses, optimisers, a trainer; numpy or the CPU engine.
 
 adjoints.py is reference/ops.py backwards, encoder.py is reference/encoder.py backwards, and so on:
 each file names the one it belongs to. loss_gradients.py is the public way to them; finetune.py and

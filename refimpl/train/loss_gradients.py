@@ -5,7 +5,8 @@
 
 numpy computes, whatever the model's backend, from `model.params` as they are. The steps of the
 forward pass are kept for the backward one. Micro-batches of one step add up to its gradient when
-each is divided by the `normaliser` of the whole step.
+each is divided by the `normaliser` of the whole step. Long because the loss goes through the heads
+for numpy's passes and the engine's (native.py) alike.
 """
 
 from __future__ import annotations

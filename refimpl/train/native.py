@@ -266,7 +266,7 @@ class NativeStep:
         """`adjoints.linear` of one unit."""
         rows, dw = dy.reshape(-1, dy.shape[-1]), np.zeros_like(weight)
         ends = np.array([len(rows)])
-        dx = self.engine.linear_adjoint(rows, x.reshape(len(rows), -1), weight, ends, dw)
+        dx = self.engine.linear_adjoint(rows, x.reshape(-1, x.shape[-1]), weight, ends, dw)
         return dx.reshape(x.shape), dw, adjoints.over_tokens(rows)
 
     def _add(self, grads: Grads) -> None:

@@ -5,6 +5,8 @@
 Promise: the gradient of a step is the sum over its units (a text, a question with its choices),
 each computed alone, in the order of the step, divided by what is counted in the whole step. So no
 bit depends on how a step is split into batches. Which units a step has depends on its number alone.
+With the CPU engine (native.py) batch_size units share a pass, of the same bits. Long because every
+way from units to a gradient stands here.
 """
 
 from __future__ import annotations

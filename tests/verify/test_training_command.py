@@ -138,7 +138,7 @@ def test_the_export_holds_what_a_case_takes_and_gives(tmp_path, capsys):
     ("arguments", "said"),
     [
         (("--trainer",), "--trainer is of --training"),
-        (("--training", "--engine"), "--engine is not of --training"),
+        (("--training", "--header"), "--header is not of --training"),
         (("--training", "--trainer", "--accumulate"), "--accumulate is of --transformers"),
         (("--training", "--break", "W4a"), "--break 'W4a' is unknown; known: L1, "),
         (("--training", "--trainer", "--case", "x"), "case 'x' is unknown; known: mask-tied, "),
