@@ -44,9 +44,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--problem", choices=PROBLEMS, help="of classify's labels (default: what they look like)"
     )
+    data.add_argument(
+        "--class-weight", dest="class_weights", action="append", metavar="LABEL=W",
+        help="what a label's rows count, or `balanced`; may be repeated",
+    )  # fmt: skip
     data.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a text")
     add_run(parser, "rows")
     add_parts(parser)
+
+
+def class_weights(given: list[str] | None) -> str | dict[str, float] | None:
+    """What --class-weight says. Raises ValueError."""
+    if given is None or given == ["balanced"]:
+        return given and given[0]  # type: ignore[return-value]
+    out = {}
+    for text in given:
+        label, sign, weight = text.rpartition("=")
+        try:
+            out[label] = float(weight)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise ValueError(f"--class-weight is {text!r}; it must be LABEL=NUMBER, or balanced")
+    return out
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             evaluation=args.eval,
             problem=PROBLEMS.get(args.problem),
             max_length=args.max_length,
+            class_weights=class_weights(args.class_weights),
             settings=settings,
             resume=args.resume,
             tell=tell,

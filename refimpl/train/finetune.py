@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ..errors import ModelFormatError
 from ..files.hub import resolve
 from ..models.model import Folder, ModernBERT, bundled
@@ -24,9 +26,10 @@ from ..text.tokenizer import Tokenizer
 from . import choices, examples, pairs, questions, start, tagged
 from .documents import TEXT, DocumentFile, Reader
 from .embedding_work import Contrastive
+from .losses import IGNORED
 from .masked import Masked, Masks, pieces
 from .settings import Settings
-from .task_loss import MULTI
+from .task_loss import MULTI, SINGLE
 from .trainer import Tell, Trainer
 from .work import Supervised, Work
 
@@ -66,6 +69,7 @@ def finetune(
     evaluation: Paths = (),
     problem: str | None = None,
     max_length: int | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
     settings: Settings | None = None,
     resume: bool = False,
     tell: Tell = lambda line: None,
@@ -77,7 +81,9 @@ def finetune(
 
     task: one of TASKS. data, evaluation: JSONL, CSV or TSV files. model: a folder or cached hub id,
     None for the bundled encoder. problem: of classify, see `examples.problem_of`; None: what the
-    labels look like. max_length: tokens; how many texts were cut is in the result. resume: go on
+    labels look like. max_length: tokens; how many texts were cut is in the result. class_weights:
+    of classify with one label a text and of tokens, label -> weight (1 where it is not named), or
+    "balanced": all / (labels x those with this one). resume: go on
     with the run in `out`. tell: takes lines of news. backend, dtype, num_threads: see Trainer.
     Returns the last figures, `labels` and `truncated`. Raises ValueError (data, settings),
     ModelFormatError, OSError, FloatingPointError, KeyboardInterrupt once all is saved.
@@ -96,6 +102,8 @@ def finetune(
     run = TASKS[task].prepare(
         base, tokenizer, data, evaluation, longest, settings.seed, **options(task, problem)
     )
+    if class_weights is not None:
+        settings = replace(settings, class_weights=weights_of(class_weights, task, run))
     writable(out)
     for line in start.replaced_head(base, run.model):
         tell(line)
@@ -105,6 +113,25 @@ def finetune(
     )  # fmt: skip
     figures = trainer.run(resume=resume)
     return {**figures, "labels": list(run.labels), "truncated": run.truncated}
+
+
+def weights_of(given: str | Mapping[str, float], task: str, run: Run) -> tuple[float, ...]:
+    """Settings.class_weights. Raises ValueError."""
+    single = run.model.config.problem_type in (None, SINGLE)
+    if task not in ("classify", "tokens") or not single or not isinstance(run.train, Supervised):
+        raise ValueError(
+            f"class_weights is {given!r}; they are of classify with one label a text, and of tokens"
+        )
+    labels = list(run.labels)
+    if isinstance(given, str):
+        if given != "balanced":
+            raise ValueError(f'class_weights is {given!r}; it must be "balanced" or map labels')
+        seen = np.concatenate([np.asarray(u.labels) for u in run.train.examples.units])
+        counts = np.bincount(seen[seen != IGNORED], minlength=len(labels))
+        return tuple(float(x) for x in counts.sum() / (len(labels) * np.maximum(counts, 1)))
+    if unknown := sorted(set(given) - set(labels)):
+        raise ValueError(f"class_weights names {unknown[0]!r}; the labels are {labels}")
+    return tuple(float(given.get(label, 1.0)) for label in labels)
 
 
 def defaults(task: str) -> Settings:

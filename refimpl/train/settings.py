@@ -23,7 +23,8 @@ class Settings:
     accumulate: texts a step (rows, in pre-training); no sum depends on how the two share it.
     batch_start: rows of the first step, which grow to all over the share batch_warmup of the steps
     (pre-training alone). learning_rate: the peak, None for 8e-5 (768 / hidden size)^2. warmup,
-    decay: shares of all steps; decay and floor are of the trapezoid. layer_decay: the learning rate
+    decay: shares of all steps; decay and floor are of the trapezoid. class_weights: of a
+    cross-entropy, one a label, () for 1 each; evaluations have none. layer_decay: the learning rate
     of a layer as a share of that of the layer above it. freeze: beginnings of names of parameters
     that stay as they are. lora_rank: of the adapters, 0 for none; lora_alpha: 0 for twice the rank
     (lora.py). evaluate_every: steps, 0 for once an epoch; save_every: steps, beside evaluations, 0
@@ -45,6 +46,7 @@ class Settings:
     floor: float = 0.0
     label_smoothing: float = 0.0
     layer_decay: float = 1.0
+    class_weights: tuple[float, ...] = ()
     freeze: tuple[str, ...] = ()
     lora_rank: int = 0
     lora_alpha: float = 0.0
@@ -70,6 +72,11 @@ class Settings:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be in [0, 1)")
+        for i, weight in enumerate(self.class_weights):
+            if not (np.isfinite(weight) and weight >= 0):
+                raise ValueError(
+                    f"class_weights[{i}] is {weight!r}; it must be finite and at least 0"
+                )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is {self.layer_decay!r}; it must be in (0, 1]")
         for name, known in (("optimiser", OPTIMISERS), ("schedule", KINDS)):

@@ -115,9 +115,13 @@ class Supervised(Work):
         engine: NativeStep | None = None,
     ) -> Stepped:
         units, s = self.units(step, settings), settings
-        smoothing = {"label_smoothing": s.label_smoothing} if s.label_smoothing else {}
+        options: dict[str, Any] = {}
+        if s.label_smoothing:
+            options["label_smoothing"] = s.label_smoothing
+        if s.class_weights:
+            options["class_weights"] = np.array(s.class_weights)
         task = self.examples.task
-        return of_units(model, task, units, settings, step, wanted, engine, **smoothing)
+        return of_units(model, task, units, settings, step, wanted, engine, **options)
 
     def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
         units, head = self.examples.units, model.head
@@ -154,7 +158,7 @@ def of_units(
     """The units of a step: one after the other in numpy, or batch_size of them at a time."""
     if engine is None:
         return summed(model, task, units, settings.seed, step, wanted, **options)
-    count = sum(counted(model, unit.labels) for unit in units) or 1.0
+    count = sum(counted(model, u.labels, options.get("class_weights")) for u in units) or 1.0
     loss, grads = engine.of_units(
         task, units, count, batch_size=settings.batch_size, seed=settings.seed, step=step,
         **options,
@@ -172,7 +176,7 @@ def summed(
     **options: Any,
 ) -> Stepped:
     """The units of a step, one after the other. options: of `gradients`."""
-    count = sum(counted(model, unit.labels) for unit in units) or 1.0
+    count = sum(counted(model, u.labels, options.get("class_weights")) for u in units) or 1.0
     loss, first, total = 0.0, 0, Sum(wanted)
     for unit in units:
         packed = {
@@ -206,7 +210,7 @@ class Sum:
                 self.gradients[name] = grads[name]
 
 
-def counted(model: ModernBERTForTask, labels: Any) -> float:
+def counted(model: ModernBERTForTask, labels: Any, class_weights: Array | None = None) -> float:
     """What the loss of these labels is divided by (MODEL.md section 14)."""
     head = model.head
     if isinstance(head, MultiTaskHead):
@@ -214,4 +218,7 @@ def counted(model: ModernBERTForTask, labels: Any) -> float:
     assert isinstance(head, (Head, NLPHead))
     x = np.asarray(labels)
     kind = problem(head, model.config, labels)
-    return float(x.size if kind in (MULTI, REGRESSION) else (x != IGNORED).sum())
+    if kind in (MULTI, REGRESSION):
+        return float(x.size)
+    known = x[x != IGNORED]
+    return float(len(known) if class_weights is None else class_weights[known].sum())

@@ -18,9 +18,10 @@ from refimpl.train import finetune as finetune_of
 from refimpl.train import gradients, metrics, questions, tagged
 from refimpl.train.choices import choice_rows
 from refimpl.train.choices import encoded as encoded_choices
-from refimpl.train.finetune import TASKS, defaults
+from refimpl.train.finetune import TASKS, defaults, opened
 from refimpl.train.pairs import relevance_rows, together_rows
 from refimpl.train.settings import Settings
+from refimpl.train.start import with_head
 
 ROWS = {
     "classify": [{"text": f"{w} day {i}", "label": w} for i in range(6) for w in ("good", "bad")],
@@ -412,3 +413,59 @@ def test_ranks_by_hand():
     }  # fmt: skip
     assert metrics.words_shared("the black cat", "a cat") == pytest.approx(2 / 3)
     assert metrics.spans(["", "x"], [[""], ["y", "X."]]) == {"exact_match": 1.0, "f1": 1.0}
+
+
+# -- class weights --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+def test_a_step_with_class_weights_is_the_weighted_gradient_of_its_batch(tmp_path, base, backend):
+    rows = [{"text": f"{w} day {i}", "label": w} for i, w in enumerate("good bad bad bad".split())]
+    data = lines(tmp_path / "rows.jsonl", rows)
+    at = {"bad": 0, "good": 1}
+    how = short("classify", steps=1, warmup=0.0)
+    run_to = tmp_path / "out"
+    for given, want in (({"good": 3.0}, [1.0, 3.0]), ("balanced", [4 / 6, 2.0])):
+        out = run_to / str(want)
+        finetune_of("classify", [data], out, model=base, settings=how, class_weights=given,
+                    backend=backend)  # fmt: skip
+        before = with_head(
+            opened(base), "sequence_classification", sorted(at),
+            "single_label_classification", how.seed,
+        )  # fmt: skip
+        tokenizer = open_tokenizer(base)
+        ids = [np.array(tokenizer.encode(row["text"]).ids) for row in rows]
+        packed = {
+            "input_ids": np.concatenate(ids),
+            "cu_seqlens": np.cumsum([0, *(len(x) for x in ids)]),
+        }
+        labels = np.array([at[row["label"]] for row in rows])
+        loss, _ = gradients(before, packed, labels, task="classify", class_weights=want)
+        first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+        assert first["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        ("classify", {"goood": 2.0}, "class_weights names 'goood'; the labels are"),
+        ("classify", "even", 'it must be "balanced" or map labels'),
+        ("classify", {"good": -1.0}, r"class_weights\[1\] is -1.0; it must be finite"),
+        ("answer", "balanced", "they are of classify with one label a text, and of tokens"),
+        ("rerank", "balanced", "they are of classify with one label a text, and of tokens"),
+    ],
+)
+def test_class_weights_that_do_not_fit_are_refused(task, given, message, tmp_path, base):
+    data = lines(tmp_path / "rows.jsonl", ROWS[task])
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=message):
+        finetune_of(task, [data], out, model=base, class_weights=given)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("given", ["good", "good=x"])
+def test_a_class_weight_of_the_command_is_a_label_and_a_number(given, tmp_path, capsys):
+    data = lines(tmp_path / "rows.jsonl", ROWS["classify"])
+    call = ["finetune", "classify", str(data), "--out", str(tmp_path / "out")]
+    assert main([*call, "--class-weight", given]) != 0
+    assert "it must be LABEL=NUMBER, or balanced" in capsys.readouterr().err
