@@ -146,10 +146,11 @@ class PyTraining {
     return out;
   }
 
-  void backward(const Float& d, py::ssize_t threads) {
+  void backward(std::int64_t part, const std::optional<Float>& d, py::ssize_t threads) {
     const modernbert_run how = run_of(threads);
-    const std::size_t count = size(d.size());
-    run([&] { return modernbert_training_backward(training_.get(), d.data(), count, &how); });
+    const std::size_t count = d ? size(d->size()) : 0;
+    const float* from = d ? d->data() : nullptr;
+    run([&] { return modernbert_training_backward(training_.get(), part, from, count, &how); });
   }
 
   void finish(py::ssize_t threads) {
@@ -315,7 +316,8 @@ void bind_training(py::module_& m) {
       .def("forward", &PyTraining::forward, arg("ids"), arg("cu_seqlens"), arg("token_types") = none,
            arg("positions") = none, arg("visible") = none, arg("recompute") = false, arg("threads") = 1,
            "Last hidden state [total, hidden]; what the way back needs is kept.")
-      .def("backward", &PyTraining::backward, arg("d"), arg("threads") = 1, "Adds to the gradients, once a forward pass.")
+      .def("backward", &PyTraining::backward, arg("part"), arg("d") = none, arg("threads") = 1,
+           "A part of the way back: layers (with d), each layer from the last on, -1; adds to the gradients.")
       .def("finish", &PyTraining::finish, arg("threads") = 1, "Adds the rows of the embeddings of all passes since the last call.")
       .def_property_readonly("tier", &PyTraining::tier);
 }

@@ -43,10 +43,13 @@ MODERNBERT_API const char *modernbert_training_tier(const modernbert_training *t
 MODERNBERT_API int modernbert_training_forward(modernbert_training *training, const modernbert_input *input,
                                                int recompute, const modernbert_run *run, float *out,
                                                size_t out_count);
-/* d [total, hidden] of the last hidden state: once after each forward pass. Rows of the embeddings wait for
- * modernbert_training_finish. MODERNBERT_INTERRUPTED leaves gradients unfinished. */
-MODERNBERT_API int modernbert_training_backward(modernbert_training *training, const float *d, size_t d_count,
-                                                const modernbert_run *run);
+/* The way back in its parts, each once after a forward pass, in this order: config->layers from d [total, hidden]
+ * of the last hidden state through the final norm, then each layer from the last on, and -1, the embedding's norm.
+ * d is NULL but for the first. A part's gradients are complete when it returns, and its weights are not read
+ * again before the next forward pass: both may change. Rows of the embeddings wait for modernbert_training_finish.
+ * MODERNBERT_INTERRUPTED leaves gradients unfinished. */
+MODERNBERT_API int modernbert_training_backward(modernbert_training *training, int64_t part, const float *d,
+                                                size_t d_count, const modernbert_run *run);
 /* The gradients of the embeddings, of all passes since the last call, in their order. */
 MODERNBERT_API int modernbert_training_finish(modernbert_training *training, int threads);
 

@@ -188,16 +188,19 @@ int modernbert_training_forward(modernbert_training* training, const modernbert_
   });
 }
 
-int modernbert_training_backward(modernbert_training* training, const float* d, size_t d_count,
+int modernbert_training_backward(modernbert_training* training, int64_t part, const float* d, size_t d_count,
                                  const modernbert_run* run) {
   return guarded([&] {
     alone(training, [&](Passes& passes) {
       const modernbert_run how = run_given(run);
-      if (!passes.waiting()) refuse("there was no forward pass since the last way back");
-      if (d_count != passes.waiting() * passes.plan.hidden)
-        refuse("d_count is " + std::to_string(d_count) + "; the last pass had " +
-               std::to_string(passes.waiting() * passes.plan.hidden));
-      if (!passes.backward(&not_null(d, "d"), how.threads, stop_of(how))) throw Interrupted{};
+      const std::ptrdiff_t next = passes.next();
+      if (next == Passes::kNone) refuse("there was no forward pass since the last way back");
+      if (part != next) refuse("part is " + std::to_string(part) + "; the next one is " + std::to_string(next));
+      const bool first = part == static_cast<std::int64_t>(passes.plan.layers.size());
+      const std::size_t wanted = first ? passes.total() * passes.plan.hidden : 0;
+      if (d_count != wanted) refuse("d_count is " + std::to_string(d_count) + "; it must be " + std::to_string(wanted));
+      if (wanted) not_null(d, "d");
+      if (!passes.backward(next, d, how.threads, stop_of(how))) throw Interrupted{};
     });
   });
 }

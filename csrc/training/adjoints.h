@@ -77,7 +77,7 @@ struct Adjoints {
   void (*stable_step)(std::size_t n, float* p, const float* m, const float* v, const Update&);
 };
 
-// The table of a tier; amx has avx512's.
+// The table of a tier; amx and avx512bf16 have avx512's.
 const Adjoints& adjoints_of(Tier tier);
 
 #define REFIMPL_TIER(name) const Adjoints& adjoints_##name();

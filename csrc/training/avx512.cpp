@@ -34,7 +34,8 @@ REFIMPL_TARGET_END
 
 namespace refimpl {
 const Adjoints& adjoints_avx512() { return avx512::adjoints; }
-// Its products are of bfloat16; sums over rows stay in float32.
+// Their products are of bfloat16; sums over rows stay in float32.
 const Adjoints& adjoints_amx() { return avx512::adjoints; }
+const Adjoints& adjoints_avx512bf16() { return avx512::adjoints; }
 }  // namespace refimpl
 #endif

@@ -17,34 +17,39 @@ constexpr std::size_t kScattered = 64;  // columns of the embedding that one tas
 
 bool Passes::forward(const Batch& batch, bool recompute, int threads, const std::function<bool()>& stop, float* out) {
   Stop asked(stop);
-  forward_done_ = false, recompute_ = recompute;
+  next_ = kNone, recompute_ = recompute;
   take(batch, threads, &asked);
-  if (total_ == 0) return true;
   const std::size_t layers = plan.layers.size();
+  next_ = static_cast<std::ptrdiff_t>(layers);
+  if (total_ == 0) return true;
   kept_.resize(recompute ? std::min<std::size_t>(layers, 1) : layers), inputs_.resize(layers + 1);
   const auto input = [&](std::size_t i) { return inputs_[i].floats(total_ * plan.hidden); };
   embed(input(0));
   for (std::size_t i = 0; i < layers && !asked.said(); ++i) layer(i, kept_of(i), input(i + 1));
   norm(p_.final_norm, input(layers), out);
   stop_ = nullptr;
-  return forward_done_ = !asked.said();
+  if (asked.said()) next_ = kNone;
+  return next_ != kNone;
 }
 
-bool Passes::backward(const float* given, int threads, const std::function<bool()>& stop) {
+bool Passes::backward(std::ptrdiff_t part, const float* given, int threads, const std::function<bool()>& stop) {
   Stop asked(stop);
-  threads_ = std::clamp(threads, 1, kMaxThreads), stop_ = &asked, forward_done_ = false;
-  if (total_ == 0) return true;
+  threads_ = std::clamp(threads, 1, kMaxThreads), stop_ = &asked, next_ = kNone;
   const std::size_t layers = plan.layers.size();
   float* d = d_.floats(total_ * plan.hidden);
-  norm_back(p_.final_norm, given, inputs_[layers].floats(0), nullptr, d);
-  for (std::size_t i = layers; i-- > 0 && !asked.said();) {
+  if (total_ && part < 0) {
+    embed_back(d);
+  } else if (const std::size_t i = static_cast<std::size_t>(part); total_ && i == layers) {
+    norm_back(p_.final_norm, given, inputs_[layers].floats(0), nullptr, d);
+  } else if (total_) {
     // The last layer's were the last to be made.
     if (recompute_ && i + 1 < layers) layer(i, kept_of(i), wide_.floats(total_ * plan.hidden));
     layer_back(i, kept_of(i), d);
   }
-  if (!asked.said()) embed_back(d);
   stop_ = nullptr;
-  return !asked.said();
+  if (asked.said()) return false;
+  next_ = part < 0 ? kNone : part - 1;
+  return true;
 }
 
 // Everything that the way back needs of a batch, whose memory may be gone then.

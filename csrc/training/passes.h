@@ -50,13 +50,17 @@ class Passes {
   // out [total, hidden]: the last hidden state. The batch has ids. False when it was stopped, after which there
   // is no way back. Throws std::bad_alloc.
   bool forward(const Batch& batch, bool recompute, int threads, const std::function<bool()>& stop, float* out);
-  // d [total, hidden], of the last hidden state: once, after `forward`. False when it was stopped: gradients are
-  // unfinished then.
-  bool backward(const float* d, int threads, const std::function<bool()>& stop);
+  // The way back in its parts, each once and in this order after `forward`: part `layers` from d [total, hidden] of
+  // the last hidden state through the final norm, then each layer from the last on, and part -1, the embedding's norm.
+  // The gradients of a part's parameters are complete then, but for the embeddings' (finish). False when it was
+  // stopped: gradients are unfinished, and there is no way on.
+  bool backward(std::ptrdiff_t part, const float* d, int threads, const std::function<bool()>& stop);
   // Adds the rows of the embedding of all passes since the last time.
   void finish(int threads);
-  // Whether `backward` can be called, for so many tokens.
-  std::size_t waiting() const { return forward_done_ ? total_ : 0; }
+  // The part that `backward` is to take next, kNone for none, of so many tokens.
+  static constexpr std::ptrdiff_t kNone = -2;
+  std::ptrdiff_t next() const { return next_; }
+  std::size_t total() const { return total_; }
 
   const Plan plan;
 
@@ -96,7 +100,8 @@ class Passes {
   // -- of the pass that is under way --
   int threads_ = 1;
   Stop* stop_ = nullptr;
-  bool recompute_ = false, forward_done_ = false;
+  bool recompute_ = false;
+  std::ptrdiff_t next_ = kNone;
   std::size_t total_ = 0, slots_ = 0, longest_ = 0;
   std::vector<std::int64_t> ids_, types_, positions_;
   std::vector<unsigned char> visible_;

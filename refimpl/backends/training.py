@@ -2,7 +2,7 @@
 
     engine = TrainingEngine(config, params, gradients)
     hidden = engine.forward(input_ids, cu_seqlens)
-    engine.backward(d)                      adds to the arrays of `gradients`
+    for part in engine.backward(d): ..      adds to the arrays of `gradients`
     engine.finish()                         those of the embeddings, once a step
 
 Parameters are read where they stand in every pass, so that they may change in between. No bit
@@ -12,7 +12,7 @@ between passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class TrainingEngine:
             dtype,
         )
         self._typed = config.type_vocab_size > 0
+        self._layers = config.num_hidden_layers
         # Floats of a token and layer: its input, q k v, joined heads, residual, Wi.
         layer = 6 * config.hidden_size + 2 * config.intermediate_size
         self._kept = 4 * layer * config.num_hidden_layers
@@ -87,9 +88,17 @@ class TrainingEngine:
             input_ids, cu_seqlens, types, position_ids, key_mask, recompute, self.num_threads
         )
 
-    def backward(self, d: Array) -> None:
-        """From d [total, hidden] of the last pass to the gradients, once."""
-        self._native.backward(d, self.num_threads)
+    def backward(self, d: Array) -> Iterator[str]:
+        """From d [total, hidden] of the last pass to the gradients, in parts, last layer first.
+
+        Yields how the names of a part's parameters begin when their gradients are complete, and
+        neither those nor the parameters are needed any more: both may be changed then."""
+        for part in range(self._layers, -2, -1):
+            self._native.backward(part, d if part == self._layers else None, self.num_threads)
+            if part == self._layers:
+                yield "final_norm."
+            else:
+                yield f"layers.{part}." if part >= 0 else "embeddings.norm."
 
     def finish(self) -> None:
         """The gradients of the embeddings, of all passes since the last call."""

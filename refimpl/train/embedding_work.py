@@ -36,6 +36,7 @@ class Contrastive(Work):
     """Rows of as many texts each. truncated: texts that were cut. Raises ValueError."""
 
     task = "embed"
+    one_pass = False  # as many texts as a batch has in all columns
 
     def __init__(self, rows: Sequence[Together], tokenizer: Tokenizer, max_length: int) -> None:
         width, scored = len(rows[0].texts), rows[0].score is not None

@@ -13,7 +13,7 @@ embeddings share their passes and sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,9 +35,15 @@ from .examples import Unit
 from .loss_gradients import Draws, Grads, dropout, rows_of, through_heads
 from .losses import IGNORED
 from .tasks import head_for, targets
+from .trainable import LAYER
 
 Array = np.ndarray
 DECODER, EMBEDDING = "decoder.weight", "embeddings.tok_embeddings.weight"
+TYPES = "embeddings.token_type_embeddings.weight"
+
+
+class NotFinite(Exception):
+    """The name of a tensor whose gradient is not finite."""
 
 
 def why_not(model: ModernBERT) -> str | None:
@@ -58,7 +64,9 @@ def why_not(model: ModernBERT) -> str | None:
 class NativeStep:
     """Passes and sums of one model, whose parameters may change in place between steps.
 
-    wanted: parameters whose gradients are computed. dtype, num_threads, recompute: see
+    wanted: parameters whose gradients are computed. sink: takes the gradients of one layer after
+    the other, and may change their parameters at once; all units of a step then share one pass,
+    and no more than one layer's gradients exist. dtype, num_threads, recompute: see
     TrainingEngine. Raises ValueError for a model that it does not train.
     """
 
@@ -71,12 +79,14 @@ class NativeStep:
         num_threads: int | None = None,
         tier: str | None = None,
         recompute: bool | None = None,
+        sink: Callable[[Grads], None] | None = None,
     ) -> None:
         why = why_not(model)
         if why is not None:
             raise ValueError(f"backend 'native' cannot train this model: {why}")
         self.model, self.params = model, dict(model.params)
-        self.gradients: Grads = {name: np.zeros_like(self.params[name]) for name in wanted}
+        self.sink = sink
+        self.gradients: Grads = room_of(self.params, wanted, shared=sink is not None)
         self.engine = TrainingEngine(
             model.config, self.params, self.gradients, dtype=dtype, num_threads=num_threads,
             tier=tier, recompute=recompute,
@@ -98,42 +108,41 @@ class NativeStep:
         class_weights: Any = None,
     ) -> tuple[float, Grads]:
         """Loss and gradients of a step's units, divided by `count`; arrays that the next call takes
-        again. batch_size: units that share a pass. FloatingPointError names unit and tensor."""
+        again, and that are used up where there is a sink. batch_size: units that share a pass.
+        FloatingPointError names unit and tensor."""
         head_for(self.model, task)
         options = label_smoothing, class_weights
         self.begin()
         losses, first = list[float](), 0
-        for some in parts(units, batch_size):
-            packed = packed_inputs([x for unit in some for x in unit.sequences])
-            hidden = self.engine.forward(**packed)
-            if task == "mask":
-                own, d = self._masked(some, hidden, count, label_smoothing or 0.0)
-            else:
-                own, d = self._heads(some, hidden, count, Draws(seed, step, first), options)
-            losses += own
-            self.engine.backward(d)
-            first += len(packed["cu_seqlens"]) - 1
-        self.engine.finish()
-        loss = math.fsum(losses)
-        wrong = self._not_finite(loss)
-        if wrong is not None:
-            at = units[0].where
-            for unit in units if len(units) > 1 else ():
-                try:
-                    self.of_units(
+        try:
+            for some in parts(units, batch_size if self.sink is None else max(len(units), 1)):
+                packed = packed_inputs([x for unit in some for x in unit.sequences])
+                hidden = self.engine.forward(**packed)
+                if task == "mask":
+                    own, d = self._masked(some, hidden, count, label_smoothing or 0.0)
+                else:
+                    own, d = self._heads(some, hidden, count, Draws(seed, step, first), options)
+                losses += own
+                self._back(d, math.fsum(losses))
+                first += len(packed["cu_seqlens"]) - 1
+            self._finish()
+        except NotFinite as error:
+            if len(units) > 1:  # whose it is
+                alone = self._without_sink()
+                for unit in units:
+                    alone.of_units(
                         task, [unit], count, batch_size=1, seed=seed, step=step,
                         label_smoothing=label_smoothing, class_weights=class_weights,
                     )  # fmt: skip
-                except FloatingPointError as error:
-                    raise error from None
-            raise FloatingPointError(f"step {step + 1}, {at}: {wrong} is not finite")
-        return loss, self.gradients
+            where = f"step {step + 1}, {units[0].where}"
+            raise FloatingPointError(f"{where}: {error} is not finite") from None
+        return math.fsum(losses), self.gradients
 
     # -- a step batch by batch ---------------------------------------------------------------------
 
     def begin(self) -> None:
         """Gradients of zero."""
-        for x in self.gradients.values():
+        for x in {id(x): x for x in self.gradients.values()}.values():
             x.fill(0.0)
 
     def add_batch(
@@ -158,7 +167,7 @@ class NativeStep:
             equations=self.equations, own_adjoints=self.adjoints,
         )  # fmt: skip
         self._add(grads)
-        self.engine.backward(d.reshape(-1, d.shape[-1]))
+        self._back(d.reshape(-1, d.shape[-1]), 0.0)
         return loss
 
     def end(self) -> Grads:
@@ -198,10 +207,13 @@ class NativeStep:
                 )  # fmt: skip
                 self._add(grads)
                 back.append(batch.tokens(dhidden))
-            self.engine.backward(np.concatenate(back))
-        self.engine.finish()
-        if (wrong := self._not_finite(0.0)) is not None:
-            raise FloatingPointError(f"step {step + 1}, {where[0]}, ..: {wrong} is not finite")
+            self._back(np.concatenate(back), 0.0)
+        try:
+            self._finish()
+        except NotFinite as error:
+            raise FloatingPointError(
+                f"step {step + 1}, {where[0]}, ..: {error} is not finite"
+            ) from None
         return self.gradients
 
     # -- what a step is made of -------------------------------------------------------------------
@@ -277,16 +289,63 @@ class NativeStep:
     def _alone(self, ids: Array) -> Batch:
         return batch_of(self.model, packed_inputs([ids]), False, 1)
 
-    def _not_finite(self, loss: float) -> str | None:
-        """The loss, or the first tensor whose gradient is not finite."""
+    def _back(self, d: Array, loss: float) -> None:
+        """The way back of one pass; each part's gradients go to the sink, where there is one."""
         if not math.isfinite(loss):
-            return "the loss"
+            raise NotFinite("the loss")
+        if self.sink is not None:
+            self._give(self._in_head)
+        for start in self.engine.backward(d):
+            if self.sink is not None:
+                self._give([n for n in self.gradients if n.startswith(start)])
+
+    def _finish(self) -> None:
+        """The last gradients of a step, all of them checked."""
+        self.engine.finish()
+        if self.sink is not None:
+            return self._give([EMBEDDING, TYPES])
+        self._check(self.gradients)
+
+    def _give(self, names: Collection[str]) -> None:
+        """Complete gradients to the sink; their memory is used for other layers' after that."""
+        some = {name: self.gradients[name] for name in names if name in self.gradients}
+        self._check(some)
+        assert self.sink is not None
+        self.sink(some)
+        for x in some.values():
+            x.fill(0.0)
+
+    def _check(self, grads: Grads) -> None:
+        """NotFinite with the first tensor whose gradient is not."""
         with np.errstate(over="ignore", invalid="ignore"):
-            for name, x in self.gradients.items():
+            for name, x in grads.items():
                 flat = x.reshape(-1)
                 if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(x).all():
-                    return name
-        return None
+                    raise NotFinite(name)
+
+    def _without_sink(self) -> NativeStep:
+        e = self.engine
+        return NativeStep(
+            self.model, list(self.gradients), dtype=e.dtype, num_threads=e.num_threads, tier=e.tier
+        )
+
+
+def room_of(
+    params: Mapping[str, Array], wanted: Collection[str], *, shared: bool
+) -> dict[str, Array]:
+    """Zeros for each gradient; shared: those of all layers in one layer's memory."""
+    out: dict[str, Array] = {}
+    of_layers: dict[str, Array] = {}
+    for name in wanted:
+        layer = LAYER.match(name)
+        if layer is None or not shared:
+            out[name] = np.zeros_like(params[name])
+            continue
+        inner = name[layer.end() :]
+        if inner not in of_layers:
+            of_layers[inner] = np.zeros_like(params[name])
+        out[name] = of_layers[inner]
+    return out
 
 
 def parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

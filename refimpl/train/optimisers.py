@@ -63,6 +63,12 @@ class Optimiser(ABC):
         or dtype, for a parameter that is read-only, as a model's are, or for a learning rate that
         is negative or not finite.
         """
+        self.check(params, grads, lr)
+        self.steps += 1
+        self.apply(params, grads, lr, shares)
+
+    def check(self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float) -> None:
+        """The ValueErrors of `update`."""
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"lr is {lr!r}; it must be finite and at least 0")
         for name, g in grads.items():
@@ -79,7 +85,15 @@ class Optimiser(ABC):
                     "type(model)(model.config, params), with a head "
                     "type(model)(model.config, params, model.head)"
                 )
-        self.steps += 1
+
+    def apply(
+        self,
+        params: Mapping[str, Array],
+        grads: Mapping[str, Array],
+        lr: float,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
+        """A part of the step whose number `steps` is: what `update` does with each tensor."""
         for name, g in grads.items():
             p = params[name]
             if name not in self.moments:

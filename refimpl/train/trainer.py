@@ -92,9 +92,12 @@ class Trainer:
         self.settings = s = replace(settings, steps=self.steps, learning_rate=self.peak)
         self.trainable = Trainable(self.model, self.params, s)
         self.optimiser = optimiser or named(s, self.peak)
+        # With the gradients of one layer at a time, each tensor is updated as soon as it can be.
+        at_once = s.accumulate == 1 and train.one_pass and self.trainable.adapter is None
         self.engine = chosen_engine(
-            self.model, self.trainable.wanted, backend, dtype, num_threads, recompute, tell
-        )
+            self.model, self.trainable.wanted, backend, dtype, num_threads, recompute, tell,
+            self._update if at_once else None,
+        )  # fmt: skip
         rule = self.optimiser
         if self.engine is not None and (type(rule) is AdamW or type(rule) is StableAdamW):
             self.optimiser = NativeUpdates(rule, self.engine.engine)  # subclasses have their own
@@ -164,13 +167,23 @@ class Trainer:
     def _step(self) -> dict[str, Any]:
         """One update -> loss, learning rate and tokens."""
         p, s = self.progress, self.settings
-        found = self.train.step(self.model, p.step, s, self.trainable.wanted, self.engine)
         lr = self.peak * self.schedule(p.step)
-        grads = self.trainable.gradients(found.gradients)
-        self.optimiser.update(self.trainable.tensors, grads, lr, self.trainable.rates)
-        self.trainable.apply()
+        if self.engine is not None and self.engine.sink is not None:
+            self.optimiser.check(self.trainable.tensors, self.engine.gradients, lr)
+            self.optimiser.steps += 1
+            found = self.train.step(self.model, p.step, s, self.trainable.wanted, self.engine)
+        else:
+            found = self.train.step(self.model, p.step, s, self.trainable.wanted, self.engine)
+            grads = self.trainable.gradients(found.gradients)
+            self.optimiser.update(self.trainable.tensors, grads, lr, self.trainable.rates)
+            self.trainable.apply()
         p.step, p.tokens = p.step + 1, p.tokens + found.tokens
         return {"loss": found.loss, "learning_rate": lr, "tokens": found.tokens}
+
+    def _update(self, grads: dict[str, Array]) -> None:
+        """The part of a step's update whose gradients are complete."""
+        lr = self.peak * self.schedule(self.progress.step)
+        self.optimiser.apply(self.trainable.tensors, grads, lr, self.trainable.rates)
 
     def _evaluate(self) -> dict[str, Any]:
         """Figures of the evaluation set; the model is written where its loss is the lowest yet."""
@@ -278,6 +291,7 @@ def chosen_engine(
     num_threads: int | None,
     recompute: bool | None,
     tell: Tell,
+    sink: Callable[[dict[str, Array]], None] | None,
 ) -> NativeStep | None:
     """The engine that a backend's name means, None for numpy. Raises ValueError."""
     if backend == "auto" and (why := why_not(model)) is not None:
@@ -291,7 +305,9 @@ def chosen_engine(
         raise ValueError(f"dtype is {dtype!r}; products of training are float32 or bfloat16")
     if resolve(backend, dtype, num_threads)[0] == "numpy":
         return None
-    return NativeStep(model, wanted, dtype=dtype, num_threads=num_threads, recompute=recompute)
+    return NativeStep(
+        model, wanted, dtype=dtype, num_threads=num_threads, recompute=recompute, sink=sink
+    )
 
 
 def in_words(engine: NativeStep | None) -> str:

@@ -45,7 +45,10 @@ class Stepped:
 
 
 class Work(ABC):
-    """A task on its data."""
+    """A task on its data. one_pass: whether the gradient of a step of one batch comes from one way
+    back, so that an engine may hand it on layer by layer."""
+
+    one_pass = True
 
     @abstractmethod
     def steps_per_epoch(self, settings: Settings) -> int:

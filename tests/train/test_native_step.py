@@ -226,6 +226,47 @@ def test_500_pairs_of_runs_have_the_same_bits(tmp_path, monkeypatch, on_native):
     assert kills >= 100
 
 
+@pytest.mark.parametrize("task", ["classify", "mask"])
+def test_gradients_handed_on_layer_by_layer_are_the_same_in_less_memory(task):
+    """As soon as a part is complete its parameters may change: here they become NaN."""
+    units, given = units_for(task, [40, 3, 290]), {}
+    want = step(model_for(task), task, units, num_threads=2)[1]
+    model = model_for(task)
+    params = {name: x.copy() for name, x in model.params.items()}
+    mine = refimpl.ModernBERTForTask(model.config, params, model.head, backend="numpy")
+
+    def sink(grads):
+        for name, x in grads.items():
+            assert name not in given
+            given[name] = x.tobytes()
+            params[name].fill(np.nan)
+
+    for recompute in (False, True):
+        given.clear()
+        for name, x in model.params.items():
+            params[name][...] = x
+        native = NativeStep(mine, list(params), num_threads=2, sink=sink, recompute=recompute)
+        count = sum(counted(model, u.labels) for u in units)
+        native.of_units(task, units, count, batch_size=1, seed=1, step=2)
+        assert given == want
+    layers = {n.partition(".")[2] for n in params if n.startswith("layers.")}
+    held = {id(x) for x in native.gradients.values()}
+    assert len(held) == len({n for n in params if not n.startswith("layers.")}) + len(
+        {n.partition(".")[2] for n in layers}
+    )
+
+
+def test_updates_in_the_way_back_are_those_after_it(tmp_path):
+    at_once = Trainer(small_model(), examples(), None, SETTINGS, None, backend="native")
+    after = Trainer(small_model(), examples(), None, replace(SETTINGS, batch_size=2, accumulate=2),
+                    None, backend="native")  # fmt: skip
+    assert at_once.engine.sink is not None and after.engine.sink is None
+    for trainer in (at_once, after):
+        trainer.run()
+    for name, x in at_once.params.items():
+        assert x.tobytes() == after.params[name].tobytes(), name
+
+
 # -- what is refused ------------------------------------------------------------------------------
 
 
@@ -264,15 +305,16 @@ def test_a_backend_that_is_not_there(backend, dtype, message):
         Trainer(small_model(), examples(), None, SETTINGS, None, backend=backend, dtype=dtype)
 
 
+@pytest.mark.parametrize("sink", [None, lambda grads: None])
 @pytest.mark.parametrize("task", ["classify", "tokens"])
-def test_a_number_that_is_not_finite_is_named_with_its_text(task):
+def test_a_number_that_is_not_finite_is_named_with_its_text(task, sink):
     model = model_for(task)
     params = {name: x.copy() for name, x in model.params.items()}
     broken = refimpl.ModernBERTForTask(model.config, params, model.head, backend="numpy")
     units = [Unit([np.full(5, n)], u.labels, u.where) for n, u in
              enumerate(units_for(task, [5] * 4))]  # fmt: skip
     params["embeddings.tok_embeddings.weight"][2] = np.inf
-    native = NativeStep(broken, list(params))
+    native = NativeStep(broken, list(params), sink=sink)
     with pytest.raises(FloatingPointError, match="step 3, text 2: .* is not finite"):
         native.of_units(task, units, 4.0, batch_size=4, step=2)
 
