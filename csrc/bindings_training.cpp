@@ -96,7 +96,7 @@ class PyTraining {
                                    integer("inter"), integer("heads"), static_cast<std::int64_t>(windows.size()),
                                    integer("types"), windows.data(),   thetas.data(),
                                    plan["norm_eps"].cast<double>(),    activation.c_str(),
-                                   nullptr,          0};
+                                   nullptr,          0,                nullptr};
     std::vector<std::string> names;
     std::vector<Shape> shapes;
     for (const auto& [key, value] : weights) {

@@ -67,6 +67,12 @@ Parameters placed(const std::map<std::string, Parameter>& given, std::size_t lay
   return out;
 }
 
+// Products of training are of float32 tensors, which int8 would have to quantize anew each time.
+const char* trained_in(const char* dtype) {
+  if (dtype && std::string(dtype) == "int8") refuse("dtype is 'int8'; training computes in float32, bf16x3 or bfloat16");
+  return dtype;
+}
+
 modernbert_run run_given(const modernbert_run* run) {
   modernbert_run how{};
   if (run) how = sized(run, "run");
@@ -123,7 +129,7 @@ Blocks blocks_given(const std::int64_t* ends, std::size_t sequences, std::size_t
 Tier tier_given(const char* tier) { return named_tier(&not_null(tier, "tier")); }
 
 Products products_of(const char* tier, const char* dtype) {
-  const Kernels& kernels = kernels_named(tier, dtype);
+  const Kernels& kernels = kernels_named(tier, trained_in(dtype));
   return Products(kernels, adjoints_of(named_tier(tier)));
 }
 
@@ -162,7 +168,7 @@ int modernbert_training_create(const modernbert_config* config, const modernbert
     not_null(training, "training");
     const Config c = config_given(sized(config, "config"));
     auto made = std::make_unique<modernbert_training>();
-    made->choice = best_choice(tier_cap, dtype);
+    made->choice = best_choice(tier_cap, trained_in(dtype));
     made->passes = std::make_unique<Passes>(*made->choice.kernels, adjoints_of(named_tier(made->choice.tier)),
                                             plan_of(c), placed(parameters_of(c, parameters, count), c.layers.size()));
     *training = made.release();

@@ -271,6 +271,7 @@ X, W = np.zeros((4, 3), np.float32), np.zeros((3, 3), np.float32)
             r"labels\[3\] is 4; it must be in 0 .. 3",
         ),
         (lambda: native.rows_glu_adjoint("scalar", X, X, "gelu"), "u has shape"),
+        (lambda: native.rows_linear("scalar", "int8", X, W), "dtype is 'int8'; training computes"),
         (lambda: native.rows_glu_adjoint("none", X, np.zeros((4, 6), np.float32), "gelu"), "tier"),
     ],
 )  # fmt: skip

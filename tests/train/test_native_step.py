@@ -297,6 +297,7 @@ def test_a_run_on_another_backend_is_another_run(tmp_path):
         ("numpy", "bfloat16", "dtype 'bfloat16' is not available on backend numpy"),
         ("native", "float64", "dtype is 'float64'; products of training are float32 or bfloat16"),
         ("native", "bf16x3", "dtype is 'bf16x3'"),
+        ("native", "int8", "dtype is 'int8'"),
         ("cuda", "float32", "backend 'cuda' is not available"),
     ],
 )

@@ -113,7 +113,7 @@ class EngineTrainer(TrainerPort):
 
     def __init__(self, tier: str | None = None, dtype: str = "float32", threads: int = 2) -> None:
         tier = tier or chosen_tier()
-        if dtype not in native().dtypes(tier) or dtype == "bf16x3":
+        if dtype not in ("float32", "bfloat16") or dtype not in native().dtypes(tier):
             raise ValueError(f"--dtype {dtype} is not one that the engine trains in on {tier}")
         super().__init__(dtype, f"refimpl.train on {tier}")
         self.tier, self.threads = tier, threads
