@@ -1,0 +1,20 @@
+// Every kernel of this folder for a device: tests/cuda/test_cuda_compiles.py asks nvcc to compile it.
+#include "cuda/pooling.h"
+#include "cuda/rowwise.h"
+
+namespace refimpl::cuda {
+
+#define REFIMPL_FOR_OPERAND(Out)                                                      \
+  template auto residual_norm<Out>(Stream, const ResidualNorm<Out>&);                  \
+  template auto glu<Out>(Stream, Activation, const Glu<Out>&);                         \
+  template auto embedding_norm<float, Out>(Stream, const EmbeddingNorm<float, Out>&);  \
+  template auto embedding_norm<bf16, Out>(Stream, const EmbeddingNorm<bf16, Out>&);    \
+  template auto embedding_norm<f16, Out>(Stream, const EmbeddingNorm<f16, Out>&);
+REFIMPL_FOR_OPERAND(float)
+REFIMPL_FOR_OPERAND(bf16)
+#undef REFIMPL_FOR_OPERAND
+
+cudaError_t rope_rows(Stream stream, const Rope& a) { return rope(stream, a); }
+cudaError_t pool_rows(Stream stream, Pooling how, const Pool& a) { return pool(stream, how, a); }
+
+}  // namespace refimpl::cuda

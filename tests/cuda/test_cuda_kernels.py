@@ -1,0 +1,52 @@
+"""Every kernel of csrc/cuda on this processor, in C++ alone: built here and run.
+
+The cases, bounds and poisoned memory are those of the CPU's tiers (tests/native), and more where a
+kernel has no twin there. Nothing here has run on a device. That a mistake would be seen is shown in
+test_cuda_planted.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support.cuda import COMPILER, SOURCES, built, lines
+
+if not SOURCES or COMPILER is None:
+    pytest.skip("no sources of the engine, or no C++ compiler, here", allow_module_level=True)
+
+KERNELS = ["layer_norm", "residual_norm", "embedding_norm", "glu", "rope", "rope_rows", "pool"]
+ROUNDS = "20"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("cuda") / "kernels", "kernels.cpp", "-Wall", "-Wextra")
+
+
+def test_every_kernel_stays_within_its_bound_and_its_memory(program, record_property):
+    status, report = lines(program, "--rounds", ROUNDS)
+    assert status == 0, "\n".join(report)
+    assert [line.split()[0] for line in report[:-1]] == KERNELS
+    worst = max(float(re.search(r"worst error ([\d.]+)", line)[1]) for line in report[:-1])
+    record_property("observed / bound", worst)
+
+
+def test_seed_chooses_the_cases_and_nothing_to_do_is_a_failure(program):
+    first, again, other = (lines(program, "--op", "glu", "--seed", seed) for seed in "112")
+    assert first == again != other
+    assert lines(program, "--op", "gemm")[0] == 1
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
+        ("-DREFIMPL_UCONTEXT",),  # fibres where a switch has not been written for the processor
+    ],
+    ids=["sanitizers", "ucontext"],
+)
+def test_the_same_under_sanitizers_and_on_other_processors(tmp_path, flags):
+    status, report = lines(built(tmp_path / "kernels", "kernels.cpp", *flags), "--rounds", "3")
+    assert status == 0 and len(report) == len(KERNELS) + 1, "\n".join(report)
