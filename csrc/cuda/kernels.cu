@@ -1,4 +1,5 @@
 // Every kernel of this folder for a device: tests/cuda/test_cuda_compiles.py asks nvcc to compile it.
+#include "cuda/attention.h"
 #include "cuda/pooling.h"
 #include "cuda/rowwise.h"
 
@@ -13,6 +14,12 @@ namespace refimpl::cuda {
 REFIMPL_FOR_OPERAND(float)
 REFIMPL_FOR_OPERAND(bf16)
 #undef REFIMPL_FOR_OPERAND
+
+template auto attention<float, 3>(Stream, const Attention<float>&);
+template auto attention<float, 2>(Stream, const Attention<float>&);
+template auto attention<bf16, 1>(Stream, const Attention<bf16>&);
+template auto place<float>(Stream, const Place<float>&);
+template auto place<bf16>(Stream, const Place<bf16>&);
 
 cudaError_t rope_rows(Stream stream, const Rope& a) { return rope(stream, a); }
 cudaError_t pool_rows(Stream stream, Pooling how, const Pool& a) { return pool(stream, how, a); }

@@ -25,6 +25,7 @@
 #define REFIMPL_KERNEL inline void
 #define REFIMPL_DEVICE inline
 #define REFIMPL_UNROLL
+#define REFIMPL_NO_UNROLL
 
 namespace refimpl::cuda {
 namespace emulated {
@@ -209,8 +210,8 @@ inline Machine& machine() { return *Machine::running; }
 
 template <class T>
 void must_be_aligned(const T* p) {
-  if (reinterpret_cast<std::uintptr_t>(p) % sizeof(T))
-    refuse("an access of %zu bytes at an address that is no multiple of them", sizeof(T));
+  if (reinterpret_cast<std::uintptr_t>(p) % alignof(T))
+    refuse("an access of %zu bytes at an address that is no multiple of %zu", sizeof(T), alignof(T));
 }
 
 }  // namespace emulated
@@ -316,28 +317,31 @@ Matrices load_matrices(const Shared<bf16>& s, unsigned i) {
 // A sum as tensor cores are known to make it, on the careless side: the addends of eight products and what
 // there was are cut, not rounded, to 24 bits below the largest one's first, and so is their sum to a float32.
 inline float tensor_sum(float before, const float* a, const float* b) {
-  double term[9] = {before}, largest = std::fabs(before);
-  bool finite = std::isfinite(before);
+  double term[9] = {static_cast<double>(before)}, sum = before, largest = std::fabs(before);
   for (int k = 0; k < 8; ++k) {
     term[k + 1] = static_cast<double>(a[k]) * static_cast<double>(b[k]);
-    finite = finite && std::isfinite(term[k + 1]), largest = std::max(largest, std::fabs(term[k + 1]));
+    sum += term[k + 1];
+    const double size = std::fabs(term[k + 1]);
+    largest = largest < size ? size : largest;
   }
-  double sum = 0;
-  if (!finite || largest == 0) {
-    for (const double t : term) sum += t;
-    return static_cast<float>(sum);
-  }
-  std::uint64_t bits;  // 2^(exponent - 24) of the largest: its bits without a fraction
-  std::memcpy(&bits, &largest, sizeof bits);
-  bits = (bits >> 52) << 52;
-  double unit;
-  std::memcpy(&unit, &bits, sizeof unit);
-  unit = std::max(unit * 0x1p-24, 0x1p-149);
-  const double per_unit = 1 / unit;
-  for (const double t : term) sum += static_cast<double>(static_cast<std::int64_t>(t * per_unit));
-  sum *= unit;
-  const float rounded = static_cast<float>(sum);
-  return std::fabs(rounded) > std::fabs(sum) ? std::nextafter(rounded, 0.0f) : rounded;
+  if (largest == 0 || !(std::fabs(sum) < HUGE_VAL)) return static_cast<float>(sum);  // zeros, or an Inf or NaN
+  std::int64_t exponent;  // of the largest, and 1023
+  std::memcpy(&exponent, &largest, sizeof exponent);
+  exponent >>= 52;
+  const std::int64_t unit = (exponent < 1023 - 125 ? 1023 - 125 : exponent) - 24;  // 2^-149 at least
+  const auto power = [](std::int64_t biased) {
+    const std::int64_t bits = biased << 52;
+    double x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+  };
+  const double per_unit = power(2046 - unit);
+  std::int64_t units = 0;
+  for (const double t : term) units += static_cast<std::int64_t>(t * per_unit);
+  const std::uint64_t size = static_cast<std::uint64_t>(units < 0 ? -units : units);
+  const int more = size >> 24 ? 40 - __builtin_clzll(size) : 0;  // bits that a float32 has no room for
+  const double kept = static_cast<double>(size >> more << more) * power(unit);
+  return static_cast<float>(units < 0 ? -kept : kept);
 }
 
 }  // namespace emulated
@@ -375,6 +379,8 @@ inline float tanh(float x) { return std::tanh(x); }
 inline float sqrt(float x) { return std::sqrt(x); }
 inline double sqrt(double x) { return std::sqrt(x); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+
+inline bool is_finite(float x) { return std::isfinite(x); }
 
 inline bf16 round_bf16(float x) { return to_bf16(x); }
 inline float widened(bf16 x) { return to_float(x); }

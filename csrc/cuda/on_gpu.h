@@ -10,6 +10,7 @@
 #define REFIMPL_KERNEL __global__ void
 #define REFIMPL_DEVICE __device__ __forceinline__
 #define REFIMPL_UNROLL _Pragma("unroll")
+#define REFIMPL_NO_UNROLL _Pragma("unroll 1")
 
 namespace refimpl::cuda {
 
@@ -93,6 +94,8 @@ REFIMPL_DEVICE float tanh(float x) { return ::tanhf(x); }
 REFIMPL_DEVICE float sqrt(float x) { return ::sqrtf(x); }
 REFIMPL_DEVICE double sqrt(double x) { return ::sqrt(x); }
 REFIMPL_DEVICE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+
+REFIMPL_DEVICE bool is_finite(float x) { return ::isfinite(x); }
 
 REFIMPL_DEVICE bf16 round_bf16(float x) { return {__bfloat16_as_ushort(__float2bfloat16_rn(x))}; }
 REFIMPL_DEVICE float widened(bf16 x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../native/cases.h"
+#include "cuda/attention.h"
 #include "cuda/rowwise.h"
 
 namespace driver {
@@ -47,12 +48,76 @@ inline void rope(std::size_t head_dim, const float* x, const float* cos, const f
   cuda::rope(next_order(), {1, 1, static_cast<unsigned>(head_dim), x, head_dim, cos, sin, row.data(), scale, y, head_dim});
 }
 
+
+// Operands are rows of T. Products are loops here: what an operand holds is what they read.
+template <class T>
+std::size_t operand_bytes(std::size_t columns) {
+  return round_up(columns * sizeof(T), 16);
+}
+template <class T>
+void to_operand(std::size_t rows, std::size_t n, const float* x, std::size_t ldx, void* y, std::size_t ldy) {
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t c = 0; c < n; ++c) reinterpret_cast<T*>(static_cast<std::byte*>(y) + r * ldy)[c] = cuda::as<T>(x[r * ldx + c]);
+}
+template <class T>
+void from_operand(std::size_t rows, std::size_t n, const void* x, std::size_t ldx, float* y, std::size_t ldy) {
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t c = 0; c < n; ++c) y[r * ldy + c] = number(reinterpret_cast<const T*>(static_cast<const std::byte*>(x) + r * ldx)[c]);
+}
+inline std::size_t packed_bytes(const Packing& p) { return p.n * p.k * sizeof(float); }
+inline void pack(const Packing& p, const Tensor& w, std::size_t, std::size_t, void* packed) { widen(w, 0, p.n * p.k, static_cast<float*>(packed)); }
+template <class T>
+void project(const Gemm& g, const float*, std::size_t, float* y, std::size_t ldy, const Range& range, void*) {
+  std::vector<float> row(g.packing.k);
+  for (std::size_t r = range.row0; r < range.row1; ++r) {
+    from_operand<T>(1, row.size(), static_cast<const std::byte*>(g.x) + r * g.ldx, 0, row.data(), 0);
+    for (std::size_t c = 0; c < g.packing.n; ++c) {
+      y[r * ldy + c] = 0.0f;
+      for (std::size_t k = 0; k < row.size(); ++k) y[r * ldy + c] += row[k] * static_cast<const float*>(g.packed)[c * row.size() + k];
+    }
+  }
+}
+
+template <class T>
+std::size_t kv_bytes(std::size_t slots, std::size_t head_dim) {
+  return slots * cuda::padded_head(head_dim) * sizeof(T);
+}
+inline std::size_t scratch_bytes(std::size_t, std::size_t) { return 0; }
+template <class T>
+void place_qkv(const Heads& h, std::size_t token, const float* q, const float* k, const float* v) {
+  const std::size_t width = cuda::padded_head(h.head_dim);
+  to_operand<T>(1, h.heads * h.head_dim, q, 0, static_cast<std::byte*>(h.q) + token * h.ldq, 0);
+  for (std::size_t head = 0; head < h.heads; ++head)
+    for (std::size_t c = 0; c < width; ++c) {
+      const std::size_t slot = (head * h.slots + h.slot[token]) * width + c, from = head * h.head_dim + c;
+      static_cast<T*>(h.keys)[slot] = cuda::as<T>(c < h.head_dim ? k[from] : 0.0f);
+      static_cast<T*>(h.values)[slot] = cuda::as<T>(c < h.head_dim ? v[from] : 0.0f);
+    }
+}
+// All of a block of queries is part 0.
+template <class T, unsigned kTerms>
+void attention(const Heads& h, const Sequence& s, std::size_t head, std::size_t first, std::size_t part, std::size_t, void*) {
+  if (part) return;
+  Device<cuda::QueryBlock> block(1);
+  block[0] = {static_cast<std::uint32_t>(s.first), static_cast<std::uint32_t>(s.length), static_cast<std::uint32_t>(first)};
+  const std::size_t one = h.slots * cuda::padded_head(h.head_dim);
+  cuda::attention<T, kTerms>(next_order(), {1, 1, static_cast<unsigned>(h.head_dim), block.data(), s.window,
+                                            static_cast<T*>(h.q) + head * h.head_dim, h.ldq / sizeof(T), static_cast<T*>(h.keys) + head * one,
+                                            static_cast<T*>(h.values) + head * one, h.slots, h.visible});
+}
+
 }  // namespace emulated_kernels
 
-inline Kernels kernels_here() {
+template <class T, unsigned kTerms>
+Kernels kernels_here() {
+  using namespace emulated_kernels;
   Kernels k{};
-  k.lanes = cuda::kWarp, k.row_block = cuda::kRowsPerBlock, k.slot_block = 8, k.query_block = 64, k.query_parts = 1;
+  k.lanes = cuda::kWarp, k.row_block = 1, k.slot_block = 1, k.query_block = cuda::kQueries, k.query_parts = 2;
   k.layer_norm = emulated_kernels::layer_norm, k.glu = emulated_kernels::glu, k.rope = emulated_kernels::rope;
+  k.operand_bytes = operand_bytes<T>, k.to_operand = to_operand<T>, k.from_operand = from_operand<T>;
+  k.packed_bytes = packed_bytes, k.pack = pack, k.project = project<T>;
+  k.kv_bytes = kv_bytes<T>, k.scratch_bytes = scratch_bytes, k.place_qkv = place_qkv<T>;
+  k.attention = emulated_kernels::attention<T, kTerms>;
   return k;
 }
 

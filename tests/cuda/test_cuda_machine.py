@@ -21,7 +21,7 @@ REFUSED = {
     "never_written": "is read, and nobody wrote it",
     "beyond_its_count": "element 63 of 63 in shared memory",
     "beyond_the_block": "64 elements at 4 of 256 bytes of shared memory",
-    "not_aligned": "an access of 8 bytes at an address that is no multiple of them",
+    "not_aligned": "an access of 8 bytes at an address that is no multiple of 8",
     "copies_not_waited_for": "is (read|written) by thread .* with no barrier between",
     "copied_and_left": "thread [0-9]+ ends before its copies do",
     "copied_askew": "a copy of 16 bytes from an address that is no multiple of them",

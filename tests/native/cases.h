@@ -514,7 +514,7 @@ inline std::vector<Bounded> attend(const Subject& s, const Tokens& t, const Sequ
     }
   const double roundings = 2 * ((static_cast<double>(d) + 3) * size + kCall) + 2 * static_cast<double>(keys.size()) + 2;
   // An exponential that is computed to bfloat16 alone, and rounded to it: twice a unit.
-  const double relative = kEps * roundings + (s.bf16_operands ? 2 * kBf16Unit : 0);
+  const double relative = kEps * roundings + (s.bf16_operands ? 2 * kBf16Unit : 0) + (2 * size + 1) * s.dropped_in_attention;
   std::vector<Bounded> y;
   // No key: exactly zero.
   for (std::size_t c = 0; c < d; ++c)

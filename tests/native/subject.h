@@ -25,6 +25,7 @@ struct Subject {
   bool bf16_operands;  // activations are rounded to bfloat16 before a product
   double products;     // bfloat16 products that stand for one of two float32
   double dropped;      // what those leave out, relative to the magnitudes
+  double dropped_in_attention = 0;  // the same of the products of attention, where they are made so, too
 };
 
 inline const char* dtype_name(Dtype dtype) {
