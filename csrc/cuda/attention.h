@@ -296,7 +296,7 @@ REFIMPL_KERNEL attention_kernel(Attention<T> a) {
       const unsigned r = i / (kD / kPerCopy), c = i % (kD / kPerCopy) * kPerCopy;
       const std::uint32_t j = key0 + r;
       const bool real = j < b.length && (hidden_too || !a.visible || load_global(a.visible + b.first + j));
-      copy_async(to, r * Warp::kLd + c, from + (real ? std::size_t{j} * kD + c : 0), real);
+      copy_async(to, r * Warp::kLd + c, from + (real ? std::size_t{j} * kD + c : 0), real ? 16 : 0);
     }
     commit_copies();
   };

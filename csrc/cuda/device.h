@@ -12,7 +12,7 @@
 //   any_lane(b)                  whether it is so on some lane; all 32 lanes
 //   shared<T>(offset, count)     Shared<T>: load(i), store(i, x); nothing is known of it at first
 //   load_global(p), store_global(p, x)
-//   copy_async(s, i, p, real)    16 bytes from memory, or zeros, to element i of s, some time before
+//   copy_async(s, i, p, bytes)   so many bytes from memory, and zeros up to 16, to element i of s, some time before
 //   commit_copies(), wait_copies<N>()    this thread's copies but for the last N groups are done
 //   load_matrices(s, i), load_matrices_turned(s, i)    ldmatrix .x4: four 8 x 8 of bf16; lane l brings the
 //                                element where row l % 8 of matrix l / 8 begins

@@ -1,5 +1,6 @@
 // Every kernel of this folder for a device: tests/cuda/test_cuda_compiles.py asks nvcc to compile it.
 #include "cuda/attention.h"
+#include "cuda/gemm.h"
 #include "cuda/pooling.h"
 #include "cuda/rowwise.h"
 
@@ -14,6 +15,25 @@ namespace refimpl::cuda {
 REFIMPL_FOR_OPERAND(float)
 REFIMPL_FOR_OPERAND(bf16)
 #undef REFIMPL_FOR_OPERAND
+
+template <class T>
+using GeGlu = Gated<Activation::gelu, T>;
+#define REFIMPL_FOR_TERMS(T, kTerms)                                            \
+  template auto product<kTerms, T, AddTo>(Stream, const Product<T, AddTo>&);     \
+  template auto product<kTerms, T, ToHeads<T>>(Stream, const Product<T, ToHeads<T>>&); \
+  template auto product<kTerms, T, GeGlu<T>>(Stream, const Product<T, GeGlu<T>>&);
+REFIMPL_FOR_TERMS(float, 3)
+REFIMPL_FOR_TERMS(float, 2)
+REFIMPL_FOR_TERMS(bf16, 1)
+#undef REFIMPL_FOR_TERMS
+
+#define REFIMPL_FOR_STORED(Stored)                                   \
+  template auto pack<Stored, float>(Stream, const Pack<Stored, float>&); \
+  template auto pack<Stored, bf16>(Stream, const Pack<Stored, bf16>&);
+REFIMPL_FOR_STORED(float)
+REFIMPL_FOR_STORED(bf16)
+REFIMPL_FOR_STORED(f16)
+#undef REFIMPL_FOR_STORED
 
 template auto attention<float, 3>(Stream, const Attention<float>&);
 template auto attention<float, 2>(Stream, const Attention<float>&);

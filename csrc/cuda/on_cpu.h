@@ -24,6 +24,7 @@
 
 #define REFIMPL_KERNEL inline void
 #define REFIMPL_DEVICE inline
+#define REFIMPL_DEVICE_CALL inline
 #define REFIMPL_UNROLL
 #define REFIMPL_NO_UNROLL
 
@@ -84,11 +85,11 @@ class Machine {
   }
 
   // -- copies of 16 bytes that are under way: what they write is poison until they are waited for --
-  void copy(std::size_t offset, const void* from, bool real) {
+  void copy(std::size_t offset, const void* from, unsigned bytes) {
     std::memset(shared_.write(offset, 16, now_, moment()), 0xff, 16);
-    copies_[now_].push_back({offset, real ? from : nullptr});
+    copies_[now_].push_back({offset, from, bytes});
   }
-  void commit() { copies_[now_].push_back({kGroupEnd, nullptr}); }
+  void commit() { copies_[now_].push_back({kGroupEnd, nullptr, 0}); }
   void wait(std::size_t groups_left) {
     std::deque<Copy>& mine = copies_[now_];
     std::size_t groups = 0;
@@ -99,8 +100,9 @@ class Machine {
         --groups;
         continue;
       }
-      void* to = shared_.write(c.offset, 16, now_, moment());
-      c.from ? std::memcpy(to, c.from, 16) : std::memset(to, 0, 16);
+      unsigned char filled[16] = {};
+      std::memcpy(filled, c.from, c.bytes);
+      std::memcpy(shared_.write(c.offset, 16, now_, moment()), filled, 16);
     }
   }
 
@@ -129,7 +131,8 @@ class Machine {
   static constexpr std::size_t kGroupEnd = ~std::size_t{0};
   struct Copy {
     std::size_t offset;
-    const void* from;  // null: zeros
+    const void* from;
+    unsigned bytes;  // zeros after them
   };
 
   std::uint64_t bits() {  // splitmix64
@@ -285,9 +288,10 @@ Shared<T> shared(std::size_t offset, unsigned count) {
 }
 
 template <class T>
-void copy_async(const Shared<T>& s, unsigned i, const T* p, bool real) {
+void copy_async(const Shared<T>& s, unsigned i, const T* p, unsigned bytes) {
+  if (bytes > 16) emulated::refuse("a copy of %u bytes: at most 16", bytes);
   if (reinterpret_cast<std::uintptr_t>(p) % 16) emulated::refuse("a copy of 16 bytes from an address that is no multiple of them");
-  emulated::machine().copy(s.place(i, 16 / sizeof(T)), p, real);
+  emulated::machine().copy(s.place(i, 16 / sizeof(T)), p, bytes);
 }
 inline void commit_copies() { emulated::machine().commit(); }
 template <int N>

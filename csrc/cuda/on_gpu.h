@@ -9,6 +9,7 @@
 
 #define REFIMPL_KERNEL __global__ void
 #define REFIMPL_DEVICE __device__ __forceinline__
+#define REFIMPL_DEVICE_CALL __device__ __noinline__  // for what is rare and would make a kernel long
 #define REFIMPL_UNROLL _Pragma("unroll")
 #define REFIMPL_NO_UNROLL _Pragma("unroll 1")
 
@@ -53,11 +54,10 @@ REFIMPL_DEVICE Shared<T> shared(std::size_t offset, unsigned) {
   return {reinterpret_cast<T*>(refimpl_shared_memory + offset)};
 }
 
-// cp.async reads no byte of a copy that is not real.
 template <class T>
-REFIMPL_DEVICE void copy_async(const Shared<T>& s, unsigned i, const T* p, bool real) {
+REFIMPL_DEVICE void copy_async(const Shared<T>& s, unsigned i, const T* p, unsigned bytes) {
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(s.data + i));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(p), "r"(real ? 16 : 0) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(p), "r"(bytes) : "memory");
 }
 REFIMPL_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N>

@@ -55,13 +55,20 @@ struct TermsB {
   }
 };
 
-// d += a b, the smallest products first.
+// d += a b, the smallest products first. Tensor cores cut a sum where it has no more room, they do not round it: over
+// a long k that is a drift of several float32 units. So three terms sum 16 of k from zero, and add them to d as float32.
 template <unsigned kTerms>
 REFIMPL_DEVICE void multiply_terms(FragmentD& d, const TermsA<kTerms>& a, const TermsB<kTerms>& b) {
+  FragmentD fresh{};
+  FragmentD& part = kTerms == 3 ? fresh : d;
   REFIMPL_UNROLL
   for (unsigned sum = kTerms; sum-- > 0;) {
     REFIMPL_UNROLL
-    for (unsigned t = 0; t <= sum; ++t) multiply(d, a.term[sum - t], b.term[t]);
+    for (unsigned t = 0; t <= sum; ++t) multiply(part, a.term[sum - t], b.term[t]);
+  }
+  if constexpr (kTerms == 3) {
+    REFIMPL_UNROLL
+    for (unsigned e = 0; e < 4; ++e) d.x[e] += fresh.x[e];
   }
 }
 

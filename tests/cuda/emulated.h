@@ -5,16 +5,18 @@
 // bits has them in any order.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "../native/cases.h"
 #include "cuda/attention.h"
+#include "cuda/gemm.h"
 #include "cuda/rowwise.h"
 
 namespace driver {
 
 inline cuda::Stream next_order() {
-  static cuda::Stream order = 0;
+  static std::atomic<cuda::Stream> order{0};
   return ++order;
 }
 
@@ -49,7 +51,7 @@ inline void rope(std::size_t head_dim, const float* x, const float* cos, const f
 }
 
 
-// Operands are rows of T. Products are loops here: what an operand holds is what they read.
+// Operands are rows of T.
 template <class T>
 std::size_t operand_bytes(std::size_t columns) {
   return round_up(columns * sizeof(T), 16);
@@ -64,18 +66,69 @@ void from_operand(std::size_t rows, std::size_t n, const void* x, std::size_t ld
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t c = 0; c < n; ++c) y[r * ldy + c] = number(reinterpret_cast<const T*>(static_cast<const std::byte*>(x) + r * ldx)[c]);
 }
-inline std::size_t packed_bytes(const Packing& p) { return p.n * p.k * sizeof(float); }
-inline void pack(const Packing& p, const Tensor& w, std::size_t, std::size_t, void* packed) { widen(w, 0, p.n * p.k, static_cast<float*>(packed)); }
 template <class T>
-void project(const Gemm& g, const float*, std::size_t, float* y, std::size_t ldy, const Range& range, void*) {
-  std::vector<float> row(g.packing.k);
-  for (std::size_t r = range.row0; r < range.row1; ++r) {
-    from_operand<T>(1, row.size(), static_cast<const std::byte*>(g.x) + r * g.ldx, 0, row.data(), 0);
-    for (std::size_t c = 0; c < g.packing.n; ++c) {
-      y[r * ldy + c] = 0.0f;
-      for (std::size_t k = 0; k < row.size(); ++k) y[r * ldy + c] += row[k] * static_cast<const float*>(g.packed)[c * row.size() + k];
-    }
+std::size_t packed_bytes(const Packing& p) {
+  return cuda::packed_numbers(p) * sizeof(T);
+}
+template <class T>
+void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::size_t panel1, void* packed) {
+  const auto from = [&](auto stored) {
+    using Stored = decltype(stored);
+    cuda::pack<Stored, T>(next_order(), {static_cast<unsigned>(p.n), static_cast<unsigned>(p.k), static_cast<unsigned>(p.group),
+                                         static_cast<unsigned>(panel0), static_cast<unsigned>(panel1), static_cast<const Stored*>(w.data),
+                                         static_cast<T*>(packed), cuda::k_padded(p.k)});
+  };
+  w.storage == Storage::float32 ? from(float{}) : w.storage == Storage::bfloat16 ? from(bf16{}) : from(cuda::f16{});
+}
+
+// Some rows and panels; the epilogue's pointers are those of the range's first row.
+template <class T, unsigned kTerms, class Epilogue>
+void product(const Gemm& g, const Range& range, const Epilogue& epilogue) {
+  if (range.row0 >= range.row1 || range.panel0 >= range.panel1) return;
+  cuda::product<kTerms>(next_order(), cuda::Product<T, Epilogue>{
+      static_cast<unsigned>(range.row1 - range.row0), static_cast<unsigned>(g.packing.n), static_cast<unsigned>(g.packing.k),
+      static_cast<unsigned>(g.packing.group), static_cast<unsigned>(range.panel0), static_cast<unsigned>(range.panel1),
+      static_cast<const T*>(g.x) + range.row0 * (g.ldx / sizeof(T)), g.ldx / sizeof(T), static_cast<const T*>(g.packed),
+      cuda::k_padded(g.packing.k), epilogue});
+}
+template <class T, unsigned kTerms>
+void project(const Gemm& g, const float* residual, std::size_t ldr, float* y, std::size_t ldy, const Range& range, void*) {
+  product<T, kTerms>(g, range, cuda::AddTo{g.bias, residual ? residual + range.row0 * ldr : nullptr, ldr, y + range.row0 * ldy, ldy});
+}
+template <class T, unsigned kTerms>
+void project_glu(const Gemm& g, Activation activation, void* y, std::size_t ldy, const Range& range, void*) {
+  T* to = reinterpret_cast<T*>(static_cast<std::byte*>(y) + range.row0 * ldy);
+  if (activation == Activation::gelu)
+    return product<T, kTerms>(g, range, cuda::Gated<Activation::gelu, T>{g.bias, to, ldy / sizeof(T)});
+  const std::size_t n = g.packing.n, inter = n / 2, rows = range.row1 - range.row0;
+  std::vector<float> u(rows * n);
+  std::vector<T> gated(rows * inter);
+  product<T, kTerms>(g, range, cuda::AddTo{g.bias, nullptr, 0, u.data(), n});
+  cuda::glu<T>(next_order(), activation, {static_cast<unsigned>(rows), static_cast<unsigned>(inter), u.data(), n, gated.data(), inter});
+  for (std::size_t panel = range.panel0; panel < range.panel1; ++panel) {
+    const PanelColumns own = columns_of(g.packing, panel, cuda::kLanes);
+    for (std::size_t r = 0; r < rows; ++r)
+      std::copy_n(gated.data() + r * inter + own.first, own.n_first, to + r * (ldy / sizeof(T)) + own.first);
   }
+}
+template <class T, unsigned kTerms>
+void project_qkv(const Gemm& g, const Heads& h, const Rotation& turn, const Range& range, void*) {
+  const std::size_t rows = range.row1 - range.row0, width = cuda::padded_head(h.head_dim);
+  Device<std::uint32_t> table_row(rows);
+  for (std::size_t r = 0; r < rows; ++r) table_row[r] = static_cast<std::uint32_t>(turn.row[range.row0 + r]);
+  for (std::size_t head = 0; head < h.heads; ++head)  // what fills up is the caller's
+    for (std::size_t r = range.row0; r < range.row1; ++r)
+      for (std::size_t c = h.head_dim; c < width; ++c)
+        for (void* to : {h.keys, h.values}) static_cast<T*>(to)[(head * h.slots + h.slot[r]) * width + c] = cuda::as<T>(0.0f);
+  product<T, kTerms>(g, range, cuda::ToHeads<T>{g.bias, static_cast<unsigned>(h.heads), static_cast<unsigned>(h.head_dim),
+                                                static_cast<unsigned>(width), static_cast<T*>(h.q), h.ldq / sizeof(T), static_cast<T*>(h.keys),
+                                                static_cast<T*>(h.values), range.row0, h.slots, turn.cos, turn.sin, table_row.data(), turn.scale});
+}
+template <class T>
+void norm_operand(std::size_t rows, std::size_t n, const float* x, std::size_t ldx, const float* weight, const float* bias, float eps, void* y,
+                  std::size_t ldy) {
+  cuda::residual_norm<T>(next_order(), {static_cast<unsigned>(rows), static_cast<unsigned>(n), const_cast<float*>(x), ldx, nullptr, 0,
+                                        {weight, bias, eps}, static_cast<T*>(y), ldy / sizeof(T)});
 }
 
 template <class T>
@@ -94,7 +147,7 @@ void place_qkv(const Heads& h, std::size_t token, const float* q, const float* k
       static_cast<T*>(h.values)[slot] = cuda::as<T>(c < h.head_dim ? v[from] : 0.0f);
     }
 }
-// All of a block of queries is part 0.
+// All of a block of queries is part 0, whatever the parts.
 template <class T, unsigned kTerms>
 void attention(const Heads& h, const Sequence& s, std::size_t head, std::size_t first, std::size_t part, std::size_t, void*) {
   if (part) return;
@@ -112,10 +165,11 @@ template <class T, unsigned kTerms>
 Kernels kernels_here() {
   using namespace emulated_kernels;
   Kernels k{};
-  k.lanes = cuda::kWarp, k.row_block = 1, k.slot_block = 1, k.query_block = cuda::kQueries, k.query_parts = 2;
+  k.lanes = cuda::kLanes, k.row_block = 1, k.slot_block = 1, k.query_block = cuda::kQueries, k.query_parts = cuda::kAttentionWarps, k.row_chunk = 128;
   k.layer_norm = emulated_kernels::layer_norm, k.glu = emulated_kernels::glu, k.rope = emulated_kernels::rope;
   k.operand_bytes = operand_bytes<T>, k.to_operand = to_operand<T>, k.from_operand = from_operand<T>;
-  k.packed_bytes = packed_bytes, k.pack = pack, k.project = project<T>;
+  k.packed_bytes = packed_bytes<T>, k.pack = pack<T>, k.norm_operand = norm_operand<T>;
+  k.project = project<T, kTerms>, k.project_glu = project_glu<T, kTerms>, k.project_qkv = project_qkv<T, kTerms>;
   k.kv_bytes = kv_bytes<T>, k.scratch_bytes = scratch_bytes, k.place_qkv = place_qkv<T>;
   k.attention = emulated_kernels::attention<T, kTerms>;
   return k;

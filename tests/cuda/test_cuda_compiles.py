@@ -1,4 +1,4 @@
-"""Every kernel compiles for devices without a warning, and needs what its launch can give.
+"""Every kernel compiles for devices without a warning, and spills nothing.
 
 Where nvcc is: no device is asked for, and none runs anything here.
 """
@@ -17,8 +17,6 @@ pytestmark = pytest.mark.heavy  # a minute for each architecture
 if not SOURCES or NVCC is None:
     pytest.skip("no sources of the engine, or no nvcc, here", allow_module_level=True)
 
-# What a block may have on compute capability 8.0 and 9.0.
-REGISTERS, SHARED_BYTES = 65536, 99 * 1024
 FLAGS = ["-std=c++17", "-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
 
 
@@ -34,9 +32,7 @@ def test_compiles_without_a_warning_and_spills_nothing(architecture, tmp_path):
     assert run.returncode == 0, run.stderr
     report = run.stdout + run.stderr
     kernels = re.findall(r"Compiling entry function '(\w+)' for 'sm_\w+'", report)
-    assert len(kernels) == len(set(kernels)) > 20
+    assert len(kernels) == len(set(kernels)) > 50
     spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", report)
     assert len(spilled) >= len(kernels)
     assert set(spilled) == {("0", "0")}
-    registers = [int(n) for n in re.findall(r"Used (\d+) registers", report)]
-    assert len(registers) == len(kernels) and max(registers) * 256 <= REGISTERS

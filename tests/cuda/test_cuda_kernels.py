@@ -16,8 +16,10 @@ if not SOURCES or COMPILER is None:
     pytest.skip("no sources of the engine, or no C++ compiler, here", allow_module_level=True)
 
 ROWS = ["layer_norm", "residual_norm", "embedding_norm", "glu", "rope", "rope_rows", "pool"]
-EACH_DTYPE = ["attention", "launch", "untouched"]
+EACH_DTYPE = ["pack", "project", "infinite", "infinite_w", "project_glu", "project_qkv", "heights"]
+EACH_DTYPE += ["norm_operand", "attention", "launch", "untouched"]
 KERNELS = ROWS + [name for name in EACH_DTYPE for _ in range(3)]
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,9 @@ def program(tmp_path_factory):
     return built(tmp_path_factory.mktemp("cuda") / "kernels", "kernels.cpp", "-Wall", "-Wextra")
 
 
-def test_every_kernel_stays_within_its_bound_and_its_memory(program, record_property):
-    status, report = lines(program, "--rounds", "4")
+@pytest.mark.parametrize("rounds", ["1", pytest.param("6", marks=pytest.mark.heavy)])
+def test_every_kernel_stays_within_its_bound_and_its_memory(program, rounds, record_property):
+    status, report = lines(program, "--rounds", rounds)
     assert status == 0, "\n".join(report)
     assert [line.split()[0] for line in report[:-1]] == KERNELS
     worst = max(float(re.search(r"worst error ([\d.]+)", line)[1]) for line in report[:-1])
@@ -42,12 +45,16 @@ def test_seed_chooses_the_cases_and_nothing_to_do_is_a_failure(program):
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "flags",
-    [
-        ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
-        ("-DREFIMPL_UCONTEXT",),  # fibres where a switch has not been written for the processor
-    ],
+    [SANITIZERS, ("-DREFIMPL_UCONTEXT",)],  # fibres where a switch has not been written
     ids=["sanitizers", "ucontext"],
 )
 def test_the_same_under_sanitizers_and_on_other_processors(tmp_path, flags):
     status, report = lines(built(tmp_path / "kernels", "kernels.cpp", *flags), "--rounds", "1")
     assert status == 0 and len(report) == len(KERNELS) + 1, "\n".join(report)
+
+
+@pytest.mark.heavy
+def test_a_whole_pass_by_these_kernels_stays_within_the_budget(tmp_path):
+    """Three layers against double, as of every tier; the CPU engine calls the kernels."""
+    status, report = lines(built(tmp_path / "pass", "pass.cpp"), "--rounds", "4")
+    assert status == 0 and len(report) == 4, "\n".join(report)

@@ -10,14 +10,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 SOURCES = (ROOT / "csrc" / "cuda").exists()
+# What a program needs of csrc beside headers: of the CPU engine what makes a pass of steps.
+NUMBERS = ["base/tensor.cpp"]
+ENGINE = ["engine/engine.cpp", "engine/forward.cpp", "engine/trace.cpp"]
+ENGINE += ["base/pool.cpp", "base/cpus.cpp", "base/row_source.cpp"]
 
 
 def built(program: Path, source: str, *flags: str, csrc: Path = ROOT / "csrc") -> Path:
     """tests/cuda/`source` as a program, with the kernels in `csrc`. Optimised a little only: this
     is about what is computed, and the build must not take long."""
     always = ["-std=c++17", "-O1", "-ffp-contract=off", f"-I{csrc}", *flags]
-    files = [ROOT / "tests" / "cuda" / source, csrc / "base" / "tensor.cpp"]
-    subprocess.run([COMPILER, *always, *files, "-o", program], check=True)
+    needed = [csrc / name for name in NUMBERS + (ENGINE if source == "pass.cpp" else [])]
+    files = [ROOT / "tests" / "cuda" / source, *needed]
+    subprocess.run([COMPILER, *always, *files, "-pthread", "-o", program], check=True)
     return program
 
 
