@@ -92,11 +92,13 @@ class PyTraining {
     const auto thetas = plan["thetas"].cast<std::vector<double>>();
     if (windows.size() != thetas.size()) throw std::invalid_argument("windows and thetas differ in length");
     const std::string activation = plan["activation"].cast<std::string>();
-    const modernbert_config config{sizeof config,    integer("vocab"), integer("hidden"),
-                                   integer("inter"), integer("heads"), static_cast<std::int64_t>(windows.size()),
-                                   integer("types"), windows.data(),   thetas.data(),
-                                   plan["norm_eps"].cast<double>(),    activation.c_str(),
-                                   nullptr,          0,                nullptr};
+    modernbert_config config{};
+    config.struct_size = sizeof config;
+    config.vocab = integer("vocab"), config.hidden = integer("hidden"), config.inter = integer("inter");
+    config.heads = integer("heads"), config.types = integer("types");
+    config.layers = static_cast<std::int64_t>(windows.size());
+    config.windows = windows.data(), config.thetas = thetas.data();
+    config.norm_eps = plan["norm_eps"].cast<double>(), config.activation = activation.c_str();
     std::vector<std::string> names;
     std::vector<Shape> shapes;
     for (const auto& [key, value] : weights) {
