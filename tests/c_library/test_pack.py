@@ -422,7 +422,7 @@ def starts(folder: Path, count: int) -> list[str]:
     env = os.environ | {"REFIMPL_PACK": "make", "PYTHONPATH": os.pathsep.join(sys.path)}
     pipes: dict[str, Any] = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     command = [sys.executable, "-c", START, str(folder)]
-    children = [subprocess.Popen(command, env=env, **pipes) for _ in range(count)]
+    children = [subprocess.Popen(command, env=env, cwd=folder, **pipes) for _ in range(count)]
     for child in children:
         child.stdin.write("\n")
         child.stdin.flush()

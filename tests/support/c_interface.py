@@ -25,7 +25,7 @@ extension()
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 LIBRARY = backend.library()
 OK, INVALID, BAD_FILE, OUT_OF_MEMORY, INTERRUPTED = range(5)
-HEADERS = ("modernbert.h", "modernbert_ops.h", "modernbert_text.h")
+HEADERS = ("modernbert.h", "modernbert_ops.h", "modernbert_text.h", "modernbert_training.h")
 STORAGE = {"float32": 0, "uint16": 1, "float16": 2}  # uint16: the bits of bfloat16
 
 if not CSRC.exists():

@@ -150,8 +150,7 @@ trained(Path(sys.argv[1]), settings, resume=True, tell=lambda line: print(line, 
 
 
 def child(folder: Path, split: tuple[int, int] = (4, 1)) -> subprocess.Popen:
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    code = CHILD.format(paths=paths)
+    code = CHILD.format(paths=sys.path)  # the package that is tested here, wherever that is
     call = [sys.executable, "-c", code, str(folder), *map(str, split)]
     return subprocess.Popen(
         call, stdout=subprocess.PIPE, text=True,
