@@ -107,7 +107,8 @@ inline void attention_launch_case(const Subject& s, Random& random, Op& op) {
 // Blocks of keys that no query of a block can see stand in pages that nobody may touch.
 inline void attention_untouched_case(const Subject& s, Random& random, Op& op) {
   constexpr std::size_t kD = 64;
-  const std::size_t blocks = random.between(4, 7), length = cuda::kKeys * blocks - random.below(63), query = cuda::kQueries * random.below(blocks);
+  // A block of queries sees its own keys and two blocks on either side at most.
+  const std::size_t blocks = random.between(6, 8), length = cuda::kKeys * blocks - random.below(63), query = cuda::kQueries * random.below(blocks);
   const std::size_t window = random.between(0, 80);
   op.begin(text("length %zu, query %zu, window %zu", length, query, window));
   with_dtype(s, [&](auto number, auto terms) {

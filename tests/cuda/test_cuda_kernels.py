@@ -2,7 +2,7 @@
 
 The cases, bounds and poisoned memory are those of the CPU's tiers (tests/native), and more where a
 kernel has no twin there. Nothing here has run on a device. That a mistake would be seen is shown in
-test_cuda_planted.py.
+test_cuda_planted.py, by the same twelve rounds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def program(tmp_path_factory):
     return built(tmp_path_factory.mktemp("cuda") / "kernels", "kernels.cpp", "-Wall", "-Wextra")
 
 
-@pytest.mark.parametrize("rounds", ["1", pytest.param("6", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("rounds", ["1", pytest.param("12", marks=pytest.mark.heavy)])
 def test_every_kernel_stays_within_its_bound_and_its_memory(program, rounds, record_property):
     status, report = lines(program, "--rounds", rounds)
     assert status == 0, "\n".join(report)
