@@ -109,7 +109,7 @@ MODERNBERT_API int modernbert_pack(const char *folder, const modernbert_options 
 
 /* The encoder of a folder in the Hugging Face or sentence-transformers layout: config.json and
  * model.safetensors (or its shards), and the modules behind it that modules.json names; for int8 also
- * int8.json, which says what is kept. Files are read, not
+ * int8.json, which says what is kept and of which weights (facts.certificate). Files are read, not
  * mapped, and one that changes during this call is MODERNBERT_BAD_FILE. The one with the token embedding stays open, and rows are read from it as they are
  * needed: it may be replaced or deleted while the model is open. Where it was written to or cut instead,
  * which its size and its time of change tell, a forward pass with ids is MODERNBERT_BAD_FILE from then on,
@@ -149,7 +149,7 @@ typedef struct {
     const modernbert_module *modules;
     size_t module_count;
     /* int8 alone: [layers] matrices that are kept in bfloat16, a sum of 1 (attn.Wqkv), 2 (attn.Wo),
-     * 4 (mlp.Wi), 8 (mlp.Wo). NULL: none. */
+     * 4 (mlp.Wi), 8 (mlp.Wo), and in float32: of 16, 32, 64, 128. NULL: none. */
     const uint32_t *kept;
     /* Of a sequence classifier, for modernbert_logits; 0: there is none. Its tensors: head.dense.weight,
      * head.norm.weight, classifier.weight [labels, hidden], and their biases. */
@@ -185,6 +185,13 @@ MODERNBERT_API int modernbert_create(const modernbert_config *config, const mode
 
 MODERNBERT_API void modernbert_close(modernbert_model *model); /* NULL is legal */
 
+/* What int8 costs a model was measured, by `modernbert quantize`, where its folder has an int8.json. */
+typedef enum {
+    MODERNBERT_NOT_MEASURED = 0,
+    MODERNBERT_MEASURED = 1,
+    MODERNBERT_OTHERS_MEASURED = 2 /* of other weights: what it keeps is kept, and nobody knows what that costs */
+} modernbert_certificate;
+
 typedef struct {
     size_t struct_size;
     int64_t vocab, hidden, inter, heads, layers, types;
@@ -196,6 +203,7 @@ typedef struct {
     int scores;            /* not 0: its vectors are a reranker's scores, before their activation */
     int64_t labels;        /* of modernbert_logits; 0: there are none */
     const char *pack;      /* the path of the pack that is mapped; NULL: weights are in memory of this process */
+    int certificate;       /* of int8: a modernbert_certificate */
 } modernbert_facts;
 
 /* Fills in *facts, whose struct_size is set; texts live as long as the model. */

@@ -28,6 +28,7 @@ class Facts(Sized):
         ("scores", c_int),
         ("labels", c_int64),
         ("pack", c_char_p),
+        ("certificate", c_int),
     ]
 
 

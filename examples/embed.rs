@@ -20,6 +20,7 @@ struct Facts {
     scores: c_int,
     labels: i64,
     pack: *const c_char,
+    certificate: c_int,
 }
 
 #[repr(C)]

@@ -12,6 +12,7 @@
 #include "engine/sentence.h"
 #include "files/classifier.h"
 #include "files/config.h"
+#include "files/int8.h"
 #include "files/safetensors.h"
 #include "files/sentence.h"
 #include "text/settings.h"
@@ -37,6 +38,7 @@ struct modernbert_model {
   std::size_t labels = 0;                             // of modernbert_logits
   std::vector<std::string> label_names;
   std::string problem_type;
+  refimpl::Certificate certificate = refimpl::Certificate::none;  // of int8
   std::string folder, head_words = "no head, only an encoder";  // for messages
   std::unique_ptr<TextSide> text;  // null: it was opened without
 };

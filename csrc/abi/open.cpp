@@ -118,8 +118,9 @@ double positive(const std::string& name, double value) {
 
 unsigned kept_of(const modernbert_config& given, std::size_t layer) {
   const unsigned kept = given.kept ? given.kept[layer] : 0;
-  if (kept > 15)
-    refuse("config->kept[" + std::to_string(layer) + "] is " + std::to_string(kept) + "; it must be in 0 .. 15");
+  const std::string it = "config->kept[" + std::to_string(layer) + "] is " + std::to_string(kept);
+  if (kept > 255) refuse(it + "; it must be in 0 .. 255");
+  if (kept & kept >> 4) refuse(it + ": a matrix is kept in bfloat16 or in float32, not in both");
   return kept;
 }
 
@@ -220,6 +221,7 @@ struct Read {
   std::string head;  // in words
   std::unique_ptr<TextSide> text;
   std::shared_ptr<const PackFile> pack;
+  Certificate certificate;
 };
 
 PackKey key_of(const Choice& choice, const Config& c) {
@@ -306,14 +308,15 @@ Read read_in_one_state(const std::string& path, bool with_text, const Choice& ch
         return pack != nullptr;
       };
       ModelFolder found = read_folder(files, root, named, vouched);
-      if (int8) read_kept(files, root, found.config);
+      Certificate certificate = Certificate::none;
+      if (int8) read_kept(files, root, found.config), certificate = certificate_of(files, root, found);
       read_module_weights(files, sentence, found.config.hidden);
       const std::string head =
           named ? head_in_words(files.json(join(root, "config.json"), true)) : "a sentence_embedding head";
       std::unique_ptr<TextSide> text = with_text ? text_of(files, sentence, path) : nullptr;
       if (const std::string file = files.replaced(); !file.empty())
         throw FormatError(file, "was replaced while the folder was read");
-      return {std::move(sentence), std::move(found), head, std::move(text), std::move(pack)};
+      return {std::move(sentence), std::move(found), head, std::move(text), std::move(pack), certificate};
     } catch (const FormatError&) {
       const bool taken_away = !is_file(join(root, "config.json")) && !names_in(root, ".config.json.", ".old").empty();
       if (!left || (files.replaced().empty() && !taken_away)) throw;
@@ -392,6 +395,7 @@ std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_op
     }
   }
   made->folder = path, made->head_words = read.head, made->text = std::move(read.text);
+  made->certificate = read.certificate;
   return made;
 }
 
@@ -499,6 +503,7 @@ int modernbert_model_facts(const modernbert_model* model, modernbert_facts* fact
     f.packed_bytes = engine.packed_bytes();
     f.modules = size(model->modules), f.width = size(model->width), f.scores = model->scores;
     f.labels = size(model->labels), f.pack = engine.pack() ? engine.pack()->path().c_str() : nullptr;
+    f.certificate = static_cast<int>(model->certificate);
   });
 }
 

@@ -39,7 +39,9 @@ Packing packing_of(const Plan& plan, Matrix matrix) {
 
 // Those that pack a matrix of a layer and multiply with it.
 const Kernels& kernels_of(const Kernels& kernels, const LayerPlan& layer, Matrix matrix) {
-  return kernels.kept && layer.kept >> static_cast<unsigned>(matrix) & 1u ? *kernels.kept : kernels;
+  if (!kernels.to_integers) return kernels;
+  const unsigned bit = 1u << static_cast<unsigned>(matrix);
+  return layer.kept & bit << 4 ? *kernels.in_float32 : layer.kept & bit ? *kernels.in_bfloat16 : kernels;
 }
 
 const Plan& checked(const Kernels& kernels, const Plan& plan, const Weights& weights) {

@@ -29,7 +29,7 @@ enum class Matrix { wqkv, wo, wi, mlp_wo };
 struct LayerPlan {
   std::ptrdiff_t window;  // visible iff |i - j| <= window; negative: all
   double theta;
-  unsigned kept = 0;  // int8: bit 1 << Matrix of those that are kept from becoming integers
+  unsigned kept = 0;  // int8: what does not become integers, bit 1 << Matrix in bfloat16, 16 << Matrix in float32
 };
 
 struct Plan {
@@ -79,7 +79,7 @@ struct Batch {
 
 // Weights as the kernels take them; empty floats stand for a bias or norm that is not there.
 struct Linear {
-  const Kernels* kernels = nullptr;  // that packed it and multiply with it: the engine's, or their `kept`
+  const Kernels* kernels = nullptr;  // that packed it and multiply with it: the engine's, or theirs for what is kept
   Packing packing{};
   const std::byte* packed = nullptr;  // in its owner's memory
   Floats bias;

@@ -11,6 +11,7 @@ constexpr Kernels int8_table = [] {
   k.project_qkv = project_qkv<Dots>;
   k.integer_bytes = integer_bytes;
   k.to_integers = to_integers;
-  k.kept = &table<bf16>;
+  k.in_bfloat16 = &table<bf16>;
+  k.in_float32 = &table<float>;
   return k;
 }();

@@ -167,7 +167,7 @@ struct Kernels {
   std::size_t (*integer_bytes)(std::size_t columns) = nullptr;
   void (*to_integers)(std::size_t rows, std::size_t n, const void* x, std::size_t ldx, void* y, std::size_t ldy) = nullptr;
   // Of the same operands, for matrices that are kept from becoming integers.
-  const Kernels* kept = nullptr;
+  const Kernels *in_bfloat16 = nullptr, *in_float32 = nullptr;
 };
 
 // int8: the longest rows, whose sums of integers stay within 32 bits: 2^31 / (255 x 63).

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..files.safetensors import in_file, in_memory
 from ..files.stored import stored
 from ..reference.config import ModernBertConfig
 from ..reference.heads import HEADS, Head
-from ..reference.int8 import MATRICES
+from ..reference.int8 import KEPT_IN, MATRICES, Kept
 from ..reference.params import encoder_shapes
 from ..reference.sentence import Dense, LayerNorm, Module, Normalize, Pooling, SentenceHead
 from .backend import MOST_THREADS, chosen_tier, default_threads, native
@@ -46,7 +46,7 @@ class Engine:
     those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
     in, one that the tier has. head: what stands behind the encoder, its tensors in params: modules
     for `embed`, which takes the mean without, or the sequence classifier of HEADS for `logits`.
-    kept: matrices that int8 keeps in bfloat16, "layers.0.mlp.Wo" and so on. Raises ValueError,
+    kept: matrices that int8 keeps, "layers.0.mlp.Wo" and so on, and what in. Raises ValueError,
     OSError.
     """
 
@@ -58,16 +58,13 @@ class Engine:
         tier: str | None = None,
         dtype: str = "float32",
         head: SentenceHead | Head | None = None,
-        kept: Collection[str] = (),
+        kept: Kept | None = None,
     ) -> None:
         if isinstance(head, Head) and head != CLASSIFIER:
             raise ValueError(f"the engine computes no {head.kind} head")
         plan = plan_of(config) | {
             "modules": [_plain(m) for m in head.modules] if isinstance(head, SentenceHead) else [],
-            "kept": [
-                sum(1 << m for m, n in enumerate(MATRICES) if f"layers.{i}.{n}" in kept)
-                for i in range(config.num_hidden_layers)
-            ],
+            "kept": [_bits_of(kept or {}, i) for i in range(config.num_hidden_layers)],
             "labels": config.num_labels if head == CLASSIFIER else 0,
             "classifier_pooling": config.classifier_pooling,
             "classifier_activation": config.classifier_activation,
@@ -233,6 +230,12 @@ def plan_of(config: ModernBertConfig) -> dict[str, Any]:
     }
 
 
+def _bits_of(kept: Kept, layer: int) -> int:
+    """kept of modernbert_config, of one layer."""
+    found = {(m, kept.get(f"layers.{layer}.{name}")) for m, name in enumerate(MATRICES)}
+    return sum(1 << m + len(MATRICES) * KEPT_IN.index(dtype) for m, dtype in found if dtype)
+
+
 def _plain(module: Module) -> dict[str, Any]:
     """modernbert_module of modernbert.h."""
     kind = (Pooling, Dense, LayerNorm, Normalize).index(type(module))
@@ -296,7 +299,7 @@ class LazyEngine:
         num_threads: int | None,
         dtype: str,
         head: SentenceHead | Head | None = None,
-        kept: Collection[str] = (),
+        kept: Kept | None = None,
         ready: Engine | None = None,
     ) -> None:
         self._arguments = config, params, num_threads, None, dtype, head, kept

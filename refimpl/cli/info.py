@@ -112,7 +112,7 @@ def certificate_of(model: Any) -> dict[str, Any] | None:
         return None
     return {
         "of_these_weights": found.weights == digest_of_weights(model.params, layers),
-        "kept": list(found.kept),
+        "kept": dict(found.kept),
         "texts": found.texts.count,
         "tokens": found.texts.tokens,
         **found.figures,

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixed",
         action="store_true",
-        help="keep in bfloat16 what costs most, as much as the gate needs (default: refuse)",
+        help="keep what costs most in floats, as much as the gate needs (default: refuse)",
     )
     parser.add_argument(
         "--max-length", type=positive, default=256, metavar="N", help="most tokens of a text"
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
         tell=tell,
     )
     figures = ", ".join(f"{name} {x:.5f}" for name, x in certificate.figures.items())
-    kept = ", ".join(certificate.kept) or "nothing"
-    print(f"{args.target}: {figures}; kept in bfloat16: {kept}")
+    kept = ", ".join(f"{name} in {dtype}" for name, dtype in certificate.kept.items()) or "nothing"
+    print(f"{args.target}: {figures}; kept: {kept}")
     return 0
 
 

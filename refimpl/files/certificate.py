@@ -1,12 +1,12 @@
-"""int8.json of a model folder: what int8 costs this model, and what it keeps in bfloat16.
+"""int8.json of a model folder: what int8 costs this model, and what it keeps in floats.
 
-    {"format": 1, "weights": digest, "kept": ["layers.21.mlp.Wo"], "balanced": true,
+    {"format": 1, "weights": digest, "kept": {"layers.21.mlp.Wo": "bfloat16"}, "balanced": true,
      "texts": {"count", "tokens", "digest"}, "calibration": {..}, "figures": {"cosine_p1", ..},
      "gate": {"cosine_p1": 0.999, ..}, "measured": {"backend", "tier", "version"}}
 
 Written by `modernbert quantize` (tasks/quantize.py). `weights` tells whether it is of this model:
-some rows of every matrix are looked at, which takes no time. The C library reads `kept` alone
-(csrc/files/int8.cpp) and refuses it in the same words.
+some rows of every matrix are looked at, which takes no time. The C library reads `kept`, `format`
+and `weights` (csrc/files/int8.cpp) and refuses them in the same words.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelFormatError, shown
-from ..reference.int8 import matrix_names
+from ..reference.int8 import KEPT_IN, Kept, matrix_names
 from .atomic import replacing
 from .entry import Entry
 from .folder import ModelFolder
@@ -45,7 +45,7 @@ class Certificate:
     measured: where the figures are from."""
 
     weights: str
-    kept: tuple[str, ...]
+    kept: Kept
     balanced: bool
     texts: TextsSeen
     calibration: TextsSeen
@@ -62,20 +62,26 @@ def read_certificate(folder: ModelFolder, layers: int) -> Certificate | None:
     entry = folder.entry(file)
     entry.taken.add("kept")
     kept = entry.values.get("kept")
-    if not isinstance(kept, list):
-        raise ModelFormatError("must list matrices", file=file, key="kept")
+    either = " or ".join(KEPT_IN)
+    if not isinstance(kept, dict):
+        raise ModelFormatError(f"must map matrices to {either}", file=file, key="kept")
     known = set(matrix_names(layers))
-    for name in kept:
-        if not isinstance(name, str) or name not in known:
+    for name, dtype in kept.items():
+        if dtype not in KEPT_IN:
+            raise ModelFormatError(
+                f"{shown(name)} is kept in {shown(dtype)}, not in {either}", file=file, key="kept"
+            )
+        if name not in known:
             raise ModelFormatError(
                 f"{shown(name)} is no matrix of this model", file=file, key="kept"
             )
     if entry.get("format", int) != FORMAT:
         raise entry.refuse("format", f"it must be {FORMAT}")
+    weights = entry.get("weights", str)
     figures, gate = (_numbers(entry, key) for key in ("figures", "gate"))
     out = Certificate(
-        weights=entry.get("weights", str),
-        kept=tuple(kept),
+        weights=weights,
+        kept=kept,
         balanced=entry.get("balanced", bool),
         texts=_texts(entry, "texts"),
         calibration=_texts(entry, "calibration"),

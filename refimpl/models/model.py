@@ -11,7 +11,7 @@ in stored.py. Long because construction, use and saving of a model are one publi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -38,7 +38,7 @@ from ..reference.config import (
 )
 from ..reference.encoder import Params, Tap, encode, no_tap
 from ..reference.heads import Head
-from ..reference.int8 import Int8Ops, Int8Params
+from ..reference.int8 import Int8Ops, Int8Params, Kept
 from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, count, encoder_shapes, initialise
 from ..reference.replacing import replaced, warn_uncalled
@@ -65,8 +65,8 @@ class ModernBERT(LentByTraining, KerasNames):
 
     config: ModernBertConfig; params: name -> array (params.py), all of one float dtype; folder:
     where they came from, or None. dtype: what to compute in, None for that of params. kept:
-    matrices that int8 keeps in bfloat16, as "layers.0.mlp.Wo"; None for what int8.json of the
-    source says, which a warning tells the lack of.
+    matrices that int8 keeps, "layers.0.mlp.Wo" -> "bfloat16" or "float32"; None for what int8.json
+    of the source says, which a warning tells the lack of.
 
     `.params` shows them read-only in `.dtype`, that of all arrays that go in and come out: float64
     where float64 is computed in, else float32. `.compute_dtype` is what the engine computes in, as
@@ -97,7 +97,7 @@ class ModernBERT(LentByTraining, KerasNames):
         dtype: str | None = None,
         num_threads: int | None = None,
         source: ModelFolder | None = None,
-        kept: Collection[str] | None = None,
+        kept: Kept | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.config, self.source = config, source
@@ -116,7 +116,7 @@ class ModernBERT(LentByTraining, KerasNames):
         self.certificate: Certificate | None = None
         if self.compute_dtype == "int8" and kept is None:
             self.certificate, kept = certified(config, held, source)
-        check_kept(config, kept or ())
+        check_kept(config, kept or {})
         native = self.backend == "native"
         unkept = {*encoder_shapes(config), "decoder.weight"} if native else ()
         self.params = StoredParams(held.stored, self.dtype, unkept)
@@ -127,7 +127,7 @@ class ModernBERT(LentByTraining, KerasNames):
                 num_threads,
                 self.compute_dtype,
                 self.engine_head,
-                kept or (),
+                kept,
                 engine,
             )
             if native
@@ -136,7 +136,7 @@ class ModernBERT(LentByTraining, KerasNames):
         # What numpy computes with: in int8 the matrices of the layers are integers.
         self._computed: Params = self.params
         if self.compute_dtype == "int8" and not native:
-            self._computed = Int8Params(self.params, kept or ())
+            self._computed = Int8Params(self.params, kept)
 
     # -- construction -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ sentence.py and nlp/. Long because what a head adds to every public call stands 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..reference import ops as equations
 from ..reference.config import ModernBertConfig
 from ..reference.encoder import Tap
 from ..reference.heads import HEADS, Head
+from ..reference.int8 import Kept
 from ..reference.numerics import underflow_is_zero
 from ..reference.params import Shapes, encoder_shapes
 from ..reference.replacing import replaced
@@ -55,7 +56,7 @@ class ModernBERTForTask(ModernBERT):
         dtype: str | None = None,
         num_threads: int | None = None,
         source: ModelFolder | None = None,
-        kept: Collection[str] | None = None,
+        kept: Kept | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.head = head

@@ -7,13 +7,13 @@
 Rounding is to the nearest, ties to even. Sums of integers are exact, and the float steps are
 float32, in one order: equal rows give equal bits here and in the engine, on every tier. Weights
 have 7 bits since AVX2 sums two products in 16. A row that holds infinity or NaN becomes NaN. Kept
-matrices are rounded to bfloat16 instead. Norms, attention, activations and the residual stream stay
-float32.
+matrices stay floats: rounded to bfloat16, or float32. Norms, attention, activations and the
+residual stream stay float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,10 @@ LEAST = np.float32(1e-30)
 """Of the largest number of a row: below it the row is as good as zero."""
 MATRICES = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
 """Of a layer, in the order in which a pass reads them."""
+KEPT_IN = ("bfloat16", "float32")
+"""What a matrix may be kept in."""
+Kept = Mapping[str, str]
+"""Which are: "layers.0.mlp.Wo" -> one of KEPT_IN."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +93,20 @@ def matrix_names(layers: int) -> list[str]:
 
 class Int8Params(Mapping[str, Any]):
     """params as int8 computes with them: matrices of the layers are Integers, made when they are
-    first asked for, once; those that are kept are bfloat16 numbers; the rest is as it was."""
+    first asked for, once; those that are kept are bfloat16 numbers, or as they were, as is the
+    rest."""
 
-    def __init__(self, params: Params, kept: Collection[str] = ()) -> None:
-        self._params, self._kept = params, {name + ".weight" for name in kept}
+    def __init__(self, params: Params, kept: Kept | None = None) -> None:
+        self._params = params
+        self._kept = {name + ".weight": dtype for name, dtype in (kept or {}).items()}
         self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
         x = self._params[name]
-        if not name.startswith("layers.") or x.ndim != 2:
+        kept = self._kept.get(name)
+        if not name.startswith("layers.") or x.ndim != 2 or kept == "float32":
             return x
         if name not in self._made:
-            kept = name in self._kept
             self._made[name] = to_bfloat16(x) if kept else integers(x, MOST_OF_WEIGHTS)
         return self._made[name]
 

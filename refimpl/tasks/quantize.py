@@ -5,9 +5,10 @@
 Columns are balanced (reference/int8_balance.py: in float32 the model keeps its bits), from a third
 of the texts; on the others int8 is held against float32 of the same folder (agreement.py). A folder
 is written only where every figure reaches the GATE. Else the matrix that costs most is named; with
-`mixed` as many of the costliest as it takes are kept in bfloat16. What each costs is asked of the
-texts that balanced: those that measure say how many, and have no part in which. Long because the
-steps from a folder to a folder stand together.
+`mixed` as many of the costliest as it takes are kept in bfloat16 or, where all of them in that do
+not suffice, some in float32. What each costs is asked of the texts that balanced: those that
+measure say how many, and have no part in which. Long because the steps from a folder to a folder
+stand together.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from ..files.stored import StoredParams, dtype_name
 from ..models.model import ModernBERT
 from ..models.task_model import ModernBERTForTask, load
 from ..reference.encoder import encode
-from ..reference.int8 import matrix_names
+from ..reference.int8 import Kept, matrix_names
 from ..reference.int8_balance import Peaks, balanced
 from ..text.tokenizer import Encoded, Tokenizer
 from .agreement import Figures, agreement, cosine
@@ -50,22 +51,24 @@ GATE: Mapping[str, float] = MappingProxyType(
 """The least of each figure; those that a model has not are not asked for."""
 LEAST_TEXTS = 30
 CALIBRATING = 3  # every third text balances, the others measure
-MOST_TOKENS = 16_384  # that balance, and that rank the matrices: more change nothing
+MOST_TOKENS = 16_384  # that balance: more change nothing
+RANKING = 4_096  # that rank the matrices
 
 
 class BelowGateError(ValueError):
-    """int8 loses more of this model than the gate allows. `figures`, and `costs_most`: a matrix."""
+    """int8 loses more of this model than the gate allows. `figures`, and `costs_most`: a matrix;
+    all: with every matrix kept in float32."""
 
-    def __init__(self, figures: Figures, costs_most: str, kept: Sequence[str] = ()) -> None:
+    def __init__(self, figures: Figures, costs_most: str, all: bool = False) -> None:
         self.figures, self.costs_most = figures, costs_most
         low = ", ".join(
             f"{name} is {figures[name]:.5f}, at least {GATE[name]} is wanted"
             for name in below(figures)
         )
-        how = f"with all {len(kept)} matrices in bfloat16" if kept else "in int8"
+        how = "with all matrices in float32" if all else "in int8"
         super().__init__(
             f"not saved: {how} {low}; {costs_most} costs most"
-            + ("" if kept else " (mixed keeps it in bfloat16)")
+            + ("" if all else " (mixed keeps it in bfloat16)")
         )
 
 
@@ -73,7 +76,7 @@ class BelowGateError(ValueError):
 class _Measured:
     """What is kept, what that gives, and where."""
 
-    kept: tuple[str, ...]
+    kept: Kept
     figures: Figures
     where: dict[str, str]
 
@@ -92,7 +95,7 @@ class _Model:
     backend: str
     num_threads: int | None
 
-    def in_int8(self, kept: Sequence[str]) -> ModernBERT:
+    def in_int8(self, kept: Kept) -> ModernBERT:
         how = dict(backend=self.backend, dtype="int8", num_threads=self.num_threads, kept=kept)
         truth = self.truth
         if isinstance(truth, ModernBERTForTask):
@@ -114,7 +117,7 @@ def quantize(
     """Write `out`, the model of `folder` with what int8 needs, and int8.json beside it.
 
     texts: of the kind that the model is for, at least 30 that are not blank, cut to max_length
-    tokens. mixed: keep in bfloat16 as many of the costliest matrices as the gate needs.
+    tokens. mixed: keep as many of the costliest matrices in floats as the gate needs.
     tell: is given a line of what is being done. Raises BelowGateError, and ValueError,
     ModelFormatError, HubError, OSError; then nothing was written.
     """
@@ -141,23 +144,34 @@ def quantize(
     changed = any(params[name] is not source.params[name] for name in params)
     model = _Model(source, params, source.backend, num_threads)
 
-    def measured(kept: Sequence[str]) -> _Measured:
+    def measured(kept: Kept) -> _Measured:
         int8 = model.in_int8(kept)
         figures = agreement(source, int8, tokenizer, rows)
         tell(", ".join(f"{n} {x:.5f}" for n, x in figures.items()) + f"; {len(kept)} kept")
-        return _Measured(tuple(kept), figures, _where(int8))
+        return _Measured(kept, figures, _where(int8))
 
-    found = measured(())
+    found = measured({})
     if below(found.figures):
         tell("asking each matrix what it costs")
-        order = by_cost(model, few)
+        some = _first_tokens(few, RANKING)
+        lost = losses(model, some, "int8")
+        order = sorted(lost, key=lambda name: -lost[name])
         if not mixed:
             raise BelowGateError(found.figures, order[0])
-        found = fewest_kept(order, measured)
+        steps = [(name, "bfloat16") for name in order]
+        enough = measured(dict(steps))
+        if below(enough.figures):
+            tell("asking what each costs in bfloat16")
+            steps = to_float32(lost, losses(model, some, "bfloat16"))
+            enough = measured(dict(steps))
+        if below(enough.figures):
+            raise BelowGateError(enough.figures, order[0], all=True)
+        found = fewest(steps, enough, measured)
 
+    layers = source.config.num_hidden_layers
     certificate = Certificate(
-        weights=digest_of_weights(params, source.config.num_hidden_layers),
-        kept=tuple(n for n in matrix_names(source.config.num_hidden_layers) if n in found.kept),
+        weights=digest_of_weights(params, layers),
+        kept={n: found.kept[n] for n in matrix_names(layers) if n in found.kept},
         balanced=changed,
         texts=TextsSeen(len(measure), sum(map(len, rows)), digest_of_texts(measure)),
         calibration=TextsSeen(len(calibrate), sum(map(len, few)), digest_of_texts(calibrate)),
@@ -173,35 +187,52 @@ def quantize(
     return certificate
 
 
-def by_cost(model: _Model, rows: Sequence[Encoded]) -> list[str]:
-    """The matrices, what costs most first: how far the tokens' cosines fall short of 1 when one
-    alone is of integers."""
+def losses(model: _Model, rows: Sequence[Encoded], dtype: str) -> dict[str, float]:
+    """What each matrix costs alone in int8 or bfloat16, the others in float32: how far the tokens'
+    cosines fall short of 1, on average."""
     ids, cu = _packed(rows)
     truth = model.truth.encode_packed(ids, cu)
-    names = matrix_names(model.truth.config.num_hidden_layers)
+    whole = dict.fromkeys(matrix_names(model.truth.config.num_hidden_layers), "float32")
 
     def lost(name: str) -> float:
-        alone = model.in_int8([other for other in names if other != name])
+        kept = {n: dtype if n == name else x for n, x in whole.items()}
+        alone = model.in_int8({n: x for n, x in kept.items() if x != "int8"})
         return float(np.mean(1.0 - cosine(truth, alone.encode_packed(ids, cu))))
 
-    return sorted(names, key=lost, reverse=True)
+    return {name: lost(name) for name in whole}
 
 
-def fewest_kept(order: Sequence[str], measured: Callable[[Sequence[str]], _Measured]) -> _Measured:
-    """The first of `order` that have to be kept, by halving; what is returned reached the gate.
-    Raises BelowGateError where all of them do not."""
-    found = measured(order)
-    if below(found.figures):
-        raise BelowGateError(found.figures, order[0], order)
-    low, high = 0, len(order)  # too few, enough
+Step = tuple[str, str]
+"""A matrix, and what it is kept in from here on."""
+
+
+def to_float32(in_int8: Mapping[str, float], in_bfloat16: Mapping[str, float]) -> list[Step]:
+    """From all in int8 to all in float32, first what gains most for a byte of each weight; losses of
+    every matrix, which are taken to add up."""
+    found: list[tuple[float, Step]] = []
+    for name, lost in in_int8.items():
+        half, rest = lost - in_bfloat16[name], in_bfloat16[name] / 2  # 1 byte, 2 bytes, 4 bytes
+        if half > rest:
+            found += [(half, (name, "bfloat16")), (rest, (name, "float32"))]
+        else:  # no gain on the way
+            found.append((lost / 3, (name, "float32")))
+    return [step for _, step in sorted(found, key=lambda item: -item[0])]
+
+
+def fewest(
+    steps: Sequence[Step], enough: _Measured, measured: Callable[[Kept], _Measured]
+) -> _Measured:
+    """The first steps that have to be taken, by halving; what is returned reached the gate, as
+    `enough`, all of them, did."""
+    low, high = 0, len(steps)  # too few, enough
     while high - low > 1:
         middle = (low + high) // 2
-        tried = measured(order[:middle])
+        tried = measured(dict(steps[:middle]))
         if below(tried.figures):
             low = middle
         else:
-            found, high = tried, middle
-    return found
+            enough, high = tried, middle
+    return enough
 
 
 def _checked(texts: Sequence[str]) -> list[str]:

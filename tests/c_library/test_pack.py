@@ -105,18 +105,20 @@ def test_python_takes_a_pack_of_integers(folder: Path) -> None:
 
 
 def test_what_int8_keeps_belongs_to_its_pack(folder: Path) -> None:
-    def keep(*names: str) -> None:
-        (folder / "int8.json").write_text(json.dumps({"kept": list(names)}))
+    def keep(**kept: str) -> None:
+        names = {f"layers.{name.replace('_', '.')}": dtype for name, dtype in kept.items()}
+        content = {"format": 1, "weights": "", "kept": names}
+        (folder / "int8.json").write_text(json.dumps(content))
 
     whole = state(opened(folder, LEFT, dtype="int8"))
     pack(folder, dtype="int8")
-    keep("layers.1.mlp.Wo", "layers.2.attn.Wqkv")
-    assert why_not(folder, dtype="int8") == "its model is '32 24 2 3', not '32 24 2 3 kept 0 8 1'"
+    keep(**{"1_mlp_Wo": "bfloat16", "2_attn_Wqkv": "float32"})
+    assert why_not(folder, dtype="int8") == "its model is '32 24 2 3', not '32 24 2 3 kept 0 8 16'"
     mixed = state(opened(folder, LEFT, dtype="int8"))
     assert not np.array_equal(mixed, whole)
     pack(folder, dtype="int8")
     np.testing.assert_array_equal(state(opened(folder, dtype="int8")), mixed)
-    keep("layers.0.mlp.Wo", "layers.2.attn.Wqkv")
+    keep(**{"1_mlp_Wo": "bfloat16", "2_attn_Wqkv": "bfloat16"})
     assert why_not(folder, dtype="int8").startswith("its model is")
 
 

@@ -17,6 +17,7 @@ from refimpl.backends.engine import Engine
 from refimpl.reference.config import ModernBertConfig
 from refimpl.reference.encoder import encode
 from refimpl.reference.int8 import (
+    KEPT_IN,
     MOST_OF_WEIGHTS,
     Int8Ops,
     Int8Params,
@@ -101,18 +102,20 @@ def test_a_pass_is_nearer_to_its_twin_than_int8_is_to_float32(tier):
 @every_tier
 @given(models(), st.data())
 def test_what_is_kept_is_kept(tier, case, data):
-    """All kept: the bits of bfloat16 with float32 rows. Some: the same bits in any company."""
+    """All kept: the bits of bfloat16, or float32, with float32 rows. Some: the same bits in any
+    company."""
     config = ModernBertConfig.from_dict(case.config())
     params = {n: x.astype(np.float32) for n, x in case.params().items()}
     names = matrix_names(config.num_hidden_layers)
     ids = np.random.default_rng(1).integers(0, case.vocab, 17)
     cu = np.array([0, 17])
     narrow = "avx512" if tier in BOTH_SIDES else tier
-    expected = Engine(config, params, 1, narrow, "bfloat16").packed(ids, cu)
-    got = Engine(config, params, 1, tier, "int8", kept=names).packed(ids, cu)
-    np.testing.assert_array_equal(got, expected)
+    for dtype in KEPT_IN:
+        expected = Engine(config, params, 1, narrow, dtype).packed(ids, cu)
+        got = Engine(config, params, 1, tier, "int8", kept=dict.fromkeys(names, dtype))
+        np.testing.assert_array_equal(got.packed(ids, cu), expected)
 
-    some = data.draw(st.sets(st.sampled_from(names)))
+    some = data.draw(st.dictionaries(st.sampled_from(names), st.sampled_from(KEPT_IN)))
     engine = Engine(config, params, 1, tier, "int8", kept=some)
     engine.num_threads = 3
     np.testing.assert_array_equal(

@@ -110,7 +110,7 @@ class Naive {
       const Model::Layer& l = m.layers[i];
       std::vector<Row> qkv;
       const auto linear = [&](const Row& row, refimpl::Matrix which, const Weight* w, const Weight* bias) {
-        return this->linear(row, w, bias, m.plan.layers[i].kept >> static_cast<unsigned>(which) & 1u);
+        return this->linear(row, w, bias, m.plan.layers[i].kept >> static_cast<unsigned>(which));
       };
       for (const Row& row : x) qkv.push_back(linear(l.attn_norm ? norm(row, l.attn_norm, nullptr) : row, refimpl::Matrix::wqkv, l.wqkv, l.wqkv_bias));
       const std::vector<Row> joined = attention(b, m.plan.layers[i], qkv);
@@ -169,9 +169,10 @@ class Naive {
     return y;
   }
 
-  Row linear(const Row& x, const Weight* w, const Weight* bias, bool kept) const {
+  // kept: bit 1: in bfloat16, bit 16: in float32
+  Row linear(const Row& x, const Weight* w, const Weight* bias, unsigned kept) const {
     Row y(w->n);
-    const bool integers = s.dtype == Dtype::int8 && !kept;
+    const bool integers = s.dtype == Dtype::int8 && !(kept & 17u);
     if (integers && !kExact) {
       const std::vector<float> row(x.begin(), x.end());
       const Integers of_row(row.data(), row.size(), 127);
@@ -179,7 +180,7 @@ class Naive {
         y[c] = product_of(of_row, Integers(w->values.data() + c * w->k, w->k, 63)) + (bias ? bias->values[c] : 0.0f);
       return y;
     }
-    const bool narrow = s.dtype == Dtype::int8 && kept;  // to bfloat16
+    const bool narrow = s.dtype == Dtype::int8 && kept & 1u;  // to bfloat16
     for (std::size_t c = 0; c < w->n; ++c)
       y[c] = sum(w->k, [&](std::size_t i) {
         const float v = w->values[c * w->k + i];
@@ -258,7 +259,11 @@ inline std::vector<std::vector<float>> rows_of(Matrix& x) {
 inline void forward_case(const Subject& s, Random& random, Op& op) {
   Model m = draw_model(random);
   if (s.dtype == Dtype::int8)
-    for (LayerPlan& l : m.plan.layers) l.kept = random.once_in(2) ? static_cast<unsigned>(random.below(16)) : 0;
+    for (LayerPlan& l : m.plan.layers) {
+      const unsigned some = random.once_in(2) ? static_cast<unsigned>(random.below(16)) : 0;
+      const unsigned in_float32 = some & static_cast<unsigned>(random.below(16));
+      l.kept = (some & ~in_float32) | in_float32 << 4;
+    }
   const std::size_t hidden = m.plan.hidden;
   op.begin(text("hidden %zu, heads %zu, inter %zu, activation %zu", hidden, m.plan.heads, m.plan.inter, static_cast<std::size_t>(m.plan.activation)));
   Batch b{};

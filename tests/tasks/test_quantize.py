@@ -28,7 +28,15 @@ from refimpl.models.model import bundled
 from refimpl.nlp import NLPTaskConfig, NLPTaskType
 from refimpl.reference.int8 import matrix_names
 from refimpl.tasks import agreement
-from refimpl.tasks.quantize import GATE, BelowGateError, _Measured, below, fewest_kept, quantize
+from refimpl.tasks.quantize import (
+    GATE,
+    BelowGateError,
+    _Measured,
+    below,
+    fewest,
+    quantize,
+    to_float32,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +80,7 @@ def with_outliers(folder: Path, size: float = 2e4) -> refimpl.ModernBERTForTask:
 
 def test_the_bundled_model_passes_on_texts_it_has_not_seen(quantised):
     found = read_certificate(ModelFolder(quantised), 4)
-    assert found is not None and found.kept == () and found.balanced
+    assert found is not None and found.kept == {} and found.balanced
     assert found.figures["cosine_p1"] >= 0.999 and found.figures["argmax"] >= 0.995
     assert found.gate == {n: GATE[n] for n in ("cosine_p1", "argmax")}
     measured = [t for i, t in enumerate(TEXTS) if i % 3]
@@ -169,7 +177,7 @@ def test_below_the_gate_the_costliest_is_named_and_mixed_keeps_it(tmp_path, monk
     # What is kept is so: other numbers than without.
     ids = np.arange(30)[None]
     without = refimpl.ModernBERTForTask(
-        model.config, model.params, model.head, dtype="int8", kept=()
+        model.config, model.params, model.head, dtype="int8", kept={}
     )
     assert not np.array_equal(model(ids)["logits"], without(ids)["logits"])
 
@@ -189,18 +197,32 @@ def test_planted_outliers_are_refused_and_pass_with_what_they_need_kept(tmp_path
 
 
 def test_as_few_are_kept_as_the_gate_needs():
-    order = [f"m{i}" for i in range(13)]
+    steps = [(f"m{i}", "bfloat16") for i in range(13)]
     for need in range(1, 14):
         tried = []
 
         def measured(kept, need=need, tried=tried):
             tried.append(len(kept))
-            return _Measured(tuple(kept), {"cosine_p1": 1.0 if len(kept) >= need else 0.5}, {})
+            return _Measured(kept, {"cosine_p1": 1.0 if len(kept) >= need else 0.5}, {})
 
-        assert fewest_kept(order, measured).kept == tuple(order[:need])
+        assert fewest(steps, measured(dict(steps)), measured).kept == dict(steps[:need])
         assert len(tried) <= 5
-    with pytest.raises(BelowGateError, match="with all 13 matrices in bfloat16 cosine_p1 is 0.5"):
-        fewest_kept(order, lambda kept: _Measured(tuple(kept), {"cosine_p1": 0.5}, {}))
+
+
+def test_bytes_are_spent_where_they_gain_most():
+    """1 byte a weight in int8, 2 in bfloat16, 4 in float32; losses at each."""
+    in_int8 = {"a": 9.0, "b": 8.0, "c": 1.0, "d": 6.0}
+    in_bfloat16 = {"a": 1.0, "b": 7.9, "c": 0.0, "d": 2.0}
+    assert to_float32(in_int8, in_bfloat16) == [
+        ("a", "bfloat16"),  # 8 a byte
+        ("d", "bfloat16"),  # 4
+        ("b", "float32"),  # 8 / 3; by way of bfloat16 0.1, then 3.95
+        ("c", "bfloat16"),  # 1
+        ("d", "float32"),  # 2 / 2
+        ("a", "float32"),  # 1 / 2
+        ("c", "float32"),
+    ]
+    assert dict(to_float32(in_int8, in_bfloat16)) == dict.fromkeys("abcd", "float32")
 
 
 # -- loading --------------------------------------------------------------------------------------
@@ -233,9 +255,9 @@ def test_a_certificate_of_other_weights_is_told(quantised, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kept": "layers.0.mlp.Wo"}, "kept: must list matrices"),
-        ({"kept": ["layers.4.mlp.Wo"]}, r"kept: 'layers.4.mlp.Wo' is no matrix of this model"),
-        ({"kept": [3]}, "kept: 3 is no matrix of this model"),
+        ({"kept": ["layers.0.mlp.Wo"]}, "kept: must map matrices to bfloat16 or float32"),
+        ({"kept": {"layers.4.mlp.Wo": "float32"}}, "kept: 'layers.4.mlp.Wo' is no matrix of this"),
+        ({"kept": {"layers.0.mlp.Wo": 3}}, "kept: 'layers.0.mlp.Wo' is kept in 3, not in bfloat16"),
         ({"format": 2}, "format: is 2; it must be 1"),
         ({"figures": {"cosine_p1": "high"}}, "figures: .*cosine_p1 must be a number"),
         ({"texts": {"count": 3}}, "texts: .*it must have count, tokens and digest"),
