@@ -385,13 +385,18 @@ std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_op
     made->label_names = classifier->labels, made->problem_type = classifier->problem_type;
   }
   if (o.pack == MODERNBERT_PACK_MADE && !read.pack) {
+    bool written = true;
     try {
       write(*made, o, read);
+    } catch (const FormatError&) {
+      if (must_write) throw;
+      written = false;
+    }
+    if (written) {
+      made.reset();  // not both in memory
       modernbert_options then = o;
       then.pack = MODERNBERT_PACK_TAKEN;
       return opened(folder, &then, with_text);
-    } catch (const FormatError&) {
-      if (must_write) throw;
     }
   }
   made->folder = path, made->head_words = read.head, made->text = std::move(read.text);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -29,35 +30,35 @@ constexpr std::size_t kEndBytes = 256;
 
 // -- what a pack was made of ------------------------------------------------------------------------
 
-// Adds bytes of the file as it is on disk; false when they cannot be read.
-bool add(Digest& digest, const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
+// Adds bytes of a file as it is on disk. Throws FormatError.
+void add(Digest& digest, const FetchedFile& file, std::uint64_t offset, std::uint64_t bytes) {
   std::vector<unsigned char> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(bytes, kBuffer)));
   while (bytes) {
     const std::size_t n = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, buffer.size()));
-    if (!file.read(offset, n, buffer.data())) return false;
+    if (!file.file()->read(offset, n, buffer.data())) throw FormatError(file.path(), "cannot be read");
     digest.add(buffer.data(), n);
     offset += n, bytes -= n;
   }
-  return true;
 }
 
-// Of the header and of the bytes at both ends of every tensor; "" when they cannot be read.
+// Of the header and of the bytes at both ends of every tensor.
 std::string samples_of(const Safetensors& source) {
   Digest digest;
-  const OpenFile& file = *source.file().file();
-  std::uint64_t first = source.file().size();
+  const FetchedFile& file = source.file();
+  std::uint64_t first = file.size();
   for (const FileTensor& t : source.tensors()) first = std::min(first, t.offset);
-  bool read = add(digest, file, 0, first);
+  add(digest, file, 0, first);
   for (const FileTensor& t : source.tensors()) {
     const std::uint64_t n = std::min<std::uint64_t>(t.bytes, kSample);
-    read = read && add(digest, file, t.offset, n) && add(digest, file, t.offset + t.bytes - n, n);
+    add(digest, file, t.offset, n), add(digest, file, t.offset + t.bytes - n, n);
   }
-  return read ? digest.text() : "";
+  return digest.text();
 }
 
 std::string all_of(const Safetensors& source) {
   Digest digest;
-  return add(digest, *source.file().file(), 0, source.file().size()) ? digest.text() : "";
+  add(digest, source.file(), 0, source.file().size());
+  return digest.text();
 }
 
 std::string name_of(const Safetensors& source) {
@@ -78,6 +79,7 @@ std::string key_of(std::size_t file, const char* what) { return "source." + std:
 
 using Metadata = std::vector<std::pair<std::string, std::string>>;
 
+// Throws FormatError for a file that cannot be read, or was changed.
 Metadata metadata_of(const PackKey& key, const SourceFiles& sources) {
   Metadata out = {{"modernbert_pack", kFormat}, {"layout", key.layout}, {"tier", key.tier}, {"dtype", key.dtype},
                   {"model", key.model},         {"sources", std::to_string(sources.size())}};
@@ -85,15 +87,13 @@ Metadata metadata_of(const PackKey& key, const SourceFiles& sources) {
     const Safetensors& source = *sources[i];
     out.push_back({key_of(i, "facts"), facts_of(source)});
     out.push_back({key_of(i, "time"), std::to_string(source.file().file()->changed())});
-    const std::string content = all_of(source);
+    out.push_back({key_of(i, "content"), all_of(source)});
     source.check_unchanged();
-    if (content.empty()) throw FormatError(source.file().path(), "cannot be read");
-    out.push_back({key_of(i, "content"), content});
   }
   return out;
 }
 
-// Why the pack with these metadata is not fresh; "" where it is.
+// Why the pack with these metadata is not fresh; "" where it is. Throws FormatError for a source that cannot be read.
 std::string stale(const Json& metadata, const PackKey& key, const SourceFiles& sources) {
   const auto has = [&](const std::string& name) {
     const Json* value = metadata.find(name);
@@ -163,19 +163,26 @@ void write_all(int descriptor, const void* data, std::size_t bytes, const std::s
   }
 }
 
-// The file that a pack is written to before it is moved, locked: whoever comes second waits, and finds the pack. A
-// writer that dies lets go of the lock, and the next one takes its file.
-Descriptor locked(const std::string& part) {
-  for (;;) {
-    Descriptor found(open(part.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
-    if (found.number < 0) refuse(part, "written");
-    while (flock(found.number, LOCK_EX) < 0)
-      if (errno != EINTR) break;  // where files cannot be locked, the last one that moves its pack wins
-    struct stat held, there;
-    if (fstat(found.number, &held) < 0) refuse(part, "written");
-    if (stat(part.c_str(), &there) == 0 && held.st_ino == there.st_ino && held.st_dev == there.st_dev) return found;
+// A folder, locked while a pack is written in it: whoever comes second waits, and finds the pack. A writer that dies
+// lets go of the lock. `locked` is false where folders cannot be locked.
+Descriptor alone_in(const std::string& folder, bool& locked) {
+  Descriptor place(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int failed = -1;
+  while (place.number >= 0 && (failed = flock(place.number, LOCK_EX)) < 0 && errno == EINTR) {
   }
+  locked = failed == 0;
+  return place;
 }
+
+// What one writer writes to. Alone it takes over what one that died has left; else each has a name of its own.
+std::string part_of(const std::string& folder, const std::string& path, bool alone) {
+  static std::atomic<unsigned> number{0};
+  const std::string own = alone ? "" : "." + std::to_string(getpid()) + "-" + std::to_string(number++);
+  return folder + "/." + path.substr(path.rfind('/') + 1) + own + ".part";
+}
+
+// Whether a failed fsync says that the file system has none.
+bool no_such_operation() { return errno == EINVAL || errno == EROFS || errno == ENOSYS || errno == EOPNOTSUPP; }
 
 std::string folder_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
@@ -225,26 +232,24 @@ PackFile::~PackFile() {
 
 void write_pack(const std::string& path, const PackKey& key, const SourceFiles& sources,
                 const std::vector<PackedTensor>& tensors, const std::function<bool()>& is_there) {
-  const std::string folder = folder_of(path), part = folder + "/." + path.substr(path.rfind('/') + 1) + ".part";
-  const Descriptor file = locked(part);
-  if (is_there()) {
-    unlink(part.c_str());
-    return;
-  }
-  const std::string header = header_of(metadata_of(key, sources), tensors);
-  if (ftruncate(file.number, 0) < 0) refuse(part, "written");
+  const std::string folder = folder_of(path);
+  bool alone;
+  const Descriptor place = alone_in(folder, alone);
+  if (is_there()) return;
+  const std::string header = header_of(metadata_of(key, sources), tensors), part = part_of(folder, path, alone);
+  const Descriptor file(open(part.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (alone ? O_TRUNC : O_EXCL), 0644));
+  if (file.number < 0) refuse(part, "written");
   try {
     write_all(file.number, header.data(), header.size(), part);
     for (const PackedTensor& tensor : tensors) write_all(file.number, tensor.data, tensor.bytes, part);
     const std::vector<char> end(kEndBytes);
     write_all(file.number, end.data(), end.size(), part);
-    if (fsync(file.number) < 0 && errno != EINVAL && errno != EROFS) refuse(part, "written");
+    if (fsync(file.number) < 0 && !no_such_operation()) refuse(part, "written");
     if (rename(part.c_str(), path.c_str()) < 0) refuse(path, "written");
   } catch (...) {
     unlink(part.c_str());
     throw;
   }
-  const Descriptor place(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (place.number >= 0) fsync(place.number);
 }
 

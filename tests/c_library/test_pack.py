@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from support.budget import relative_l2
 from support.c_interface import BAD_FILE, INVALID, Failed, Model, check, ffi, input_of, lib, struct
+from support.failing_calls import ERRORS, SystemCalls, where_calls_can_fail
 from support.folders import change_json, change_tensors
 from support.native import extension, tiers_and_dtypes
 from support.text_folders import model_folder, sentence_folder
@@ -463,6 +465,58 @@ def test_a_link_in_the_place_of_what_is_written_is_not_followed(folder: Path) ->
     (folder / f".modernbert-{tier}-float32.pack.part").symlink_to(precious)
     assert lib.modernbert_pack(str(folder).encode(), ffi.NULL) == BAD_FILE
     assert precious.read_text() == "mine"
+
+
+@where_calls_can_fail
+@pytest.mark.parametrize("errors", [1, pytest.param(9, marks=pytest.mark.heavy)])
+def test_whatever_call_fails_there_is_a_whole_pack_or_none(folder: Path, errors: int) -> None:
+    """And nothing else is left, and the model opens. errors: tried of each call."""
+    (tier, _), *_ = tiers_and_dtypes()
+    file = folder / f"modernbert-{tier}-float32.pack"
+    before = set(folder.iterdir())
+    for path in before:
+        age(path)  # one that was just written is waited for
+
+    def write() -> None:
+        if status := lib.modernbert_pack(str(folder).encode(), ffi.NULL):
+            raise RuntimeError(f"{status} {ffi.string(lib.modernbert_last_error()).decode()}")
+
+    calls = SystemCalls.of(write)
+    assert calls.error == "" and {"flock", "write", "fsync", "rename"} <= set(calls.names)
+    written, tried = file.read_bytes(), {"old": 0, "new": 0}
+    for n, name in enumerate(calls.names):
+        for code in ERRORS.get(name, ())[:errors]:
+            file.unlink(missing_ok=True)
+            done = SystemCalls.of(write, fail=(n, code))
+            where = f"{n}: {name} {errno.errorcode[code]} {done.error}"
+            assert set(folder.iterdir()) - before in ({file}, set()), where
+            if not done.error:
+                assert file.exists(), where
+            if file.exists():
+                assert file.read_bytes() == written, where
+            tried["new" if file.exists() else "old"] += 1
+    assert min(tried.values()) > 3, tried
+    print(tried)
+
+
+@where_calls_can_fail
+def test_without_locks_no_writer_touches_what_another_one_writes(folder: Path) -> None:
+    """As on a network file system that has none: each has its own file."""
+    (tier, _), *_ = tiers_and_dtypes()
+    file = folder / f"modernbert-{tier}-float32.pack"
+    other = folder / f".modernbert-{tier}-float32.pack.part"
+    other.write_text("what another one writes")
+
+    def write() -> None:
+        check(lib.modernbert_pack(str(folder).encode(), ffi.NULL))
+
+    names = SystemCalls.of(write).names
+    assert file.exists() and not other.exists(), "taken over, under the lock"
+    file.unlink()
+    other.write_text("what another one writes")
+    done = SystemCalls.of(write, fail=(names.index("flock"), errno.ENOLCK))
+    assert done.error == "" and file.exists() and other.read_text() == "what another one writes"
+    assert set(folder.glob(".*")) == {other}
 
 
 @pytest.mark.skipif(
