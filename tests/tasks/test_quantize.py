@@ -61,7 +61,7 @@ TEXTS = paragraphs(240)
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("quantised") / "tiny"
-    quantize(bundled(), out, TEXTS)
+    quantize(bundled(), out, TEXTS, mixed=True)
     return out
 
 
@@ -80,7 +80,10 @@ def with_outliers(folder: Path, size: float = 2e4) -> refimpl.ModernBERTForTask:
 
 def test_the_bundled_model_passes_on_texts_it_has_not_seen(quantised):
     found = read_certificate(ModelFolder(quantised), 4)
-    assert found is not None and found.kept == {} and found.balanced
+    assert found is not None and found.balanced
+    # Of all in int8 0.9949 to 0.9954 of the tokens' best words are those of float32, as the texts
+    # are: a matrix or two of sixteen make the difference.
+    assert len(found.kept) <= 2
     assert found.figures["cosine_p1"] >= 0.999 and found.figures["argmax"] >= 0.995
     assert found.gate == {n: GATE[n] for n in ("cosine_p1", "argmax")}
     measured = [t for i, t in enumerate(TEXTS) if i % 3]
