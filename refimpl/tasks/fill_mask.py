@@ -59,15 +59,13 @@ class FillMask(TextTask):
         model = self.model
         run = passes_of(model.encoder, self.tokenizer)
         for places, out in self.passes(encodings, run, batch_size, key="hidden"):
-            batch = [encodings[place] for place in places]
-            masks = [masks_of(self.tokenizer, encoded) for encoded in batch]
-            hidden = [x[at] for x, at in zip(out["last_hidden_state"], masks, strict=True)]
-            # The head sees tokens one by one: as a text of masks. Its matrix is the largest of all
-            # and read once a pass, so that a score's last bits depend on the masks beside it.
-            outputs = model.head.forward(model.params, model.config, np.concatenate(hidden)[None])
-            ends = np.cumsum([at.size for at in masks])
-            split = np.split(outputs["logits"][0], ends[:-1])
-            for place, encoded, logits in zip(places, batch, split, strict=True):
+            params = read_once(model)
+            for place, hidden in zip(places, out["last_hidden_state"], strict=True):
+                encoded = encodings[place]
+                # The head sees tokens one by one: as a text of masks, and no other text's, on which
+                # the last bits of a product would depend.
+                masked = hidden[masks_of(self.tokenizer, encoded)]
+                logits = model.head.forward(params, model.config, masked[None])["logits"][0]
                 results[place] = candidates(self.tokenizer, encoded, logits, top_k, chosen)
         return results[0] if single or len(results) == 1 else results
 
@@ -105,6 +103,14 @@ def candidates(
             )
         per_mask.append([flagged(result, encoded.lost) for result in found])
     return per_mask[0] if masks.size == 1 else per_mask
+
+
+def read_once(model: ModernBERTForTask) -> dict[str, np.ndarray]:
+    """What the head reads: its matrix is the largest of all, and would be widened for each text."""
+    names = set(model.head.shapes(model.config))
+    if "decoder.weight" not in names:
+        names.add("embeddings.tok_embeddings.weight")
+    return {name: model.params[name] for name in names}
 
 
 def masks_of(tokenizer: Tokenizer, encoded: Encoded) -> np.ndarray:

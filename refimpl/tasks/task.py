@@ -115,19 +115,26 @@ def output_rows(
     what else was asked. shown: see in_passes.
     """
     rows: list[dict[str, np.ndarray]] = [{} for _ in encodings]
-    by_engine = model.backend == "native" and model.engine_head is not None
-    apart = isinstance(model, ModernBERTForTask) and model.sentence_head is None and not by_engine
-    encoder = model.encoder if isinstance(model, ModernBERTForTask) and apart else model
-    run = passes_of(encoder, tokenizer)
-    key = "hidden" if apart else "rows"
+    apart = model if isinstance(model, ModernBERTForTask) and not in_a_pass(model) else None
+    passed = model if apart is None else apart.encoder
+    # What may share a pass gives the same outputs: a head's own, or hidden states.
+    key = "head" if isinstance(passed, ModernBERTForTask) else "hidden"
+    run = passes_of(passed, tokenizer)
     for places, out in passes(encodings, run, batch_size, key=key, **shown):
         for row, place in enumerate(places):
             of_row = {name: value[row : row + 1] for name, value in out.items()}
-            if isinstance(model, ModernBERTForTask) and apart:
+            if apart is not None:
                 hidden = of_row["last_hidden_state"][:, : len(encodings[place])]
-                of_row = model.of_hidden(hidden)
+                of_row = apart.of_hidden(hidden)
             rows[place] = {name: value[0] for name, value in of_row.items()}
     return rows
+
+
+def in_a_pass(model: ModernBERTForTask) -> bool:
+    """Whether the head is computed with the encoder, for all texts of a pass: by the engine, or as
+    modules, which numpy computes beside padding."""
+    by_engine = model.backend == "native" and model.engine_head is not None
+    return by_engine or model.sentence_head is not None
 
 
 def passes_of(

@@ -64,9 +64,11 @@ def test_masks_alone_pass_the_decoder_and_score_as_in_all_logits(fill, tiny, mon
         return head.forward(params, config, hidden)
 
     head = fill.model.head
-    monkeypatch.setattr(fill.model, "head", SimpleNamespace(kind=head.kind, forward=counted))
+    monkeypatch.setattr(
+        fill.model, "head", SimpleNamespace(kind=head.kind, shapes=head.shapes, forward=counted)
+    )
     found = fill([text, "a longer text with its one mask at the end of it: [MASK]"], batch_size=2)
-    assert rows == [(1, 3)]
+    assert sorted(rows) == [(1, 1), (1, 2)]
     monkeypatch.undo()
     ids = tiny.encode(text).ids
     logits = fill.model([ids])["logits"][0][np.array(ids) == tiny.mask_token_id]
