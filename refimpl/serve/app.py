@@ -19,6 +19,8 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from .lanes import Use
@@ -35,21 +37,21 @@ ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Asked by those that have no key: balancers, and a browser that is yet to be given one.
 OPEN = ("/health", "/ready", "/docs", "/openapi.json")
 HEALTHY = b"{}"
+GONE = 499  # nginx's; nobody gets it, but figures and the log
 
 
 class App:
-    """ASGI. `draining` is set by whoever ends the server; `in_hand` counts requests; begun: called
-    when requests are taken."""
+    """ASGI. `draining` is set by whoever ends the server; `in_hand` counts requests, `cut` those
+    that were not let finish; begun: called when requests are taken."""
 
     def __init__(
         self, service: Service, metrics: Metrics, begun: Callable[[], object] = lambda: None
     ) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         self.service, self.metrics, self.settings = service, metrics, service.settings
         self.draining = False
         self._begun = begun
-        self.in_hand = 0
+        self.in_hand = self.cut = 0
+        self._jobs: set[Future[Any]] = set()
         self._key = (self.settings.api_key or "").encode()
         self._pool = ThreadPoolExecutor(self.settings.max_concurrent_requests, "request")
         self._spec = json.dumps(document(bool(self._key))).encode()
@@ -75,6 +77,9 @@ class App:
         except Refusal as refusal:
             status, content = refusal.status, _json(body_of(refusal.status, refusal.message, path))
             headers |= refusal.headers
+        except asyncio.CancelledError:
+            self.cut += 1
+            raise
         except Exception:
             status = 500
             print(f"request {request}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
@@ -83,9 +88,10 @@ class App:
             self.in_hand -= 1
         known = path if path in BY_PATH or path in self._plain() else "other"
         seconds = time.monotonic() - start
-        self.metrics.observe_request(known, status, seconds, use)
-        self._log(scope, request, known, status, seconds, use, len(content))
-        if status in (408, 413, 429) or self.draining:  # what is left of the body is not read
+        with suppress(Exception):  # no answer is lost for a full disk or a pipe that nobody reads
+            self.metrics.observe_request(known, status, seconds, use)
+            self._log(scope, request, known, status, seconds, use, len(content))
+        if status == 408 or self.draining:  # what is left of the body is not waited for
             headers["Connection"] = "close"
         raw = [(n.lower().encode(), v.encode("latin-1")) for n, v in headers.items()]
         raw += [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(content))]
@@ -93,8 +99,10 @@ class App:
         body = b"" if scope["method"] == "HEAD" else content
         await send({"type": "http.response.body", "body": body})
 
-    def ready(self) -> bool:
-        return not self.draining
+    @property
+    def idle(self) -> bool:
+        """Whether no thread works at a request."""
+        return not self._jobs
 
     # -- the way to an answer ---------------------------------------------------------------------
 
@@ -122,8 +130,28 @@ class App:
             raise Refusal(415, f"Content-Type is {media[:60]!r}; it must be application/json")
         raw = await self._body(given, receive)
         deadline = start + self.settings.timeout
-        run = asyncio.get_running_loop().run_in_executor
-        return await run(self._pool, self._run, path, raw, deadline, use)
+        job = self._pool.submit(self._run, path, raw, deadline, use)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return await self._unless_gone(asyncio.wrap_future(job), receive, use)
+
+    async def _unless_gone(self, job: Any, receive: Receive, use: Use) -> Any:
+        """What a job gives; a client that goes away first is not computed for any longer."""
+
+        async def leaves() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        leaving = asyncio.ensure_future(leaves())
+        try:
+            await asyncio.wait((job, leaving), return_when=asyncio.FIRST_COMPLETED)
+            use.gone = not job.done()
+            return await job
+        except Refusal as refusal:
+            raise Refusal(GONE, "the client went away") if use.gone else refusal from None
+        finally:
+            use.gone |= not job.done()
+            leaving.cancel()
 
     def _check_key(self, given: dict[bytes, bytes]) -> None:
         if not self._key:
@@ -205,8 +233,7 @@ class App:
         return HEALTHY, "application/json", {}
 
     def _metrics(self) -> tuple[bytes, str, Headers]:
-        lanes = self.service.lanes
-        return *self.metrics.text(lanes.calls, lanes.waiting), {}
+        return *self.metrics.text(), {}
 
     def _models(self) -> tuple[bytes, str, Headers]:
         service = self.service

@@ -7,7 +7,8 @@ A call waits for all of its tokens, so that decides its lane: up to SHORT it is 
 document. Each lane has a thread and computes beside the other: a query shares the cores with a long
 pass and never waits for its end. Within a lane calls take turns, a pass each, and one that leaves
 room in its pass takes others along; what may share one is batches.fits' to say. Promise: no more
-than `most` tokens wait (Refusal 429); what waits beyond its deadline is not computed (503).
+than `most` tokens wait (Refusal 429); what waits beyond its deadline (503), or for somebody who is
+gone, is not computed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,9 +35,10 @@ SHORT = 512
 @dataclass
 class Use:
     """What a request took: of texts, their tokens, those that were cut; seconds that it waited for
-    its first pass, and that passes ran."""
+    its first pass, and that passes ran. deadline: of monotonic time; who asked may be gone."""
 
     deadline: float = float("inf")
+    gone: bool = False
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -44,7 +46,7 @@ class Use:
     computed_s: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)  # a call is none but itself, whatever its texts
 class Call:
     """One call of `in_passes`: places by length, those from `next` on still to run."""
 
@@ -65,7 +67,8 @@ class Call:
 
 class Lanes:
     """See above. most: tokens that may wait in all; of_request: that one request may have (Refusal
-    422); budget: tokens of a pass; observe(texts, tokens, seconds) is told of each pass."""
+    422); budget: tokens of a pass; observe(texts, tokens, seconds) is told of each pass,
+    queued(calls, tokens) of what waits whenever it changes."""
 
     def __init__(
         self,
@@ -75,9 +78,10 @@ class Lanes:
         budget: int = TOKENS,
         short: int = SHORT,
         observe: Callable[[int, int, float], object] = lambda *_: None,
+        queued: Callable[[int, int], object] = lambda *_: None,
     ) -> None:
         self.most, self.of_request, self.budget = most, of_request, budget
-        self.short, self.observe = short, observe
+        self.short, self.observe, self.queued = short, observe, queued
         self.waiting = 0  # tokens
         self._calls: tuple[deque[Call], deque[Call]] = deque(), deque()
         self._news = threading.Condition()
@@ -94,7 +98,10 @@ class Lanes:
     def calls(self) -> int:
         """Calls that wait or run."""
         with self._news:
-            return sum(map(len, self._calls))
+            return self._count()
+
+    def _count(self) -> int:
+        return sum(map(len, self._calls))
 
     @contextmanager
     def request(self, use: Use, deadline: float = float("inf")) -> Iterator[None]:
@@ -138,6 +145,7 @@ class Lanes:
             use.truncated += sum(e.lost > 0 for e in encodings)
             if lengths:
                 self._calls[tokens > self.short].append(call)
+            self._tell(self.queued, self._count(), self.waiting)
             self._news.notify_all()
         return self._results(call)
 
@@ -176,6 +184,7 @@ class Lanes:
                 if not calls:
                     return
                 shares = self._next_pass(calls)
+                self._tell(self.queued, self._count(), self.waiting)
             if shares:
                 self._run(shares)
 
@@ -183,7 +192,7 @@ class Lanes:
         """Who shares the next pass, and with which places. The first call goes to the end of the
         line where it is not done."""
         now = time.monotonic()
-        for call in [c for c in calls if c.given_up or c.use.deadline < now]:
+        for call in [c for c in calls if c.given_up or c.use.gone or c.use.deadline < now]:
             calls.remove(call)
             self.waiting -= sum(call.lengths())
             call.done.put(Refusal(503, "the request waited beyond its time"))
@@ -216,19 +225,28 @@ class Lanes:
         try:
             found = shares[0][0].run(batch)
         except BaseException as error:
-            for call, _ in shares:
-                call.done.put(error)
+            if len(shares) > 1:  # whose fault it is shows when each is alone
+                for one in shares:
+                    self._run([one])
+                return
+            ((call, _),) = shares
+            call.done.put(error)
             with self._news:
-                for call, _ in shares:
-                    call.given_up = True
+                call.given_up = True
             return
         seconds = time.monotonic() - start
-        self.observe(len(batch), sum(map(len, batch)), seconds)
         at = 0
         for call, places in shares:
             call.use.computed_s += seconds
             call.done.put((places, rows(found, at, at + len(places))))
             at += len(places)
+        self._tell(self.observe, len(batch), sum(map(len, batch)), seconds)
+
+    @staticmethod
+    def _tell(told: Callable[..., object], *what: Any) -> None:
+        """No figure is worth an answer."""
+        with suppress(Exception):
+            told(*what)
 
 
 def rows(found: Any, start: int, end: int) -> Any:

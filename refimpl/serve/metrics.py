@@ -18,7 +18,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
-    """`observe_pass` is for the lanes, `observe_request` for each answer."""
+    """`observe_pass` and `observe_queue` are for the lanes, `observe_request` for each answer."""
 
     def __init__(self) -> None:
         import prometheus_client as prometheus
@@ -65,10 +65,12 @@ class Metrics:
             self.tokens.inc(use.tokens)
             self.truncated.inc(use.truncated)
 
-    def text(self, waiting_calls: int, waiting_tokens: int) -> tuple[bytes, str]:
+    def observe_queue(self, calls: int, tokens: int) -> None:
+        self.queue_size.set(calls)
+        self.queue_tokens.set(tokens)
+
+    def text(self) -> tuple[bytes, str]:
         """The figures of all workers, and their content type."""
-        self.queue_size.set(waiting_calls)
-        self.queue_tokens.set(waiting_tokens)
         registry = self.registry
         if os.environ.get(FOLDER):
             from prometheus_client import multiprocess

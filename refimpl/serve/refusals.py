@@ -20,6 +20,7 @@ KINDS = {
     422: ("Validation", "invalid_request_error"),
     424: ("Backend", "invalid_request_error"),
     429: ("Overloaded", "rate_limit_error"),
+    431: ("Validation", "invalid_request_error"),
     500: ("Backend", "server_error"),
     503: ("Unhealthy", "server_error"),
 }

@@ -313,13 +313,8 @@ def answers(service: Service, body: Body) -> Answer:
 
 def fill_mask(service: Service, body: Body) -> Answer:
     texts = listed(body["inputs"])
-    service.check_texts(len(texts))
-    found = service.task("fill-mask")(
-        texts,
-        top_k=body["top_k"],
-        targets=body["targets"],
-        truncate=service.policy(body["truncate"]),
-        max_length=service.max_length,
+    found = service.fill_mask(
+        texts, top_k=body["top_k"], targets=body["targets"], truncate=body["truncate"]
     )
     return Answer([found] if len(texts) == 1 and isinstance(body["inputs"], list) else found)
 
@@ -447,7 +442,7 @@ ROUTES = (
             },
             "question": TEXT,
             "context": TEXT,
-            "top_k": {**COUNT, "maximum": 1000, "default": 1},
+            "top_k": {**COUNT, "maximum": 100, "default": 1},
             "max_answer_len": {**COUNT, "maximum": 1000, "default": 15},
             "handle_impossible_answer": {**FLAG, "default": False},
         },

@@ -68,7 +68,7 @@ def _check(value: Any, schema: Schema, place: str) -> None:
         kinds = [of for of in schema["anyOf"] if _is(value, of)]
         if not kinds:
             wanted = " or ".join(_described(of) for of in schema["anyOf"])
-            raise Refusal(422, f"{place} is {shown(value)}; it must be {wanted}")
+            raise Refusal(422, f"{place} is {_shown(value)}; it must be {wanted}")
         problems = []
         for of in kinds:
             try:
@@ -77,14 +77,14 @@ def _check(value: Any, schema: Schema, place: str) -> None:
                 problems.append(refusal)
         raise problems[0]
     if not _is(value, schema):
-        raise Refusal(422, f"{place} is {shown(value)}; it must be {_described(schema)}")
+        raise Refusal(422, f"{place} is {_shown(value)}; it must be {_described(schema)}")
     if "enum" in schema and value not in schema["enum"]:
         known = ", ".join(map(str, schema["enum"]))
-        raise Refusal(422, f"{place} is {shown(value)}; it must be one of {known}")
+        raise Refusal(422, f"{place} is {_shown(value)}; it must be one of {known}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         least, most = schema.get("minimum"), schema.get("maximum")
         if (least is not None and value < least) or (most is not None and value > most):
-            raise Refusal(422, f"{place} is {shown(value)}; it must be {_range(least, most)}")
+            raise Refusal(422, f"{place} is {_shown(value)}; it must be {_range(least, most)}")
     if isinstance(value, list):
         least, most = schema.get("minItems"), schema.get("maxItems")
         if (least is not None and len(value) < least) or (most is not None and len(value) > most):
@@ -100,6 +100,13 @@ def _check(value: Any, schema: Schema, place: str) -> None:
         for name, of in schema.get("properties", {}).items():
             if value.get(name) is not None:
                 _check(value[name], of, f"{place}.{name}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shown(value)
+    except RecursionError:  # JSON may nest a little deeper than Python writes
+        return f"a {type(value).__name__} of many levels"
 
 
 def _is(value: Any, schema: Schema) -> bool:

@@ -4,8 +4,8 @@
 
 With workers the model is loaded and packed once, and they are forks of that: its pages are theirs
 together (workers.py keeps them at work). SIGTERM: not ready at once, requests still taken for
-drain_delay seconds, those in hand finished within drain_timeout, exit code 0. A second signal ends
-it at once.
+drain_delay seconds, those in hand finished within drain_timeout, exit code 0; or 1, where some were
+not, and a line that says so. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,10 +23,9 @@ from typing import Any
 from .metrics import FOLDER, Metrics
 from .service import Service
 from .settings import Settings
-from .workers import end_with_parent, supervise
+from .workers import supervise
 
 BACKLOG = 2048
-HEADERS = 2**16  # most bytes of a request's head
 KEEP_ALIVE = 30  # seconds that an idle connection is kept
 
 
@@ -36,7 +36,8 @@ def serve(settings: Settings, tell: Callable[[str], object]) -> int:
     with listening(settings) as sock:
         if settings.workers == 1:
             metrics = Metrics()
-            service = Service(settings, observe=metrics.observe_pass)
+            service = Service(settings)
+            service.observe(observe=metrics.observe_pass, queued=metrics.observe_queue)
             service.warm()
             return work(service, metrics, sock, lambda: tell(where(service, sock)), alone=True)
         service = Service(settings)
@@ -47,6 +48,7 @@ def serve(settings: Settings, tell: Callable[[str], object]) -> int:
                 settings.workers,
                 lambda begun: forked(service, sock, begun),
                 lambda: tell(where(service, sock)),
+                sock.close,  # what the workers do not take is refused, not kept waiting
             )
 
 
@@ -99,11 +101,14 @@ def work(
     """Serve until a signal. begun: called when signals are heard and requests taken; alone: Ctrl-C
     is for this process, which has no supervisor."""
     import asyncio
+    import warnings
 
     import uvicorn
 
     from .app import App
+    from .connections import connection
 
+    warnings.simplefilter("ignore")  # they are for callers in-process, and quote texts
     app = App(service, metrics, begun)
     settings = service.settings
     _ = service.lanes
@@ -113,12 +118,12 @@ def work(
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        http=connection(settings.body_timeout),
         ws="none",
         loop="asyncio",
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
-        h11_max_incomplete_event_size=HEADERS,
     )
 
     class Server(uvicorn.Server):
@@ -146,12 +151,17 @@ def work(
             self.should_exit = True
 
     asyncio.run(Server(config).serve(sockets=[sock]))
-    return 0
+    if app.cut:
+        told = f"{app.cut} requests in hand were not finished"
+        print(f"modernbert serve: {told}", file=sys.stderr, flush=True)
+    if not app.idle:  # its threads would hold up the interpreter's end, or compute beyond it
+        sys.stderr.flush()
+        os._exit(int(app.cut > 0))
+    return int(app.cut > 0)
 
 
 def forked(service: Service, sock: socket.socket, begun: Callable[[], object]) -> int:
     """What a worker does, behind the fork."""
-    end_with_parent()
     metrics = Metrics()
-    service.observe(metrics.observe_pass)
+    service.observe(observe=metrics.observe_pass, queued=metrics.observe_queue)
     return work(service, metrics, sock, begun, alone=False)

@@ -28,6 +28,7 @@ from ..tasks import (
     TextClassification,
     TokenClassification,
 )
+from ..tasks.fill_mask import masks_of
 from ..tasks.space import Space
 from ..tasks.task import open_model, output_rows
 from ..text.tokenizer import Encoded, Tokenizer
@@ -36,6 +37,9 @@ from .refusals import Refusal
 from .settings import Settings
 
 Texts = Sequence[str]
+
+VALUES = 2**24
+"""Most values of an answer, where they are many times its texts' tokens."""
 
 # Heads whose hidden states were trained for something else than one vector a text.
 NO_VECTORS = {"sequence_classification", "token_classification", "question_answering",
@@ -90,9 +94,9 @@ class Service:
             self.model(np.array([[0]]))
         _ = self.space
 
-    def observe(self, observe: Callable[[int, int, float], object]) -> None:
-        """Who is told of each pass; before the first."""
-        self._lanes_options["observe"] = observe
+    def observe(self, **told: Callable[..., object]) -> None:
+        """Who is told of passes and of what waits (see Lanes); before the first."""
+        self._lanes_options |= told
 
     @property
     def lanes(self) -> Lanes:
@@ -162,6 +166,7 @@ class Service:
         self.task("embed")
         self.check_texts(len(texts))
         encodings = self.encode(texts, truncate)
+        self.check_values(sum(map(len, encodings)) * self.model.config.hidden_size)
         model = self.model
         encoder = model.encoder if isinstance(model, ModernBERTForTask) else model
         rows = output_rows(encoder, self.tokenizer, encodings, passes=self.lanes.in_passes)
@@ -203,6 +208,32 @@ class Service:
         return self.tokenizer.encode_batch(
             texts, max_length=self.max_length, truncate=self.policy(truncate)
         )
+
+    def fill_mask(
+        self,
+        texts: Texts,
+        *,
+        top_k: int,
+        targets: Texts | None = None,
+        truncate: bool | None = None,
+    ) -> list[Any]:
+        """Candidates for the masks of the texts, as FillMask gives them."""
+        fill: FillMask = self.task("fill-mask")
+        self.check_texts(len(texts))
+        written = 0
+        for encoded in self.encode(texts, truncate):
+            masks = len(masks_of(self.tokenizer, encoded))
+            written += masks * top_k * len(encoded)  # each candidate comes with its text
+            self.check_values(max(written, masks * self.model.config.vocab_size))
+        options: dict[str, Any] = dict(top_k=top_k, targets=targets)
+        limits: dict[str, Any] = dict(max_length=self.max_length, truncate=self.policy(truncate))
+        found: list[Any] = fill(list(texts), **options, **limits)
+        return found
+
+    def check_values(self, count: int) -> None:
+        """What a text's answer is made of: a small body may ask for a large one."""
+        if count > VALUES:
+            raise Refusal(422, f"the answer takes {count} values; at most {VALUES}")
 
     def check_tokens(self, encodings: Sequence[Encoded]) -> None:
         tokens, most = sum(map(len, encodings)), self.settings.max_request_tokens

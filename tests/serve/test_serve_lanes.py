@@ -174,6 +174,92 @@ def test_a_fault_of_a_pass_is_told_to_those_in_it_and_to_no_other(lanes):
     assert lengths(lanes, Model(), [70, 70]) == [70, 70] and lanes.waiting == 0
 
 
+def test_calls_of_the_same_texts_stand_apart(lanes):
+    """Of several questions about the same texts each is found in the line by what it is, not by
+    what it says."""
+    model = Model()
+    model.open.clear()
+    threads, _ = together(1, lambda _: lengths(lanes, model, [9]))
+    wait_for(lambda: model.started)
+    texts, out = [Text(3), Text(4)], []
+
+    def ask(key):
+        (found,) = lanes.in_passes(texts, model, key=key)
+        out.append(found[1]["length"].tolist())
+
+    more, failed = [], []
+    for i, key in enumerate("abac"):  # the third shares the first's pass, from behind the second
+        some, found = together(1, lambda _, key=key: ask(key))
+        more, failed = more + some, [*failed, found]
+        wait_for(lambda i=i: lanes.calls == i + 1)
+    model.open.set()
+    for thread in threads + more:
+        thread.join(20)
+    assert out == [[4, 3]] * 4 and failed == [[None]] * 4 and lanes.waiting == 0
+
+
+def test_who_is_gone_is_not_computed_for(lanes):
+    model, use = Model(), Use()
+    model.open.clear()
+    threads, _ = together(1, lambda _: lengths(lanes, model, [9]))
+    wait_for(lambda: model.started)
+
+    def ask(_):
+        with lanes.request(use):
+            return lengths(lanes, model, [33])
+
+    more, found = together(1, ask)
+    wait_for(lambda: lanes.calls == 1)
+    use.gone = True
+    model.open.set()
+    for thread in threads + more:
+        thread.join(20)
+    assert found[0].status == 503 and model.passes == [[9]] and lanes.waiting == 0
+
+
+def test_a_text_that_fails_does_not_fail_those_beside_it(lanes):
+    blocked = Model()
+    blocked.open.clear()
+    threads, _ = together(1, lambda _: lengths(lanes, blocked, [9], key="other"))
+    wait_for(lambda: blocked.started)
+
+    def run(batch):
+        if any(len(e) == 13 for e in batch):
+            raise ValueError("13 is none")
+        return {"length": np.array([len(e) for e in batch])}
+
+    more, out = together(4, lambda i: lengths(lanes, run, [11 + i]))
+    wait_for(lambda: lanes.calls == 4)
+    blocked.open.set()
+    for thread in threads + more:
+        thread.join(20)
+    assert str(out[2]) == "13 is none" and out[:2] + out[3:] == [[11], [12], [14]]
+
+
+def test_a_fault_of_figures_costs_no_answer():
+    def broken(*_):
+        raise OSError("the disk is full")
+
+    lanes = Lanes(1000, 1000, observe=broken, queued=broken)
+    assert [lengths(lanes, Model(), [n]) for n in (4, 600)] == [[4], [600]]
+    lanes.stop()
+
+
+def test_what_waits_is_told_when_it_changes():
+    told, model = [], Model()
+    lanes = Lanes(1000, 1000, queued=lambda calls, tokens: told.append((calls, tokens)))
+    model.open.clear()
+    threads, _ = together(1, lambda _: lengths(lanes, model, [7]))
+    wait_for(lambda: model.started)
+    more, _ = together(1, lambda _: lengths(lanes, model, [8]))
+    wait_for(lambda: lanes.calls == 1)
+    model.open.set()
+    for thread in threads + more:
+        thread.join(20)
+    lanes.stop()
+    assert told == [(1, 7), (0, 0), (1, 8), (0, 0)]
+
+
 def test_a_request_is_counted(lanes):
     use = Use()
     with lanes.request(use):

@@ -1,10 +1,12 @@
 """The server as processes: keys, limits, faults of clients, its end, workers that die."""
 
 import gzip
+import http.client
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,24 +94,75 @@ def test_encodings_and_media_are_refused_before_they_are_read(limited):
 
 def test_slow_half_closed_and_endless_requests(limited):
     slow = limited.raw(head(b'{"inp', "Content-Length: 50"), timeout=10)
-    assert status_of(slow) == 408 and b"within 1 seconds" in slow
-    limited.raw(head(b'{"inp', "Content-Length: 50"), timeout=5, half_close=True)
+    assert status_of(slow) == 408 and b"the body was not here within 1 seconds" in slow
+    for part in (b"P", head()[:-2]):
+        slow = limited.raw(part, timeout=10)
+        assert status_of(slow) == 408 and b"the head was not here within 1 seconds" in slow
+    for part in (b"", b"\r\n"):  # who says nothing is told nothing, and let go
+        assert limited.raw(part, timeout=10) == b""
+    for part in (head()[:-2], head(b'{"inp', "Content-Length: 50")):
+        half = limited.raw(part, timeout=5, half_close=True)
+        assert status_of(half) == 400 and b"ends before it is whole" in half
     endless = head(b"2000\r\n" + b"a" * 0x2000 + b"\r\n", "Transfer-Encoding: chunked")
     endless += (b"2000\r\n" + b"a" * 0x2000 + b"\r\n") * 3
     assert status_of(limited.raw(endless, timeout=10)) == 413
-    assert status_of(limited.raw(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 40_000, timeout=5)) in (
-        400, 431, None,
-    )  # fmt: skip
-    assert status_of(limited.raw(b"nonsense\r\n\r\n", timeout=5)) == 400
+    for long in (b"a: b\r\n" * 100_000, b"a: " + b"b" * 400_000):
+        assert status_of(limited.raw(b"GET / HTTP/1.1\r\n" + long, timeout=5)) == 431
+    chunked = "Transfer-Encoding: chunked"
+    for wrong in (
+        b"nonsense\r\n\r\n",
+        head(b"zz\r\n", chunked),
+        head(b"", "Content-Length: 4", "Content-Length: 5"),
+        head(b"0\r\n\r\n", chunked, "Content-Length: 5"),
+    ):
+        found = limited.raw(wrong, timeout=5)
+        assert status_of(found) == 400 and b"no HTTP/1.1" in found
     assert limited.ask("/embed", {"inputs": "a"}, KEY)[0] == 200
     assert limited.ask("/ready")[0] == 200
+
+
+def test_a_body_that_is_not_wanted_is_read_away(limited):
+    """So that its sender finds the answer, and asks again over the same connection."""
+    connection = limited.connection()
+    said = KEY | {"Content-Type": "application/json"}
+    connection.request("POST", "/embed", b" " * 3_000_000, said)
+    answer = connection.getresponse()
+    assert answer.status == 413 and b"3000000 bytes" in answer.read()
+    connection.request("POST", "/embed", b'{"inputs": "a"}', said)
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_another_protocol_is_not_taken_up_and_the_request_answered(limited):
+    """As Java's client asks for HTTP/2 in its first request."""
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAA")
+    body = b'{"inputs": "a"}'
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=20) as sock:
+        for more in (upgrade, (), upgrade):
+            sock.sendall(head(body, *more, f"Content-Length: {len(body)}"))
+            answer = http.client.HTTPResponse(sock)
+            answer.begin()
+            assert answer.status == 200 and answer.read().startswith(b"[[")
+
+
+def test_who_goes_away_is_not_computed_for(limited):
+    """Of 20 large requests whose clients leave at once most are given up."""
+    body = json.dumps({"inputs": ["a " * 390] * 5}).encode()
+    before = len(limited.lines())
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", limited.port)) as sock:
+            sock.sendall(head(body, f"Content-Length: {len(body)}"))
+            time.sleep(0.005)
+    end = time.monotonic() + 20
+    while limited.ask("/embed", {"inputs": "a"}, KEY)[0] != 200:
+        assert time.monotonic() < end
+    statuses = [line["status"] for line in limited.lines()[before:]]
+    assert 499 in statuses and set(statuses) <= {200, 429, 499}, statuses
 
 
 def test_more_than_may_at_a_time_is_refused_at_once(limited):
     """Four bodies that do not arrive hold the four places; a fifth is told to come again."""
     sockets = []
-    import socket
-
     for _ in range(4):
         sock = socket.create_connection(("127.0.0.1", limited.port))
         sock.sendall(head(b'{"inp', "Content-Length: 50"))
@@ -182,6 +235,54 @@ def test_sigterm_loses_no_request_that_was_taken(folders):
     assert server.process.wait(60) == 0
     assert [x[0] for x in found] == [200] * 6
     assert all(np.array_equal(np.array(row, np.float32), wanted) for x in found for row in x[1])
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_end_that_cuts_requests_off_says_so(workers, signals):
+    """A drain that may take no time, and a second signal."""
+    drain = ("--drain-timeout", "0") if signals == 1 else ()
+    server = Server(*drain, "--threads", "1", "--workers", workers, "--timeout", "600")
+    found = []
+
+    def ask():
+        try:
+            found.append(server.ask("/embed", {"inputs": ["a " * 8000] * 16}, raw=True)[0])
+        except (OSError, http.client.HTTPException) as error:
+            found.append(type(error).__name__)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    end = time.monotonic() + 30
+    while "te_request_count_total" in server.ask("/metrics", raw=True)[1].decode() and not [
+        x for x in server.ask("/metrics", raw=True)[1].decode().splitlines()
+        if re.match(r"te_batch_next_size_count(\{.*\})? [1-9]", x)
+    ]:  # fmt: skip
+        assert time.monotonic() < end
+    for _ in range(signals):
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert server.process.wait(60) == 1 and "1 requests in hand were not finished" in server.log()
+    thread.join(60)
+    assert found and found[0] != 200
+
+
+def test_a_log_that_nobody_reads_costs_no_answer(folders):
+    reads, writes = os.pipe()
+    command = [sys.executable, "-m", "refimpl", "serve", "--port", "0", "--model", folders["embed"]]
+    process = subprocess.Popen(command, stderr=writes)
+    os.close(writes)
+    with open(reads, encoding="utf-8") as stream:
+        port = int(re.search(r"127\.0\.0\.1:(\d+)", stream.readline())[1])
+    for _ in range(2):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request(
+            "POST", "/embed", b'{"inputs": "a"}', {"Content-Type": "application/json"}
+        )
+        assert connection.getresponse().status == 200
+        connection.close()
+    process.terminate()
+    assert process.wait(60) == 0
 
 
 def test_workers_are_replaced_and_their_figures_add_up(folders):

@@ -161,6 +161,11 @@ def test_entities_answers_and_masks(servers, folders):
     ]
     status, found, _ = servers("fill-mask").ask("/fill-mask", {"inputs": "no mask"})
     assert status == 422 and "holds no [MASK]" in found["error"]
+    # Small bodies that ask for gigabytes.
+    status, found, _ = servers("fill-mask").ask("/fill-mask", {"inputs": "[MASK]" * 3000})
+    assert status == 422 and "values; at most 16777216" in found["error"]
+    status, found, _ = servers("embed").ask("/embed_all", {"inputs": ["a " * 8000] * 80})
+    assert status == 422 and "values; at most 16777216" in found["error"]
 
 
 def test_what_a_model_cannot_do_is_told(servers):
@@ -197,6 +202,9 @@ def test_figures_and_log_tell_requests_and_no_text(servers):
     server.ask("/" + secret, {"inputs": 5})
     server.ask("/embed", {"inputs": 5, secret: secret})
     assert secret not in server.log()
+    masked = {"inputs": "a [MASK]", "targets": [secret]}  # in-process a warning quotes it
+    assert servers("fill-mask").ask("/fill-mask", masked)[0] == 200
+    assert secret not in servers("fill-mask").log()
     line = next(x for x in server.lines() if x["request"] == "mine-1")
     assert line["path"] == "/embed" and line["status"] == 200 and line["texts"] == 1
     assert line["tokens"] > 2 and line["ms"] > 0 and line["queued_ms"] >= 0
