@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -56,11 +57,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Job:
-    """See above. Picklable: files by their paths, the model by its folder and digest."""
+    """See above. Picklable: files by their paths, the model by its folder and digest; a worker may
+    stand in another folder."""
 
     out: str
     embedder: Embedder
     pieces: tuple[Fragment, ...]
+    inputs: tuple[str, ...]
     names: tuple[str, ...]
     described: str
     id: str | None = None
@@ -107,11 +110,13 @@ class Job:
         described = json.dumps(found)
         digest = hashlib.sha256(described.encode()).hexdigest()[:8]
         paths = [str(path) for path in inputs]
-        pieces, names = [], []
+        pieces, given, names = [], [], []
         for n, first, count, *place in found["fragments"]:
-            pieces.append(Fragment(paths[n], first, count, (place[0], place[1])))
+            pieces.append(Fragment(os.path.abspath(paths[n]), first, count, (place[0], place[1])))
+            given.append(paths[n])
             names.append(f"{n:04d}-{_plain(paths[n])}-{first:010d}-{digest}.{format}")
-        return cls(str(folder), embedder, tuple(pieces), tuple(names), described, id)
+        out = os.path.abspath(folder)
+        return cls(out, embedder, tuple(pieces), tuple(given), tuple(names), described, id)
 
     @property
     def rows(self) -> int:
@@ -182,7 +187,7 @@ class Job:
             line = known.get(part.name)
             if line is None or line["bytes"] != part.stat().st_size:
                 line = read_line(part)
-            lines.append({"input": self.pieces[k].path} | line)
+            lines.append({"input": self.inputs[k]} | line)
         with replacing(path) as stream:
             stream.write("".join(json.dumps(line) + "\n" for line in lines).encode())
         # What a killed run was writing; a part made again takes its own along, but for one that was

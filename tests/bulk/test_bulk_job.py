@@ -105,6 +105,17 @@ def test_threads_and_processes_give_the_same_bytes(done, files, folder, tmp_path
         ).read_bytes()
 
 
+def test_a_worker_may_stand_elsewhere(folder, tmp_path, monkeypatch):
+    """A plan names files as they were named, and finds them from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("a cat\na mat\n")
+    job = Job.plan(["a.txt"], "out", Embedder(folder), rows=1)
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert job.run().rows == 2
+    assert [line["input"] for line in manifest(tmp_path / "out/manifest.jsonl")] == ["a.txt"] * 2
+
+
 def test_dask_gives_the_same_bytes(done, files, folder, tmp_path):
     dask = pytest.importorskip("dask")
 
