@@ -45,6 +45,7 @@ def document(secured: bool) -> dict[str, Any]:
                 "200": {"description": route.about, "content": {"application/json": {}}},
                 **refused,
             },
+            **({"tags": [route.needs]} if route.needs else {}),
         }
     out: dict[str, Any] = {
         "openapi": "3.1.0",

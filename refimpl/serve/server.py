@@ -58,7 +58,7 @@ def needed() -> None:
 
     from ..errors import MissingExtraError
 
-    for package in ("uvicorn", "prometheus_client"):
+    for package in ("uvicorn", "httptools", "prometheus_client"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "serve", "modernbert serve")
 

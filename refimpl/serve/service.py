@@ -86,7 +86,7 @@ class Service:
         try:
             self.tasks[name] = kind(self.model)
         except ValueError as error:
-            self.lacks[name] = str(error)
+            self.lacks[name] = str(error).replace(str(self.model.folder), "this one")
 
     def warm(self) -> None:
         """Pack the weights and read the digest, before anybody waits or a process forks."""

@@ -25,7 +25,7 @@ EXTENSION, ITS_USER = "refimpl.backends._native", "refimpl.backends.backend"
 OPTIONAL = {"tokenizers", "huggingface_hub", "cffi"}
 # Data frames and their engines, for the room that adds columns to them.
 FRAMES = {"pyarrow", "pandas", "pyspark"}
-HTTP = {"uvicorn", "prometheus_client"}
+HTTP = {"uvicorn", "httptools", "prometheus_client"}
 # Ports of others that the conformance kit runs when they are installed.
 PORTS = {"torch", "transformers", "onnxruntime"}
 

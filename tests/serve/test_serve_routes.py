@@ -175,6 +175,7 @@ def test_what_a_model_cannot_do_is_told(servers):
         status, found, _ = servers(name).ask(path, body)
         assert status == 424, (name, path, found)
         assert "head" in json.dumps(found) or "labels" in json.dumps(found)
+        assert "/" not in json.dumps(found).replace("/classify", ""), "where the folder lies"
 
 
 def test_plain_questions(servers, encoder):
