@@ -37,6 +37,7 @@ ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Asked by those that have no key: balancers, and a browser that is yet to be given one.
 OPEN = ("/health", "/ready", "/docs", "/openapi.json")
 HEALTHY = b"{}"
+BODIES = 8  # of the largest size that are held at a time: each becomes many times that
 GONE = 499  # nginx's; nobody gets it, but figures and the log
 
 
@@ -50,7 +51,7 @@ class App:
         self.service, self.metrics, self.settings = service, metrics, service.settings
         self.draining = False
         self._begun = begun
-        self.in_hand = self.cut = 0
+        self.in_hand = self.cut = self._bodies = 0
         self._jobs: set[Future[Any]] = set()
         self._key = (self.settings.api_key or "").encode()
         self._pool = ThreadPoolExecutor(self.settings.max_concurrent_requests, "request")
@@ -86,6 +87,7 @@ class App:
             content = _json(body_of(500, f"a fault of the server; request {request}", path))
         finally:
             self.in_hand -= 1
+            self._bodies -= use.body
         known = path if path in BY_PATH or path in self._plain() else "other"
         seconds = time.monotonic() - start
         with suppress(Exception):  # no answer is lost for a full disk or a pipe that nobody reads
@@ -128,7 +130,7 @@ class App:
         media = given.get(b"content-type", b"application/json").decode("latin-1")
         if media.partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, f"Content-Type is {media[:60]!r}; it must be application/json")
-        raw = await self._body(given, receive)
+        raw = await self._body(given, receive, use)
         deadline = start + self.settings.timeout
         job = self._pool.submit(self._run, path, raw, deadline, use)
         self._jobs.add(job)
@@ -160,25 +162,27 @@ class App:
         if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
             raise Refusal(401, "the API key is missing or wrong: Authorization: Bearer KEY")
 
-    async def _body(self, given: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _body(self, given: dict[bytes, bytes], receive: Receive, use: Use) -> bytes:
         most = self.settings.max_body_bytes
         told = given.get(b"content-length", b"0")
         if told.isdigit() and int(told) > most:
             raise Refusal(413, f"the body has {int(told)} bytes; at most {most}")
         parts: list[bytes] = []
-        size = 0
 
         async def read() -> None:
-            nonlocal size
             more = True
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Refusal(400, "the client went away before its body was here")
                 parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most:
+                use.body += len(parts[-1])
+                self._bodies += len(parts[-1])
+                if use.body > most:
                     raise Refusal(413, f"the body has more than {most} bytes")
+                if self._bodies > BODIES * most:
+                    held = self._bodies - use.body
+                    raise Refusal(429, f"bodies of {held} bytes are in hand; try later")
                 more = message.get("more_body", False)
 
         try:

@@ -35,10 +35,12 @@ SHORT = 512
 @dataclass
 class Use:
     """What a request took: of texts, their tokens, those that were cut; seconds that it waited for
-    its first pass, and that passes ran. deadline: of monotonic time; who asked may be gone."""
+    its first pass, and that passes ran. body: its bytes; deadline: of monotonic time; who asked may
+    be gone."""
 
     deadline: float = float("inf")
     gone: bool = False
+    body: int = 0
     texts: int = 0
     tokens: int = 0
     truncated: int = 0

@@ -183,6 +183,29 @@ def test_more_than_may_at_a_time_is_refused_at_once(limited):
         assert time.monotonic() < deadline
 
 
+def test_bodies_are_held_to_a_size_together(folders):
+    """Twelve that are nearly as large as one may be, and do not arrive whole: eight are held."""
+    options = ("--max-body-bytes", "20000", "--body-timeout", "20", "--threads", "1")
+    server = Server("--model", folders["embed"], *options)
+    sockets = []
+    for _ in range(12):
+        sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        sock.sendall(head(b" " * 19_000, "Content-Length: 19500"))
+        sockets.append(sock)
+    refused = []
+    end = time.monotonic() + 20
+    while len(refused) < 4:
+        assert time.monotonic() < end
+        refused = [x for x in server.lines() if x["status"] == 429]
+        time.sleep(0.01)
+    assert server.ask("/ready")[0] == 200
+    for sock in sockets:
+        sock.close()
+    while server.ask("/embed", {"inputs": "a" * 15_000})[0] != 200:
+        assert time.monotonic() < end
+    assert server.end() == 0
+
+
 def test_settings_come_from_the_environment(folders):
     env = {"REFIMPL_SERVE_MODEL": folders["embed"], "REFIMPL_SERVE_SERVED_NAME": "its-name",
            "REFIMPL_SERVE_TRUNCATE": "error", "REFIMPL_SERVE_LOG": "none"}  # fmt: skip
