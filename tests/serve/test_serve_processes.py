@@ -341,6 +341,49 @@ def test_workers_are_replaced_and_their_figures_add_up(folders):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
 
 
+def test_a_worker_that_is_killed_costs_what_it_had_in_hand(folders):
+    """Eight clients ask without a pause while three workers are killed: each loses the request that
+    a dead one had, one a death, and gets right answers to all others."""
+    server = Server("--model", folders["embed"], "--workers", "2", "--threads", "1")
+    texts = ["the cat sat on a mat " * 20] * 3
+    wanted = refimpl.SentenceEncoder(folders["embed"]).encode(texts, normalize_embeddings=True)
+    body = json.dumps({"inputs": texts})
+    found, lost, over = [], [], threading.Event()
+
+    def client(number):
+        connection = server.connection()
+        while not over.is_set():
+            try:
+                connection.request("POST", "/embed", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                found.append((answer.status, answer.read()))
+            except (OSError, http.client.HTTPException):
+                lost.append(number)
+                connection.close()
+                connection = server.connection()
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    path = f"/proc/{server.process.pid}/task/{server.process.pid}/children"
+    for deaths in range(1, 4):
+        end = time.monotonic() + 30
+        while len(found) < 40 * deaths:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        with open(path) as stream:
+            os.kill(int(stream.read().split()[0]), signal.SIGKILL)
+        while server.log().count("another takes over") < deaths:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    over.set()
+    for thread in threads:
+        thread.join(60)
+    assert server.end() == 0
+    assert max(map(lost.count, range(8))) <= 3 and {status for status, _ in found} == {200}
+    assert all(np.array_equal(np.array(json.loads(x), np.float32), wanted) for _, x in found)
+
+
 def test_workers_end_when_their_supervisor_is_killed(folders):
     server = Server("--model", folders["embed"], "--workers", "2", "--threads", "1")
     pid = server.process.pid

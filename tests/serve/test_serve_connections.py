@@ -1,0 +1,66 @@
+"""An answer that is not taken is not kept for ever; one that is taken slowly arrives."""
+
+import asyncio
+import socket
+import threading
+import time
+
+import pytest
+
+from refimpl.serve import connections
+
+pytestmark = pytest.mark.extras
+uvicorn = pytest.importorskip("uvicorn")
+
+LARGE = 2**25
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """Of a server in this process whose answers are LARGE, with a little patience."""
+    monkeypatch.setattr(connections, "PATIENCE", 0.2)
+
+    async def app(scope, receive, send):
+        length = (b"content-length", b"%d" % LARGE)
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": bytes(LARGE)})
+
+    config = uvicorn.Config(
+        app, http=connections.connection(20), log_config=None, access_log=False, lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        sock.setblocking(False)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))
+        thread.start()
+        yield sock.getsockname()[1], server.server_state.connections
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_an_answer_that_is_not_taken_is_dropped(port, more):
+    number, held = port
+    with socket.create_connection(("127.0.0.1", number), timeout=20) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n")
+        end = time.monotonic() + 20
+        while not held:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        while held:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_an_answer_that_is_taken_slowly_arrives(port):
+    number, _ = port
+    with socket.create_connection(("127.0.0.1", number), timeout=20) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        size = 0
+        while part := sock.recv(2**22):
+            size += len(part)
+            time.sleep(0.05)
+        assert size > LARGE
