@@ -47,7 +47,8 @@ MODERNBERT_API int modernbert_training_forward(modernbert_training *training, co
  * of the last hidden state through the final norm, then each layer from the last on, and -1, the embedding's norm.
  * d is NULL but for the first. A part's gradients are complete when it returns, and its weights are not read
  * again before the next forward pass: both may change. Rows of the embeddings wait for modernbert_training_finish.
- * MODERNBERT_INTERRUPTED leaves gradients unfinished. */
+ * MODERNBERT_INTERRUPTED and MODERNBERT_OUT_OF_MEMORY leave gradients unfinished, and no way on: to begin the step
+ * anew call modernbert_training_finish, for the rows that wait, then set the gradients to zero. */
 MODERNBERT_API int modernbert_training_backward(modernbert_training *training, int64_t part, const float *d,
                                                 size_t d_count, const modernbert_run *run);
 /* The gradients of the embeddings, of all passes since the last call, in their order. */

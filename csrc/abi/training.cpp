@@ -2,10 +2,10 @@
 #include "modernbert_training.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <memory>
-#include <mutex>
 
 #include "abi/model.h"
 #include "base/pool.h"
@@ -19,7 +19,7 @@ using namespace refimpl;
 struct modernbert_training {
   Choice choice;
   std::unique_ptr<Passes> passes;
-  std::mutex busy;
+  std::atomic<bool> busy{false};
 };
 
 namespace {
@@ -41,6 +41,8 @@ std::map<std::string, Parameter> parameters_of(const Config& config, const moder
                     [](std::uint64_t n, std::int64_t m) { return m >= 0 && n == static_cast<std::uint64_t>(m); }))
       refuse(shown + " has another shape than " + shape_text(shape->second));
     if (!p.weight) refuse(shown + " has no weight");
+    for (const float* data : {p.weight, static_cast<const float*>(p.gradient)})
+      if (reinterpret_cast<std::uintptr_t>(data) % sizeof(float)) refuse(shown + " is not aligned as its elements");
     if (!out.emplace(name, Parameter{p.weight, p.gradient}).second) refuse(shown + " is given twice");
   }
   for (const auto& [name, shape] : shapes)
@@ -85,11 +87,12 @@ std::function<bool()> stop_of(const modernbert_run& how) {
   return [how] { return how.interrupt(how.user) != 0; };
 }
 
-// f(passes) while no other thread uses them.
+// f(passes) while nothing else uses them: neither another thread, nor the callback of a run that is under way.
 template <class F>
 void alone(modernbert_training* training, F f) {
-  const std::unique_lock<std::mutex> held(not_null(training, "training").busy, std::try_to_lock);
-  if (!held) refuse("training is in use by another thread");
+  if (not_null(training, "training").busy.exchange(true)) refuse("training is in use by another call");
+  const std::unique_ptr<std::atomic<bool>, void (*)(std::atomic<bool>*)> held(
+      &training->busy, [](std::atomic<bool>* busy) { busy->store(false); });
   f(*training->passes);
 }
 

@@ -20,16 +20,15 @@ bool Passes::forward(const Batch& batch, bool recompute, int threads, const std:
   next_ = kNone, recompute_ = recompute;
   take(batch, threads, &asked);
   const std::size_t layers = plan.layers.size();
-  next_ = static_cast<std::ptrdiff_t>(layers);
-  if (total_ == 0) return true;
+  const auto done = [&] { return next_ = static_cast<std::ptrdiff_t>(layers), true; };
+  if (total_ == 0) return done();
   kept_.resize(recompute ? std::min<std::size_t>(layers, 1) : layers), inputs_.resize(layers + 1);
   const auto input = [&](std::size_t i) { return inputs_[i].floats(total_ * plan.hidden); };
   embed(input(0));
   for (std::size_t i = 0; i < layers && !asked.said(); ++i) layer(i, kept_of(i), input(i + 1));
   norm(p_.final_norm, input(layers), out);
   stop_ = nullptr;
-  if (asked.said()) next_ = kNone;
-  return next_ != kNone;
+  return !asked.said() && done();
 }
 
 bool Passes::backward(std::ptrdiff_t part, const float* given, int threads, const std::function<bool()>& stop) {
@@ -175,6 +174,11 @@ void Passes::embed_back(float* d) {
   });
   norm_back(p_.embedding_norm, d, x, nullptr, d);
   if (!p_.embedding.gradient && !p_.types.gradient) return;
+  // Both or neither: there may be no memory for one of them.
+  const auto room = [](auto& v, std::size_t more) {
+    if (v.capacity() - v.size() < more) v.reserve(std::max(v.size() + more, 2 * v.capacity()));
+  };
+  room(rows_, total_), room(d_rows_, total_ * hidden);
   for (std::size_t t = 0; t < total_; ++t) rows_.push_back({ids_[t], types_.empty() ? 0 : types_[t]});
   d_rows_.insert(d_rows_.end(), d, d + total_ * hidden);
 }

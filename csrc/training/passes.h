@@ -47,13 +47,13 @@ class Passes {
   Passes(const Kernels& kernels, const Adjoints& adjoints, Plan plan, Parameters parameters)
       : plan(std::move(plan)), p_(std::move(parameters)), products_(kernels, adjoints), k_(kernels), a_(adjoints) {}
 
-  // out [total, hidden]: the last hidden state. The batch has ids. False when it was stopped, after which there
-  // is no way back. Throws std::bad_alloc.
+  // out [total, hidden]: the last hidden state. The batch has ids. False when it was stopped. Throws
+  // std::bad_alloc. After either there is no way back.
   bool forward(const Batch& batch, bool recompute, int threads, const std::function<bool()>& stop, float* out);
   // The way back in its parts, each once and in this order after `forward`: part `layers` from d [total, hidden] of
   // the last hidden state through the final norm, then each layer from the last on, and part -1, the embedding's norm.
   // The gradients of a part's parameters are complete then, but for the embeddings' (finish). False when it was
-  // stopped: gradients are unfinished, and there is no way on.
+  // stopped. Throws std::bad_alloc. After either gradients are unfinished, and there is no way on.
   bool backward(std::ptrdiff_t part, const float* d, int threads, const std::function<bool()>& stop);
   // Adds the rows of the embedding of all passes since the last time.
   void finish(int threads);

@@ -141,7 +141,8 @@ class NativeStep:
     # -- a step batch by batch ---------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Gradients of zero."""
+        """Gradients of zero; rows that an unfinished step left are dropped."""
+        self.engine.finish()
         for x in {id(x): x for x in self.gradients.values()}.values():
             x.fill(0.0)
 

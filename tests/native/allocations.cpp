@@ -1,11 +1,12 @@
-// Every allocation of the engine fails once: construction, forward and trace then throw std::bad_alloc
-// and nothing else, free what they took, and the engine goes on to give the same bits. An allocation
-// that the engine can do without (a helper's birth) may fail unnoticed. sanitize.sh runs it, with leaks
-// reported; by itself:
+// Every allocation of the engine fails once: construction, forward, trace and a training step then throw
+// std::bad_alloc and nothing else, free what they took, and the engine goes on to give the same bits. An
+// allocation that the engine can do without (a helper's birth) may fail unnoticed. sanitize.sh runs it, with
+// leaks reported; by itself:
 //
-//   c++ -std=c++17 -O1 -Icsrc tests/native/allocations.cpp csrc/{base,tiers,engine}/*.cpp -pthread && ./a.out
+//   c++ -std=c++17 -O1 -Icsrc tests/native/allocations.cpp csrc/{base,tiers,engine,training}/*.cpp -pthread && ./a.out
 #include <malloc.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +16,7 @@
 
 #include "check.h"
 #include "engine/engine.h"
+#include "training/passes.h"
 
 using namespace refimpl;
 
@@ -108,6 +110,64 @@ void every_allocation_fails(const Kernels& kernels, int threads) {
   CHECK(engine.forward(batch, out.data(), threads, nullptr) && same());
 }
 
+// -- a training step ------------------------------------------------------------------------------
+
+constexpr std::size_t kGradient = kHidden * 6 * kHidden;  // the largest tensor, and more
+
+// The model's tensors, each with a gradient of its own.
+Parameters parameters_of(const Model& model, std::vector<std::vector<float>>& gradients) {
+  const auto next = [&] {
+    gradients.emplace_back(kGradient, 0.0f);
+    return Parameter{model.numbers.data(), gradients.back().data()};
+  };
+  const auto norm = [&] { return NormParameters{next(), next()}; };
+  const auto linear = [&] { return LinearParameters{next(), next()}; };
+  Parameters out{next(), next(), norm(), norm(), {}};
+  for (int i = 0; i < 2; ++i) out.layers.push_back({norm(), norm(), linear(), linear(), linear(), linear()});
+  return out;
+}
+
+// Two passes, whose rows of the embedding wait for the end.
+void step(Passes& passes, const Batch& batch, bool recompute, int threads, float* out) {
+  for (int pass = 0; pass < 2; ++pass) {
+    CHECK(passes.forward(batch, recompute, threads, nullptr, out));
+    for (std::ptrdiff_t part = 2; part >= -1; --part) CHECK(passes.backward(part, out, threads, nullptr));
+  }
+  passes.finish(threads);
+}
+
+// One that fails leaves no way back, and no row of the embedding without its gradient.
+void every_allocation_of_a_step_fails(const Kernels& kernels, const Adjoints& adjoints, bool recompute, int threads) {
+  const Model model;
+  const Batch batch = model.batch();
+  std::vector<std::vector<float>> gradients;
+  const Parameters parameters = parameters_of(model, gradients);
+  const auto zero = [&] {
+    for (auto& g : gradients) std::fill(g.begin(), g.end(), 0.0f);
+  };
+  std::vector<float> out(kTotal * kHidden);
+  {
+    Passes passes(kernels, adjoints, model.plan(), parameters);
+    step(passes, batch, recompute, 1, out.data());
+  }
+  const std::vector<std::vector<float>> expected = gradients;
+  CHECK(each_failing([&] {
+    Passes passes(kernels, adjoints, model.plan(), parameters);
+    try {
+      zero();
+      step(passes, batch, recompute, threads, out.data());
+      CHECK(gradients == expected);
+    } catch (const std::bad_alloc&) {
+      CHECK(passes.next() == Passes::kNone);
+      passes.finish(threads);
+      zero();
+      step(passes, batch, recompute, threads, out.data());
+      CHECK(gradients == expected);
+      throw;
+    }
+  }));
+}
+
 }  // namespace
 
 int main() {
@@ -118,5 +178,8 @@ int main() {
         if (!kernels) continue;
         std::printf("%s, dtype %d, %d threads\n", tier_name(tier), static_cast<int>(dtype), threads);
         every_allocation_fails(*kernels, threads);
+      if (dtype == Dtype::int8) continue;
+      for (bool recompute : {false, true})
+        every_allocation_of_a_step_fails(*kernels, adjoints_of(tier), recompute, threads);
       }
 }

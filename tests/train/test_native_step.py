@@ -320,6 +320,24 @@ def test_a_number_that_is_not_finite_is_named_with_its_text(task, sink):
         native.of_units(task, units, 4.0, batch_size=4, step=2)
 
 
+def test_a_step_that_did_not_end_leaves_nothing_to_the_next():
+    """Rows of the embeddings wait in the engine for the end of a step."""
+    model, units = model_for("classify"), units_for("classify", [5, 9, 7, 4])
+    params = {name: x.copy() for name, x in model.params.items()}
+    mine = refimpl.ModernBERTForTask(model.config, params, model.head, backend="numpy")
+    native = NativeStep(mine, list(params))
+    how = dict(batch_size=2, seed=1, step=2)
+    want = {n: x.tobytes() for n, x in native.of_units("classify", units, 4.0, **how)[1].items()}
+    broken = [*units[:2], Unit([np.full(5, VOCAB - 1)], units[2].labels, "text 2"), units[3]]
+    own = params["embeddings.tok_embeddings.weight"][VOCAB - 1].copy()
+    params["embeddings.tok_embeddings.weight"][VOCAB - 1] = np.inf
+    with pytest.raises(FloatingPointError, match="text 2: the loss is not finite"):
+        native.of_units("classify", broken, 4.0, **how)
+    params["embeddings.tok_embeddings.weight"][VOCAB - 1] = own
+    got = native.of_units("classify", units, 4.0, **how)[1]
+    assert {n: x.tobytes() for n, x in got.items()} == want
+
+
 def test_frozen_parameters_get_no_gradient_and_the_others_the_same():
     model, units = model_for("classify"), units_for("classify", [9, 30])
     whole = step(model, "classify", units)[1]
