@@ -14,6 +14,7 @@ EXAMPLE = (
     '  with rows of {"text": ..}, CSV with a column text, or plain text whose documents are\n'
     "  parted by empty lines; files are read as they are needed"
 )
+RECIPES = ("modernbert", "tiny")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--eval", action="append", default=[], metavar="DATA", help="held-out texts")
     model.add_argument("--length", type=positive, default=256, metavar="N", help="tokens of a row")
     model.add_argument(
-        "--mask-rate", type=float, default=0.3, metavar="SHARE", help="tokens to guess"
-    )
+        "--mask-rate", type=mask_rates, default="0.3", metavar="SHARE",
+        help="tokens to guess; 0.3,0.15@0.7,0.05@0.9 has others from 0.7 and 0.9 of the run on",
+    )  # fmt: skip
+    model.add_argument(
+        "--recipe", choices=RECIPES, default=RECIPES[0],
+        help="what a run is by default: ModernBERT's, or that of the bundled model",
+    )  # fmt: skip
     add_run(parser, "rows")
     parser.add_argument(
         "--batch-start", type=positive, metavar="N", help="rows of the first step, which grow"
@@ -42,12 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def mask_rates(text: str) -> tuple[float, list[tuple[float, float]]]:
+    """The rate, and (share of the run, rate) of the later ones. Raises ValueError."""
+    first, *later = text.split(",")
+    pairs = [part.split("@") for part in later]
+    return float(first), [(float(start), float(rate)) for rate, start in pairs]
+
+
 def run(args: argparse.Namespace) -> int:
     from ..train.pretrain import pretrain, recipe
 
     own = {name: getattr(args, name) for name in ("batch_start", "batch_warmup")}
     given = settings_given(args) | {name: x for name, x in own.items() if x is not None}
-    settings = recipe(**given)
+    settings = recipe(args.recipe, **given)
+    rate, later_rates = args.mask_rate
     figures = run_to_its_end(
         "pretrain",
         args,
@@ -59,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
             tokenizer=args.tokenizer,
             evaluation=args.eval,
             length=args.length,
-            rate=args.mask_rate,
+            rate=rate,
+            later_rates=later_rates,
             settings=settings,
             resume=args.resume,
             tell=tell,

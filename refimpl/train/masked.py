@@ -22,6 +22,7 @@ from ..text.tokenizer import Tokenizer
 from .counter import purpose, words
 from .documents import Document, DocumentFile, Reader
 from .examples import Unit
+from .labels import fraction
 from .losses import IGNORED, cross_entropy
 from .masking import RATE, mask_tokens
 from .native import NativeStep
@@ -48,11 +49,27 @@ class Held:
 
 @dataclass(frozen=True)
 class Masks:
-    """What masks are made of. rate: share of the tokens to guess."""
+    """What masks are made of. rate: share of the tokens to guess; later: (share of a run, rate)
+    for rates that take its place from there on. Raises ValueError."""
 
     mask_id: int
     vocab_size: int
     rate: float = RATE
+    later: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for rate in (self.rate, *(rate for _, rate in self.later)):
+            fraction("rate", rate)
+        starts = [0.0, *(start for start, _ in self.later), 1.0]
+        if any(b <= a for a, b in zip(starts, starts[1:], strict=False)):
+            raise ValueError(
+                f"later rates start at {starts[1:-1]} of the run; it must rise, between 0 and 1"
+            )
+
+    def at(self, done: float) -> Masks:
+        """Those of a step before which that share of the run is done."""
+        rate = [r for start, r in ((0.0, self.rate), *self.later) if start <= done][-1]
+        return Masks(self.mask_id, self.vocab_size, rate)
 
     def units(self, sequences: Sequence[Held], seed: int, step: int) -> list[Unit]:
         """Each sequence as the model sees it, with its labels; numbered as they come."""
@@ -175,7 +192,8 @@ class Stream(Work):
         chosen = {i for row in (first, *packed[: rows - 1]) for i in row}
         mine = [self.pending[i] for i in sorted(chosen)]
         self.pending = [x for i, x in enumerate(self.pending) if i not in chosen]
-        return self.masks.units(mine, settings.seed, step)
+        masks = self.masks.at(step / max(settings.steps, 1))
+        return masks.units(mine, settings.seed, step)
 
     def step(
         self,

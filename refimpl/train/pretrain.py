@@ -28,15 +28,22 @@ from .trainer import Tell, Trainer
 LENGTH = 256  # tokens of a row
 
 
-def recipe(**changes: Any) -> Settings:
-    """Settings of a pre-training run; batch_size counts rows. learning_rate: None for 8e-4 x 768 /
-    hidden size, the recipe of base."""
-    own: dict[str, Any] = dict(
-        epochs=1, batch_size=32, optimiser="stable_adamw", weight_decay=1e-5,
-        schedule="trapezoidal", warmup=0.02, decay=0.2, floor=0.001, batch_start=8,
-        batch_warmup=0.02, save_every=100, evaluate_every=500,
-    )  # fmt: skip
-    whole = {**own, **changes}
+# What a run is asked for, by the recipe's name. ModernBERT's own, for as much data as there is; for
+# a model as large as the bundled one, four passes over the text of benchmarks/tiny_corpus.py.
+MODERNBERT: dict[str, Any] = dict(
+    epochs=1, batch_size=32, optimiser="stable_adamw", weight_decay=1e-5,
+    schedule="trapezoidal", warmup=0.02, decay=0.2, floor=0.001, batch_start=8,
+    batch_warmup=0.02, save_every=100, evaluate_every=500,
+)  # fmt: skip
+RECIPES = {"modernbert": MODERNBERT, "tiny": {**MODERNBERT, "steps": 5690}}
+
+
+def recipe(name: str = "modernbert", /, **changes: Any) -> Settings:
+    """Settings of a pre-training run; batch_size counts rows. name: one of RECIPES. learning_rate:
+    None for 8e-4 x 768 / hidden size, the recipe of base. Raises ValueError."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe is {name!r}; known: {', '.join(RECIPES)}")
+    whole = {**RECIPES[name], **changes}
     whole["batch_start"] = min(
         whole["batch_start"], whole["batch_size"] * whole.get("accumulate", 1)
     )
@@ -53,6 +60,7 @@ def pretrain(
     evaluation: Sequence[Folder] = (),
     length: int = LENGTH,
     rate: float = RATE,
+    later_rates: Sequence[tuple[float, float]] = (),
     settings: Settings | None = None,
     resume: bool = False,
     tell: Tell = lambda line: None,
@@ -64,7 +72,8 @@ def pretrain(
 
     model: a folder or cached hub id to go on from; None: random weights in the sizes of `variant`,
     for the vocabulary of the folder `tokenizer` (None: that of the bundled model). length: tokens
-    of a row; rate: share of tokens to guess. settings: default `recipe()`, about one pass.
+    of a row; rate: share of tokens to guess; later_rates: (share of the run, rate) for others from
+    there on, such as (0.7, 0.15), (0.9, 0.05). settings: default `recipe()`, about one pass.
     backend, dtype, num_threads: see Trainer.
     Returns the last figures, and `empty`: documents without a token. Raises as `finetune`.
     """
@@ -86,7 +95,11 @@ def pretrain(
     if length > limit(first, texts):
         raise ValueError(f"length is {length}; the model takes at most {limit(first, texts)}")
     texts.room(length)
-    masks = replace(masks_of(first, texts), rate=rate)
+    masks = replace(
+        masks_of(first, texts),
+        rate=rate,
+        later=tuple((start, other) for start, other in later_rates),
+    )
     stream = Stream(files, texts, length, masks)
     checked = None
     if evaluation:

@@ -161,6 +161,59 @@ def test_masks_are_those_of_the_step_and_the_place(files):
     assert 0.15 < counted < 0.45
 
 
+def test_later_rates_take_their_place_at_their_share_of_the_run(files):
+    work, settings = stream(files)
+    phases = Masks(work.masks.mask_id, 8192, 0.3, ((0.5, 0.15), (0.9, 0.05)))
+    found = []
+    for step in (0, 19, 20, 35, 36, 39):
+        works = [stream(files)[0] for _ in range(2)]
+        works[0].masks, works[1].masks = (
+            phases,
+            Masks(phases.mask_id, 8192, phases.at(step / 40).rate),
+        )
+        units, alone = (w.units(step, settings) for w in works)
+        labels = [np.concatenate([u.labels for u in some]) for some in (units, alone)]
+        np.testing.assert_array_equal(*labels)
+        found.append(float(np.mean(labels[0] != IGNORED)))
+    assert found == pytest.approx([0.3, 0.3, 0.15, 0.15, 0.05, 0.05], abs=0.12)
+    assert [phases.at(x).rate for x in (0.0, 0.49, 0.5, 0.9, 1.0)] == [0.3, 0.3, 0.15, 0.05, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("rate", "later", "message"),
+    [
+        (1.0, (), "rate is 1.0; it must be in .0, 1"),
+        (0.3, ((0.5, -0.1),), "rate is -0.1; it must be in"),
+        (0.3, ((0.5, 0.1), (0.5, 0.2)), "later rates start at .0.5, 0.5. of the run; it must rise"),
+        (0.3, ((0.0, 0.1),), "it must rise, between 0 and 1"),
+        (0.3, ((1.0, 0.1),), "it must rise, between 0 and 1"),
+    ],
+)
+def test_rates_are_checked(rate, later, message, tmp_path, files):
+    with pytest.raises(ValueError, match=message):
+        pretrain(files, tmp_path / "out", rate=rate, later_rates=later, length=16)
+    assert not (tmp_path / "out").exists()
+
+
+def test_recipes_have_names_and_may_be_changed():
+    assert recipe("tiny", steps=7, batch_size=4) == recipe(steps=7, batch_size=4)
+    assert recipe("tiny").steps == 5690 and recipe().steps == 0
+    with pytest.raises(ValueError, match="recipe is 'huge'; known: modernbert, tiny"):
+        recipe("huge")
+
+
+def test_a_bad_row_stops_a_run_with_its_place_and_the_state_before_it_stays(tmp_path):
+    found = texts(60, 4)
+    data = jsonl(tmp_path / "a.jsonl", found)
+    settings = recipe(batch_size=2, batch_start=2, steps=400, save_every=1)
+    lines = data.read_text().splitlines()
+    lines[50] = "{" + lines[50]
+    data.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"a.jsonl, row 51: cannot be read"):
+        pretrain([data], tmp_path / "out", length=LENGTH, settings=settings)
+    assert (tmp_path / "out" / "training.safetensors").exists()
+
+
 def test_rows_grow_over_the_start_of_a_run(files):
     work, settings = stream(files, batch_start=1, batch_warmup=0.5)
     rows = [work.rows(step, settings) for step in range(40)]
@@ -229,6 +282,10 @@ def test_the_command_trains_from_random_weights_and_fill_mask_reads_it(tmp_path,
     assert main([*call, "--steps", "3", "--batch-start", "1", "--schedule", "constant",
                  "--decay", "0"]) == 1  # fmt: skip
     assert "floor" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*call, "--mask-rate", "0.3,0.1", "--steps", "3"])
+    assert "argument --mask-rate" in capsys.readouterr().err
+    call += ["--mask-rate", "0.3,0.15@0.7", "--recipe", "tiny"]
     assert main([*call, "--steps", "3"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["steps"] == 3 and "tokens/s" in said.err
