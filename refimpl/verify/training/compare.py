@@ -6,7 +6,8 @@ parameters after so many steps, measured by how far they have moved. Teacher-for
 from the port's own activations and gradients of activations, the update from the port's own
 gradients; where it gives none, from the reference's. Errors are relative L2 by row (of a matrix; by
 entry of a vector, by token of an activation) against the root mean square of all rows; mean, 95th
-percentile and maximum are held against K times the worst of a family (rounding.py).
+percentile and maximum are held against K times the worst of a family (rounding.py). Long
+because what is compared, and against how many, stand together.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ AFTER = (1, 10)
 MANY = 32
 """Members of the family for loss and gradients: a loss is one draw, and the largest of a vector's
 entries that of few; of SEEDS of them all could be small by chance."""
+FEW, MANY_RUNS = 16, 16
+"""Members for parameters after an update, which take all its steps, where some tensor has fewer
+rows than FEW: what is a handful of draws needs as many members more."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,12 @@ def values(
     return out
 
 
+def enough(t: Training, found: Arrays, seeds: Sequence[int]) -> Sequence[int]:
+    """The members that these values need."""
+    few = any(len(by_rows(t, n, x)) < FEW for n, x in found.items() if n.startswith("after_"))
+    return range(max(len(seeds), MANY_RUNS)) if few and seeds else seeds
+
+
 @dataclass(frozen=True)
 class Right:
     """The right run of a case, and how far the members of a family stray from it: value -> error
@@ -106,6 +116,7 @@ def right(
 ) -> Right:
     """t: the float64 truth."""
     truth = values(t, steps)
+    seeds = enough(t, truth, seeds)
     runs = [values(noisy(t, dtype, seed), steps) for seed in seeds]
     strays = {name: [error(t, name, run[name], x) for run in runs] for name, x in truth.items()}
     first = [name for name in truth if not name.startswith("after_")]
@@ -124,6 +135,8 @@ def compare(of: Right, told: Told, seeds: Sequence[int] = range(SEEDS)) -> Compa
     # Without steps inside the passes there is nothing to force gradients with.
     forced = [n for n in names if n in fed and (told.inside or n.startswith("after_"))]
     alone: dict[str, list[Mapping[str, float]]] = {name: [] for name in forced}
+    if told.all_grads(t.params):  # without a pass
+        seeds = enough(t, {name: fed[name] for name in forced}, seeds)
     for seed in seeds if forced else ():
         member = values(noisy(t, of.dtype, seed, fed=True), steps, told, seed, of.dtype)
         for name in forced:
