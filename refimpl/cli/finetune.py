@@ -18,7 +18,7 @@ EXAMPLE = (
     "  answer    question, context, answers as SQuAD has them, or answer and answer_start\n"
     "  choice    text, choices (in CSV choice0, choice1, ..), label: the number of the right one\n"
     "  embed     anchor, positive and perhaps negatives, in this order; or two texts and score\n"
-    "  rerank    query, document, label in 0 .. 1; or query, positive, negative\n"
+    "  rerank    query, document, label in 0 .. 1; or query, positive, negative(s)\n"
     "  mask      text; or plain text, documents parted by empty lines"
 )
 TASKS = ("classify", "tokens", "answer", "choice", "embed", "rerank", "mask")
@@ -48,9 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class-weight", dest="class_weights", action="append", metavar="LABEL=W",
         help="what a label's rows count, or `balanced`; may be repeated",
     )  # fmt: skip
+    data.add_argument(
+        "--loss", metavar="NAME",
+        help="of embed: ranking, cosent, cosine, triplet or margin; of rerank: pairs, ranking or "
+        "margin, a teacher's in a column score (default: what suits the rows)",
+    )  # fmt: skip
+    data.add_argument(
+        "--widths", type=lengths, default=(), metavar="N,N ..",
+        help="of embed: train the first N values of a vector to be one as well",
+    )  # fmt: skip
     data.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a text")
     add_run(parser, "rows")
     add_parts(parser)
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def class_weights(given: list[str] | None) -> str | dict[str, float] | None:
@@ -87,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
             problem=PROBLEMS.get(args.problem),
             max_length=args.max_length,
             class_weights=class_weights(args.class_weights),
+            loss=args.loss,
+            widths=args.widths,
             settings=settings,
             resume=args.resume,
             tell=tell,

@@ -2,23 +2,33 @@
 
     Contrastive(rows, tokenizer, max_length)     rows of pairs.py
 
-Without scores the loss is multiple negatives ranking (cosine, scale 20), with scores CoSENT. The
+Without scores the loss is multiple negatives ranking (cosine, scale 20), with scores CoSENT, unless
+another of LOSSES is asked for; with widths, the sum of it over the first values of each width. The
 whole batch is one loss, whatever memory there is: vectors first, one text at a time, then the way
 back, again one at a time (embedding.py). No text stands twice in a batch, where it would be a
-negative of itself.
+negative of itself. Long because what a row is for, and what its figures are, differ by loss.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from ..models.task_model import ModernBERTForTask
 from ..text.tokenizer import Tokenizer
 from . import metrics
-from .contrastive import PairLoss, cosent, multiple_negatives, unit
+from .contrastive import (
+    PairLoss,
+    cosent,
+    cosine_similarity,
+    margin_mse,
+    matryoshka,
+    multiple_negatives,
+    triplet,
+    unit,
+)
 from .embedding import embedding, embedding_gradients
 from .loss_gradients import Draws
 from .native import NativeStep
@@ -29,21 +39,45 @@ from .work import Stepped, Sum, Work
 
 Array = np.ndarray
 
+# Name -> what a row has for it.
+LOSSES = {
+    "ranking": "anchor, positive and perhaps negatives", "cosent": "two texts and score",
+    "cosine": "two texts and score", "triplet": "anchor, positive and negative",
+    "margin": "query, positive, negative and score",
+}  # fmt: skip
 EVALUATION_BATCH = 32  # rows whose texts are each other's negatives when the loss is evaluated
 
 
 class Contrastive(Work):
-    """Rows of as many texts each. truncated: texts that were cut. Raises ValueError."""
+    """Rows of as many texts each. loss: one of LOSSES, None for what the rows have. widths: of
+    matryoshka, () for the whole vectors alone. truncated: texts that were cut. Raises
+    ValueError."""
 
     task = "embed"
     one_pass = False  # as many texts as a batch has in all columns
 
-    def __init__(self, rows: Sequence[Together], tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Together],
+        tokenizer: Tokenizer,
+        max_length: int,
+        loss: str | None = None,
+        widths: Sequence[int] = (),
+    ) -> None:
         width, scored = len(rows[0].texts), rows[0].score is not None
         for row in rows:
             if len(row.texts) != width or (row.score is not None) != scored:
                 raise ValueError(f"{row.where}: its columns are not those of {rows[0].where}")
-        self.rows, self.scored = list(rows), scored
+        self.rows, self.widths = list(rows), tuple(widths)
+        self.kind = loss or ("cosent" if scored else "ranking")
+        if self.kind not in LOSSES:
+            raise ValueError(f"loss is {loss!r}; known: {', '.join(LOSSES)}")
+        wanted = {"ranking": (width, False), "triplet": (3, False), "margin": (3, True)}
+        if (width, scored) != wanted.get(self.kind, (2, True)):
+            raise ValueError(
+                f"{rows[0].where}: it has {width} texts and {'a' if scored else 'no'} score; loss "
+                f"{self.kind} needs {LOSSES[self.kind]}"
+            )
         self.ids, self.truncated = [], 0
         for row in rows:
             found = tokenizer.encode_batch(row.texts, max_length=max_length, truncate="silent")
@@ -52,6 +86,11 @@ class Contrastive(Work):
         self._batches: list[list[Array]] = []
 
     def begin(self, model: ModernBERTForTask, settings: Settings) -> None:
+        for width in self.widths:
+            if not 1 <= width <= model.config.hidden_size:
+                raise ValueError(
+                    f"widths holds {width}; it must be in 1 .. {model.config.hidden_size}"
+                )
         texts = [row.texts for row in self.rows]
         self._batches = [
             without_duplicates(texts, settings.texts_a_step, shuffled(len(texts), settings.seed, e))
@@ -103,9 +142,16 @@ class Contrastive(Work):
 
     def loss(self, columns: Array, rows: Array) -> PairLoss:
         """Of embeddings [columns, rows, width]."""
-        if self.scored:
-            return cosent(columns[0], columns[1], np.array([self.rows[i].score for i in rows]))
-        return multiple_negatives(columns[0], list(columns[1:]))
+        labels = np.array([self.rows[i].score for i in rows], np.float64)
+        losses: dict[str, Callable[..., PairLoss]] = {
+            "ranking": lambda a, *others: multiple_negatives(a, others),
+            "cosent": lambda a, b: cosent(a, b, labels),
+            "cosine": lambda a, b: cosine_similarity(a, b, labels),
+            "triplet": triplet,
+            "margin": lambda q, p, n: margin_mse(q, p, n, labels),
+        }
+        one = losses[self.kind]
+        return matryoshka(one, list(columns), self.widths) if self.widths else one(*columns)
 
     def evaluate(self, model: ModernBERTForTask) -> dict[str, float]:
         known = {}
@@ -115,11 +161,12 @@ class Contrastive(Work):
                     known[text] = embedding(model, x, None)
         columns = np.array([[known[text] for text in row.texts] for row in self.rows])
         columns = columns.transpose(1, 0, 2)
-        if self.scored:
+        if self.kind in ("cosent", "cosine"):
             every = np.arange(len(self.rows))
             cosines = (unit(columns[0]) * unit(columns[1])).sum(axis=-1)
             labels = np.array([row.score for row in self.rows])
-            return {"loss": self.loss(columns, every).total, **metrics.alike(cosines, labels)}
+            loss = self.loss(columns, every)
+            return {"loss": loss.total / loss.count, **metrics.alike(cosines, labels)}
         order = np.arange(len(self.rows))
         texts = [row.texts for row in self.rows]
         batches = without_duplicates(texts, EVALUATION_BATCH, order)
@@ -131,7 +178,7 @@ class Contrastive(Work):
         return {"loss": sum(x.total for x in losses) / sum(x.count for x in losses), **found}
 
     def digest(self) -> str:
-        h = hashlib.sha256()
+        h = hashlib.sha256(f"{self.kind} {self.widths}".encode())
         for row, ids in zip(self.rows, self.ids, strict=True):
             h.update(repr((len(ids), row.score)).encode())
             for x in ids:

@@ -23,7 +23,7 @@ from ..models.model import Folder, ModernBERT, bundled
 from ..models.task_model import ModernBERTForTask, load
 from ..reference.config import default_labels
 from ..text.tokenizer import Tokenizer
-from . import choices, examples, pairs, questions, start, tagged
+from . import choices, examples, pairs, questions, reranking, start, tagged
 from .documents import TEXT, DocumentFile, Reader
 from .embedding_work import Contrastive
 from .losses import IGNORED
@@ -70,6 +70,8 @@ def finetune(
     problem: str | None = None,
     max_length: int | None = None,
     class_weights: str | Mapping[str, float] | None = None,
+    loss: str | None = None,
+    widths: Sequence[int] = (),
     settings: Settings | None = None,
     resume: bool = False,
     tell: Tell = lambda line: None,
@@ -83,8 +85,10 @@ def finetune(
     None for the bundled encoder. problem: of classify, see `examples.problem_of`; None: what the
     labels look like. max_length: tokens; how many texts were cut is in the result. class_weights:
     of classify with one label a text and of tokens, label -> weight (1 where it is not named), or
-    "balanced": all / (labels x those with this one). resume: go on
-    with the run in `out`. tell: takes lines of news. backend, dtype, num_threads: see Trainer.
+    "balanced": all / (labels x those with this one). loss: of embed (embedding_work.LOSSES) and of
+    rerank ("pairs", reranking.LOSSES), None for what suits the rows. widths: of embed, so that the
+    first values of a vector are one as well (matryoshka). resume: go on with the run in `out`.
+    tell: takes lines of news. backend, dtype, num_threads: see Trainer.
     Returns the last figures, `labels` and `truncated`. Raises ValueError (data, settings),
     ModelFormatError, OSError, FloatingPointError, KeyboardInterrupt once all is saved.
     """
@@ -92,16 +96,13 @@ def finetune(
         raise ValueError(f"task is {task!r}; known: {', '.join(TASKS)}")
     if not data:
         raise ValueError("data is empty; it needs one file of rows or more")
-    if problem is not None and task != "classify":
-        raise ValueError(f"problem is {problem!r}; it is of task classify, not {task}")
+    own = options(task, problem=problem, loss=loss, widths=tuple(widths))
     settings = settings or defaults(task)
     base = opened(model)
     assert base.source is not None
     tokenizer = Tokenizer.from_folder(base.source)
     longest = min(max_length or TASKS[task].longest, limit(base, tokenizer))
-    run = TASKS[task].prepare(
-        base, tokenizer, data, evaluation, longest, settings.seed, **options(task, problem)
-    )
+    run = TASKS[task].prepare(base, tokenizer, data, evaluation, longest, settings.seed, **own)
     if class_weights is not None:
         settings = replace(settings, class_weights=weights_of(class_weights, task, run))
     writable(out)
@@ -139,8 +140,17 @@ def defaults(task: str) -> Settings:
     return replace(Settings(), **TASKS[task].changes)
 
 
-def options(task: str, problem: str | None) -> dict[str, Any]:
-    return {"problem": problem} if task == "classify" else {}
+OPTIONS = {"problem": ("classify",), "loss": ("embed", "rerank"), "widths": ("embed",)}
+
+
+def options(task: str, **given: Any) -> dict[str, Any]:
+    """Those of OPTIONS that the task has. ValueError for another that is given."""
+    for name, tasks in OPTIONS.items():
+        if given[name] and task not in tasks:
+            raise ValueError(
+                f"{name} is {given[name]!r}; it is of task {' and '.join(tasks)}, not {task}"
+            )
+    return {name: given[name] for name, tasks in OPTIONS.items() if task in tasks}
 
 
 def opened(model: Folder | None) -> ModernBERT:
@@ -243,19 +253,31 @@ def choice(
 
 
 def rerank(
-    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
-) -> Run:
-    def made(paths: Paths) -> examples.Examples:
-        return pairs.reranked(rows_of(pairs.relevance_rows, paths), tokenizer, longest)
-
-    train, checked = made(data), held_out(evaluation, made)
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int,
+    *, loss: str | None,
+) -> Run:  # fmt: skip
     model = start.with_head(base, "sequence_classification", ["LABEL_0"], MULTI, seed)
-    return supervised(model, train, checked)
+    if loss not in (None, PAIRS, *reranking.LOSSES):
+        raise ValueError(f"loss is {loss!r}; known: {', '.join((PAIRS, *reranking.LOSSES))}")
+    if loss in (None, PAIRS):
+
+        def made(paths: Paths) -> examples.Examples:
+            return pairs.reranked(rows_of(pairs.relevance_rows, paths), tokenizer, longest)
+
+        return supervised(model, made(data), held_out(evaluation, made))
+
+    def ranked(paths: Paths) -> reranking.Reranking:
+        return reranking.Reranking(rows_of(pairs.query_rows, paths), tokenizer, longest, loss)
+
+    train, checked = ranked(data), held_out(evaluation, ranked)
+    cut = train.truncated + (checked.truncated if checked else 0)
+    return Run(model, train, checked, (), cut)
 
 
 def embed(
-    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int
-) -> Run:
+    base: ModernBERT, tokenizer: Tokenizer, data: Paths, evaluation: Paths, longest: int, seed: int,
+    *, loss: str | None, widths: Sequence[int],
+) -> Run:  # fmt: skip
     model = start.with_embeddings(base, longest)
     assert model.sentence_head is not None
     settings = model.sentence_head.settings
@@ -265,8 +287,9 @@ def embed(
     longest = min(longest, settings.max_seq_length or longest)
 
     def made(paths: Paths) -> Contrastive:
-        rows = [row for path in paths for row in pairs.together_rows(path)]
-        return Contrastive(rows, tokenizer, longest)
+        margins = loss == "margin"
+        rows = [row for path in paths for row in pairs.together_rows(path, margins=margins)]
+        return Contrastive(rows, tokenizer, longest, loss, widths)
 
     train, checked = made(data), held_out(evaluation, made)
     cut = train.truncated + (checked.truncated if checked else 0)
@@ -309,6 +332,7 @@ def documents(paths: Paths) -> list[Any]:
 
 
 WHOLE = 512
+PAIRS = "pairs"  # the loss of a reranker that judges each document alone
 TASKS: Mapping[str, Task] = {
     "classify": Task(classify, WHOLE, "text, label (a text, a list, a number)", {}),
     "tokens": Task(tokens, WHOLE, "tokens, tags; or text, entities", {}),

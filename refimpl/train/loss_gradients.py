@@ -28,7 +28,7 @@ from . import adjoints, encoder, heads, nlp_heads
 from . import labels as check
 from .batch import Batch, batch_of
 from .dropout import Dropout, rates
-from .task_loss import loss_of
+from .task_loss import GIVEN, loss_of
 from .tasks import Target, head_for, targets, view_of
 
 Array = np.ndarray
@@ -68,6 +68,8 @@ def gradients(
       answer         int [batch, 2], first and last token of the answer, counted in its sequence
       choice         int [batch]
       several        {task of the multi-task head: its labels}
+      scores         float [batch, labels], d of a classifier's logits for a loss of one's own: the
+                     loss is the sum of label x logit, divided by the normaliser
     normaliser: what the sum is divided by; default what is counted in this batch (MODEL.md 14).
     label_smoothing: default what the head's task says (0 for heads of checkpoints). class_weights
     [classes]: of the cross-entropy. draws: with them, dropout acts as configured; None: without.
@@ -82,7 +84,7 @@ def gradients(
     steps: dict[str, Array] = {}
     grads: Grads = {}
     drop = None if draws is None else dropout(model, batch, draws)
-    wanted = targets(head, config, batch, labels, label_smoothing, class_weights)
+    wanted = targets(head, config, batch, labels, label_smoothing, class_weights, task)
 
     equations = ops if drop is None else drop.ops()
     forward, back = taps(drop, steps, tap)
@@ -139,6 +141,20 @@ def through_heads(
         )  # fmt: skip
         d += view.back(dview)
     return loss, d
+
+
+def logits_of(
+    model: ModernBERT, batch: Batch, hidden: Array, draws: Draws | None, equations: Any = ops
+) -> Array:
+    """Logits [labels] of the one sequence of a batch, as a step with these draws has them."""
+    head = head_for(model, "scores")
+    assert isinstance(head, (Head, NLPHead))
+    target = Target(head, np.zeros(0), GIVEN, 1.0, 0.0, None)
+    view = view_of(target, batch, hidden)
+    drop = None if draws is None else dropout(model, batch, draws).at(view.sequence, view.position)
+    forward, _ = taps(drop, {}, no_tap)
+    out = head.forward(dict(model.params), model.config, view.hidden, view.mask, equations, forward)
+    return out["logits"][0]
 
 
 def dropout(model: ModernBERT, batch: Batch, draws: Draws) -> Dropout:

@@ -32,7 +32,7 @@ from .batch import Batch, batch_of
 from .dropout import rates
 from .embedding import head_of
 from .examples import Unit
-from .loss_gradients import Draws, Grads, dropout, rows_of, through_heads
+from .loss_gradients import Draws, Grads, dropout, logits_of, rows_of, through_heads
 from .losses import IGNORED
 from .tasks import head_for, targets
 from .trainable import LAYER
@@ -121,7 +121,8 @@ class NativeStep:
                 if task == "mask":
                     own, d = self._masked(some, hidden, count, label_smoothing or 0.0)
                 else:
-                    own, d = self._heads(some, hidden, count, Draws(seed, step, first), options)
+                    draws = Draws(seed, step, first)
+                    own, d = self._heads(task, some, hidden, count, draws, options)
                 losses += own
                 self._back(d, math.fsum(losses))
                 first += len(packed["cu_seqlens"]) - 1
@@ -160,7 +161,7 @@ class NativeStep:
         gradients are added to those that are there."""
         model, head = self.model, head_for(self.model, task)
         batch = batch_of(model, inputs, head.kind == "multiple_choice", rows_of(labels))
-        wanted = targets(head, model.config, batch, labels, label_smoothing, class_weights)
+        wanted = targets(head, model.config, batch, labels, label_smoothing, class_weights, task)
         hidden = self.engine.forward(**flat(batch)).reshape(*batch.axes, -1)
         grads: Grads = {}
         loss, d = through_heads(
@@ -217,14 +218,31 @@ class NativeStep:
             ) from None
         return self.gradients
 
+    def scores(self, texts: Sequence[Array], batch_size: int, draws: Sequence[Draws]) -> Array:
+        """Ids of texts -> logits [texts, labels] of a sequence classifier."""
+        found, left = [], iter(draws)
+        for some in parts(texts, batch_size):
+            hidden = self.engine.forward(**packed_inputs(some))
+            for ids, own in zip(some, split(hidden, some), strict=True):
+                found.append(
+                    logits_of(self.model, self._alone(ids), own, next(left), self.equations)
+                )
+        return np.stack(found)
+
     # -- what a step is made of -------------------------------------------------------------------
 
     def _heads(
-        self, units: Sequence[Unit], hidden: Array, count: float, draws: Draws, options: Any
+        self,
+        task: str,
+        units: Sequence[Unit],
+        hidden: Array,
+        count: float,
+        draws: Draws,
+        options: Any,
     ) -> tuple[list[float], Array]:
         """Losses of the units, one after the other, and d of their hidden states."""
         model, losses, back, first = self.model, list[float](), list[Array](), draws.first_sequence
-        head = model.head
+        head = head_for(model, task)
         for unit, own in zip(units, split(hidden, units), strict=True):
             packed = packed_inputs(unit.sequences)
             choices = head.kind == "multiple_choice"
@@ -232,7 +250,8 @@ class NativeStep:
             drop = None
             if rates(model.config, head):
                 drop = dropout(model, batch, Draws(draws.seed, draws.step, first))
-            wanted = targets(head, model.config, batch, unit.labels, *options)  # type: ignore[arg-type]
+            smoothing, weights = options
+            wanted = targets(head, model.config, batch, unit.labels, smoothing, weights, task)
             grads: Grads = {}
             loss, d = through_heads(
                 self.params, model.config, batch, wanted, own, {}, grads, drop, count,

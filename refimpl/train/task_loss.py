@@ -25,6 +25,8 @@ SINGLE, MULTI, REGRESSION = (
     "regression",
 )
 ANSWER = "answer"
+# Not a loss by itself: sum of label x logit, whose gradient by the logits is what the labels say.
+GIVEN = "given"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def loss_of(
     real: Array | None = None,
 ) -> Scored:
     """The loss of one head's outputs (MODEL.md section 14). labels: int [..] for SINGLE, [batch, 2]
-    for ANSWER, numbers in the shape of the logits for the others; real bool [batch, seq]: the
-    tokens that a packed sequence has."""
+    for ANSWER, numbers in the shape of the logits for the others (of GIVEN: d of them); real bool
+    [batch, seq]: the tokens that a packed sequence has."""
     if problem == ANSWER:
         losses, gradients = [], {}
         for column, name in enumerate(("start_logits", "end_logits")):
@@ -59,6 +61,8 @@ def loss_of(
             gradients[name] = loss.gradient
         return Scored(sum(x.total for x in losses), sum(x.count for x in losses), gradients)
     logits = outputs["logits"]
+    if problem == GIVEN:
+        return Scored(float((labels * logits).sum()), 1.0, {"logits": labels.astype(logits.dtype)})
     if problem == SINGLE:
         options: dict[str, Any] = dict(label_smoothing=label_smoothing, class_weights=class_weights)
         loss = cross_entropy(logits, labels, **options)

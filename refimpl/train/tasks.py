@@ -25,7 +25,7 @@ from ..reference.config import ModernBertConfig
 from ..reference.heads import Head
 from . import labels as check
 from .batch import Batch, View, rows_with_labels, whole_sequences
-from .task_loss import ANSWER, MULTI, REGRESSION, SINGLE
+from .task_loss import ANSWER, GIVEN, MULTI, REGRESSION, SINGLE
 
 Array = np.ndarray
 
@@ -37,6 +37,7 @@ TASKS: Mapping[str, str] = {
     "answer": "question_answering",
     "choice": "multiple_choice",
     "several": "multi_task",
+    "scores": "sequence_classification",
 }
 # Those whose labels stand at tokens: rows without a label cost nothing.
 PER_TOKEN = ("masked_lm", "token_classification")
@@ -90,11 +91,12 @@ def targets(
     labels: Any,
     label_smoothing: float | None,
     class_weights: Any,
+    task: str,
 ) -> list[Target]:
     """What each head is to learn, before anything is computed. Raises ValueError."""
     found = []
     for one, given, weight in heads_of(head, labels):
-        kind = problem(one, config, given)
+        kind = GIVEN if task == "scores" else problem(one, config, given)
         n = classes_of(one, config, batch)
         own = one.task.label_smoothing if isinstance(one, NLPHead) else 0.0
         smoothing = check.fraction(
@@ -112,7 +114,7 @@ def targets(
 def refuse_unused(kind: str, label_smoothing: float, class_weights: Any) -> None:
     """ValueError for an option that the loss would not read."""
     unused: dict[str, Any] = {}
-    if kind in (MULTI, REGRESSION) and label_smoothing:
+    if kind in (MULTI, REGRESSION, GIVEN) and label_smoothing:
         unused["label_smoothing"] = label_smoothing
     if kind != SINGLE and class_weights is not None:
         unused["class_weights"] = class_weights
@@ -133,7 +135,7 @@ def checked_labels(head: Head | NLPHead, kind: str, batch: Batch, labels: Any, n
             check.at_real_tokens("labels", wanted, at)
     elif head.kind == "multiple_choice":
         wanted = check.classes("labels", labels, tuple(rows[:-1]), n)
-    elif kind == REGRESSION:
+    elif kind in (REGRESSION, GIVEN):
         wanted = check.numbers("labels", labels, (*rows, n))
     elif kind == MULTI:
         wanted = check.yes_or_no("labels", labels, (*rows, n))

@@ -156,12 +156,16 @@ def of_units(
     step: int,
     wanted: Collection[str],
     engine: NativeStep | None,
+    count: float | None = None,
     **options: Any,
 ) -> Stepped:
-    """The units of a step: one after the other in numpy, or batch_size of them at a time."""
+    """The units of a step: one after the other in numpy, or batch_size of them at a time. count:
+    what the sum is divided by, None for what the labels count."""
+    if count is None:
+        weights = options.get("class_weights")
+        count = sum(counted(model, u.labels, weights) for u in units) or 1.0
     if engine is None:
-        return summed(model, task, units, settings.seed, step, wanted, **options)
-    count = sum(counted(model, u.labels, options.get("class_weights")) for u in units) or 1.0
+        return summed(model, task, units, settings.seed, step, wanted, count, **options)
     loss, grads = engine.of_units(
         task, units, count, batch_size=settings.batch_size, seed=settings.seed, step=step,
         **options,
@@ -176,10 +180,10 @@ def summed(
     seed: int,
     step: int,
     wanted: Collection[str],
+    count: float,
     **options: Any,
 ) -> Stepped:
-    """The units of a step, one after the other. options: of `gradients`."""
-    count = sum(counted(model, u.labels, options.get("class_weights")) for u in units) or 1.0
+    """The units of a step, one after the other, divided by count. options: of `gradients`."""
     loss, first, total = 0.0, 0, Sum(wanted)
     for unit in units:
         packed = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from support.text_folders import model_folder
 
 import refimpl
-from refimpl.train import contrastive, merged, metrics, read_adapter
+from refimpl.train import contrastive, merged, metrics, ranking, read_adapter, reranking
 from refimpl.train.finetune import defaults, finetune
 
 torch = pytest.importorskip("torch")
@@ -149,6 +150,35 @@ def test_matryoshka_is_theirs():
     assert found.total / found.count == pytest.approx(value.item(), rel=1e-10)
     for x, g in zip(theirs, found.gradients, strict=True):
         np.testing.assert_allclose(g / found.count, x.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_losses_of_rerankers_are_theirs():
+    """Of sentence-transformers' cross-encoders: what is behind the logits, with its defaults."""
+    losses = pytest.importorskip("sentence_transformers.cross_encoder.losses")
+    kind, rng = losses.MultipleNegativesRankingLoss, np.random.default_rng(0)
+    defaults_ = {n: p.default for n, p in inspect.signature(kind.__init__).parameters.items()}
+    assert defaults_["num_negatives"] == reranking.NEGATIVES
+    theirs = kind.__new__(kind)
+    torch.nn.Module.__init__(theirs)
+    theirs.scale, theirs.activation_fn = defaults_["scale"], defaults_["activation_fn"]
+    theirs.cross_entropy_loss = torch.nn.CrossEntropyLoss()
+    scores, margins = rng.standard_normal((4, 6)), rng.standard_normal((4, 5))
+    x = torch.tensor(scores, requires_grad=True)
+    wanted = {
+        "ranking": theirs.calculate_loss(list(x.T), 4),
+        "margin": torch.nn.MSELoss()(x[:, :1] - x[:, 1:], torch.tensor(margins)),
+    }
+    found = {
+        "ranking": [ranking.multiple_negatives(row) for row in scores],
+        "margin": [ranking.margin_mse(*row) for row in zip(scores, margins, strict=True)],
+    }
+    for name, value in wanted.items():
+        x.grad = None
+        value.backward()
+        count = sum(loss.count for loss in found[name])
+        assert sum(loss.total for loss in found[name]) / count == pytest.approx(value.item())
+        mine = np.stack([loss.gradients[0] for loss in found[name]]) / count
+        np.testing.assert_allclose(mine, x.grad.numpy(), rtol=1e-9, atol=1e-12)
 
 
 def test_spearman_is_scipys():

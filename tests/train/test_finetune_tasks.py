@@ -300,6 +300,64 @@ def test_an_unknown_tag_of_the_evaluation_is_told(tmp_path, base):
         finetune_of("tokens", [data], tmp_path / "out", model=base, evaluation=[other])
 
 
+def test_an_unknown_label_of_the_evaluation_is_told(tmp_path, base):
+    data = lines(tmp_path / "a.jsonl", ROWS["classify"])
+    other = lines(tmp_path / "b.jsonl", [{"text": "x", "label": "nobody's"}])
+    with pytest.raises(ValueError, match=r"b.jsonl, row 1: label is \"nobody's\"; known: "):
+        finetune_of("classify", [data], tmp_path / "out", model=base, evaluation=[other])
+    assert not (tmp_path / "out").exists()
+
+
+EMBEDDING_LOSSES = {
+    "ranking": {"anchor": "number {}", "positive": "digit {}"},
+    "cosent": {"a": "number {}", "b": "digit {}", "score": 0.5},
+    "cosine": {"a": "number {}", "b": "digit {}", "score": 0.5},
+    "triplet": {"a": "number {}", "b": "digit {}", "c": "word {}"},
+    "margin": {"a": "number {}", "b": "digit {}", "c": "word {}", "score": 0.5},
+}
+
+
+@pytest.mark.parametrize("widths", [(), (32, 8)])
+@pytest.mark.parametrize("loss", EMBEDDING_LOSSES)
+def test_embeddings_learn_by_each_loss(loss, widths, tmp_path, base):
+    rows = [
+        {k: v.format(i) if isinstance(v, str) else v + i / 10 for k, v in row.items()}
+        for i in range(5)
+        for row in [EMBEDDING_LOSSES[loss]]
+    ]
+    data = lines(tmp_path / "a.jsonl", rows)
+    how = Settings(epochs=6, batch_size=5, learning_rate=1e-3)
+    figures = finetune_of("embed", [data], tmp_path / "out", model=base, evaluation=[data],
+                          loss=loss, widths=widths, settings=how)  # fmt: skip
+    logged = [json.loads(x) for x in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [x["eval_loss"] for x in logged if "eval_loss" in x]
+    assert figures["best"] == min(losses) < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "loss", "widths", "message"),
+    [
+        ("triplet", "cosent", (), "it has 3 texts and no score; loss cosent needs two texts and s"),
+        (
+            "cosent",
+            "triplet",
+            (),
+            "it has 2 texts and a score; loss triplet needs anchor, positive",
+        ),
+        ("cosent", "margin", (), "loss margin needs query, positive, negative and score"),
+        ("ranking", "bce", (), "loss is 'bce'; known: ranking, cosent, cosine, triplet, margin"),
+        ("ranking", None, (0,), "widths holds 0; it must be in 1 .. "),
+    ],
+)
+def test_losses_that_do_not_fit_the_rows_are_refused(row, loss, widths, message, tmp_path, base):
+    texts = {k: v.format(1) if isinstance(v, str) else v for k, v in EMBEDDING_LOSSES[row].items()}
+    data = lines(tmp_path / "a.jsonl", [texts])
+    with pytest.raises(ValueError, match=message):
+        finetune_of("embed", [data], tmp_path / "out", model=base, loss=loss, widths=widths)
+    with pytest.raises(ValueError, match=r"widths is \(8,\); it is of task embed, not rerank"):
+        finetune_of("rerank", [data], tmp_path / "out", widths=(8,))
+
+
 def test_options_that_a_task_does_not_have_are_refused(tmp_path):
     with pytest.raises(ValueError, match="task is 'sing'; known: classify, tokens"):
         finetune_of("sing", ["x"], tmp_path)

@@ -29,7 +29,7 @@ from refimpl.train.pairs import Together
 from refimpl.train.settings import Settings
 from refimpl.train.start import with_embeddings, with_head
 from refimpl.train.trainer import Trainer
-from refimpl.train.work import counted, summed
+from refimpl.train.work import counted, of_units
 from refimpl.verify.training import judge
 from refimpl.verify.training.cases import CASES
 from refimpl.verify.training.trainer_port import EngineTrainer
@@ -108,8 +108,9 @@ def test_gradients_are_those_of_numpy(task):
         backend="numpy",
     )  # fmt: skip
     units = units_for(task, [300, 5, 1, 33, 64, 17])
-    want = summed(model, task, units, 1, 2, list(model.params)).gradients
-    theirs = summed(mine, task, units, 1, 2, list(model.params)).gradients
+    how, wanted = Settings(seed=1), list(model.params)
+    want = of_units(model, task, units, how, 2, wanted, None).gradients
+    theirs = of_units(mine, task, units, how, 2, wanted, None).gradients
     native = NativeStep(mine, list(model.params), num_threads=2)
     count = sum(counted(mine, u.labels) for u in units)
     _, grads = native.of_units(task, units, count, batch_size=4, seed=1, step=2)
