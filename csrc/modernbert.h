@@ -41,7 +41,8 @@ typedef enum {
                                         is unfinished */
     MODERNBERT_OUT_OF_MEMORY = 3,
     MODERNBERT_INTERRUPTED = 4, /* by a callback of the caller; out is unfinished */
-    MODERNBERT_INTERNAL = 5     /* a mistake of the library */
+    MODERNBERT_INTERNAL = 5,    /* a mistake of the library */
+    MODERNBERT_NO_DEVICE = 6    /* of modernbert_cuda.h: no driver, no such device, or no code for it */
 } modernbert_status;
 
 /* How a tensor is stored. */

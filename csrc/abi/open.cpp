@@ -1,19 +1,14 @@
 // A model from a folder or from memory.
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <functional>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include "abi/model.h"
@@ -32,41 +27,6 @@ int threads_of(int given, int otherwise) {
 }
 
 namespace {
-
-constexpr std::int64_t kMaxSize = std::int64_t{1} << 31;
-constexpr std::int64_t kMaxLayers = 1000;
-// As good as no window, and far from overflow.
-constexpr std::int64_t kMaxWindow = std::int64_t{1} << 40;
-using Tensors = std::map<std::string, Tensor>;
-
-std::string shown(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
-}
-
-// Tensors of a checkpoint, all but the embedding, where the engine looks for them; a bias may be missing.
-Weights weights_of(const Config& config, const RowSource& embedding, const Tensors& tensors) {
-  const auto get = [&](const std::string& name) {
-    const auto found = tensors.find(name);
-    return found == tensors.end() ? Tensor{} : found->second;
-  };
-  Weights w{embedding,
-            get("embeddings.norm.weight"),
-            get("embeddings.norm.bias"),
-            get("embeddings.token_type_embeddings.weight"),
-            get("final_norm.weight"),
-            get("final_norm.bias"),
-            {}};
-  for (std::size_t i = 0; i < config.layers.size(); ++i) {
-    const std::string at = "layers." + std::to_string(i) + ".";
-    w.layers.push_back({get(at + "attn_norm.weight"), get(at + "attn_norm.bias"), get(at + "attn.Wqkv.weight"),
-                        get(at + "attn.Wqkv.bias"), get(at + "attn.Wo.weight"), get(at + "attn.Wo.bias"),
-                        get(at + "mlp_norm.weight"), get(at + "mlp_norm.bias"), get(at + "mlp.Wi.weight"),
-                        get(at + "mlp.Wi.bias"), get(at + "mlp.Wo.weight"), get(at + "mlp.Wo.bias")});
-  }
-  return w;
-}
 
 using OfLayer = std::function<void(std::size_t layer)>;
 
@@ -100,117 +60,6 @@ modernbert_options options_of(const modernbert_options* given) {
 
 Storage storage_of(const std::string& dtype) {
   return dtype == "BF16" ? Storage::bfloat16 : dtype == "F16" ? Storage::float16 : Storage::float32;
-}
-
-// -- from memory ----------------------------------------------------------------------------------
-
-std::uint64_t size_of(const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
-  if (value < least || value > most)
-    refuse(std::string("config->") + name + " is " + std::to_string(value) + "; it must be in " +
-           std::to_string(least) + " .. " + std::to_string(most));
-  return static_cast<std::uint64_t>(value);
-}
-
-double positive(const std::string& name, double value) {
-  if (std::isfinite(value) && value > 0.0) return value;
-  refuse("config->" + name + " is " + shown(value) + "; it must be positive and finite");
-}
-
-unsigned kept_of(const modernbert_config& given, std::size_t layer) {
-  const unsigned kept = given.kept ? given.kept[layer] : 0;
-  const std::string it = "config->kept[" + std::to_string(layer) + "] is " + std::to_string(kept);
-  if (kept > 255) refuse(it + "; it must be in 0 .. 255");
-  if (kept & kept >> 4) refuse(it + ": a matrix is kept in bfloat16 or in float32, not in both");
-  return kept;
-}
-
-struct GivenClassifier {
-  std::size_t labels;  // 0: there is none
-  bool mean;
-  Activation activation;
-};
-
-// The caller's classifier, and the shapes of its tensors.
-GivenClassifier classifier_given(const modernbert_config& given, std::map<std::string, Shape>& shapes) {
-  constexpr std::int64_t kMaxLabels = 10'000'000;
-  GivenClassifier out{size_of("labels", given.labels, 0, kMaxLabels), false, Activation::gelu};
-  if (!out.labels) return out;
-  const std::string pooling = given.classifier_pooling ? given.classifier_pooling : "cls";
-  if (pooling != "cls" && pooling != "mean")
-    refuse("config->classifier_pooling is '" + pooling + "'; supported: cls, mean");
-  out.mean = pooling == "mean";
-  if (given.classifier_activation && !named_activation(given.classifier_activation, out.activation))
-    refuse(std::string("config->classifier_activation is '") + given.classifier_activation + "'; supported: " +
-           activation_names());
-  const auto hidden = static_cast<std::uint64_t>(given.hidden);
-  shapes["head.dense.weight"] = {hidden, hidden}, shapes["classifier.weight"] = {out.labels, hidden};
-  shapes["head.dense.bias"] = shapes["head.norm.weight"] = shapes["head.norm.bias"] = {hidden};
-  shapes["classifier.bias"] = {out.labels};
-  return out;
-}
-
-// What a tensor has instead of `wanted`; its shape is read where it has as many axes.
-std::string given_shape(const modernbert_tensor& t, const Shape& wanted) {
-  if (t.rank < 0 || static_cast<std::size_t>(t.rank) != wanted.size()) return "its rank is " + std::to_string(t.rank);
-  if (!t.shape) return "its shape is NULL";
-  std::string text;
-  for (int i = 0; i < t.rank; ++i) text += (i ? ", " : "") + std::to_string(t.shape[i]);
-  return "[" + text + "]";
-}
-
-// Rows of a tensor in the caller's file, whose descriptor may be closed then. Unreadable: the system's
-// fault, or the file's.
-RowSource rows_in(const modernbert_file& given, const std::string& shown, const Shape& shape, Storage storage) {
-  const std::string place = shown + " is to stand in descriptor " + std::to_string(given.descriptor) + " from byte " +
-                            std::to_string(given.offset) + " on: ";
-  if (given.offset < 0) refuse(place + "that must be at least 0");
-  auto file = std::make_shared<OpenFile>();
-  struct stat facts;
-  if (const int error = file->take(fcntl(given.descriptor, F_DUPFD_CLOEXEC, 0), facts)) {
-    if (error == EBADF) refuse(place + "that is not open");
-    throw Unreadable(place + std::generic_category().message(error));
-  }
-  char byte;
-  if (!S_ISREG(facts.st_mode) || pread(file->descriptor(), &byte, 1, 0) < 0)
-    refuse(place + "that is no file, or not open for reading");
-  const std::uint64_t bytes = shape[0] * shape[1] * size_of(storage);
-  if (given.offset > facts.st_size || static_cast<std::uint64_t>(facts.st_size - given.offset) < bytes)
-    throw Unreadable(place + "its " + std::to_string(bytes) + " bytes do not fit into the file's " +
-                     std::to_string(facts.st_size));
-  return {std::move(file), static_cast<std::uint64_t>(given.offset), storage, shape[1]};
-}
-
-// The caller's tensors by name: each of the model's, of its shape, once; the embedding apart.
-Tensors tensors_of(const Config& config, const std::map<std::string, Shape>& shapes, const modernbert_tensor* given,
-                   std::size_t count, RowSource& embedding) {
-  Tensors out;
-  if (count) not_null(given, "tensors");
-  for (std::size_t i = 0; i < count; ++i) {
-    const modernbert_tensor& t = given[i];
-    const std::string name = &not_null(t.name, "a tensor's name"), shown = "tensor '" + FormatError::shown(name) + "'";
-    const auto shape = shapes.find(name);
-    if (shape == shapes.end()) refuse(shown + " belongs to no part of the model");
-    if (t.rank < 0 || static_cast<std::size_t>(t.rank) != shape->second.size() || !t.shape ||
-        !std::equal(shape->second.begin(), shape->second.end(), t.shape,
-                    [](std::uint64_t n, std::int64_t m) { return m >= 0 && n == static_cast<std::uint64_t>(m); }))
-      refuse(shown + " has another shape than " + shape_text(shape->second) + ": " + given_shape(t, shape->second));
-    const bool half = t.storage == MODERNBERT_BFLOAT16 || t.storage == MODERNBERT_FLOAT16;
-    if (!half && t.storage != MODERNBERT_FLOAT32)
-      refuse(shown + " has the storage " + std::to_string(static_cast<int>(t.storage)) +
-             "; it must be a modernbert_storage");
-    if (!t.data == !t.file) refuse(shown + (t.data ? " has both data and a file" : " has no data"));
-    if (t.file && name != kEmbedding) refuse(shown + " has a file; the token embedding alone is read from one");
-    if (reinterpret_cast<std::uintptr_t>(t.data) % (half ? 2 : 4)) refuse(shown + " is not aligned as its elements");
-    const Storage storage = t.storage == MODERNBERT_BFLOAT16  ? Storage::bfloat16
-                            : t.storage == MODERNBERT_FLOAT16 ? Storage::float16
-                                                              : Storage::float32;
-    if (!out.emplace(name, Tensor{t.data, storage}).second) refuse(shown + " is given twice");
-    if (name == kEmbedding)
-      embedding = t.file ? rows_in(*t.file, shown, shape->second, storage) : RowSource({t.data, storage}, config.hidden);
-  }
-  for (const auto& [name, shape] : shapes)
-    if (name.compare(name.size() - 5, 5, ".bias") != 0 && !out.count(name)) refuse("tensor '" + name + "' is missing");
-  return out;
 }
 
 // -- from a folder --------------------------------------------------------------------------------
@@ -405,38 +254,6 @@ std::unique_ptr<modernbert_model> opened(const char* folder, const modernbert_op
 }
 
 }  // namespace
-
-Plan plan_of(const Config& c) {
-  Plan plan{c.vocab, c.hidden, c.inter, c.heads, static_cast<float>(c.norm_eps), c.activation, {}};
-  for (const LayerConfig& layer : c.layers)
-    plan.layers.push_back({static_cast<std::ptrdiff_t>(layer.window), layer.theta, layer.kept});
-  plan.types = c.types;
-  return plan;
-}
-
-Config config_given(const modernbert_config& given) {
-  Config c{};
-  c.vocab = size_of("vocab", given.vocab, 1, kMaxSize), c.hidden = size_of("hidden", given.hidden, 1, kMaxSize);
-  c.inter = size_of("inter", given.inter, 1, kMaxSize), c.heads = size_of("heads", given.heads, 1, kMaxSize);
-  c.types = size_of("types", given.types, 0, kMaxSize);
-  const std::size_t layers = size_of("layers", given.layers, 0, kMaxLayers);
-  c.norm_eps = positive("norm_eps", given.norm_eps);
-  if (!fits_float(c.norm_eps)) refuse("config->norm_eps is " + shown(c.norm_eps) + "; " + kFloatRange);
-  c.norm_bias = c.attention_bias = c.mlp_bias = true;  // where they are given
-  if (given.activation && !named_activation(given.activation, c.activation))
-    refuse(std::string("config->activation is '") + given.activation + "'; supported: " + activation_names());
-  if (c.hidden % c.heads || c.hidden / c.heads % 2)
-    refuse("config->hidden is " + std::to_string(c.hidden) + " with " + std::to_string(c.heads) +
-           " heads; it must be a multiple of them with an even head size");
-  if (std::max({c.vocab, 3 * c.hidden, 2 * c.inter, c.types}) > kMaxElements / c.hidden)
-    refuse("config describes matrices that are larger than any memory");
-  if (layers) not_null(given.windows, "config->windows"), not_null(given.thetas, "config->thetas");
-  for (std::size_t i = 0; i < layers; ++i)
-    c.layers.push_back({given.windows[i] < 0 ? kAllVisible : std::min(given.windows[i], kMaxWindow),
-                        positive("thetas[" + std::to_string(i) + "]", given.thetas[i]), kept_of(given, i)});
-  return c;
-}
-
 }  // namespace refimpl
 
 using namespace refimpl;
@@ -469,23 +286,14 @@ int modernbert_create(const modernbert_config* config, const modernbert_tensor* 
                       const modernbert_options* options, modernbert_model** model) {
   return guarded([&] {
     not_null(model, "model");
-    const Config c = config_given(sized(config, "config"));
-    const auto encoder = encoder_shapes(c);
-    std::map<std::string, Shape> shapes(encoder.begin(), encoder.end());
-    Modules modules = modules_given(*config, shapes);
-    const GivenClassifier classifier = classifier_given(*config, shapes);
     const modernbert_options o = options_of(options);
+    const Given given = model_given(sized(config, "config"), tensors, count);
     auto made = std::make_unique<modernbert_model>();
     made->choice = best_choice(o.tier_cap, o.dtype);
-    RowSource embedding;
-    const Tensors named = tensors_of(c, shapes, tensors, count, embedding);
     const auto nothing = [](std::size_t) {};  // the caller's memory stays as it is
-    pack(*made, c, embedding, named, o, nothing, nothing);
-    find_tensors(modules, named);
-    attach(*made, modules, 0, false);
-    if (classifier.labels)
-      attach_classifier(*made, classifier_modules(classifier.mean, classifier.activation, static_cast<float>(c.norm_eps),
-                                                  c.hidden, classifier.labels, named));
+    pack(*made, given.config, given.embedding, given.tensors, o, nothing, nothing);
+    attach(*made, given.modules, 0, false);
+    if (!given.classifier.empty()) attach_classifier(*made, given.classifier);
     *model = made.release();
   });
 }

@@ -30,6 +30,10 @@ int told() noexcept {
     return tell(MODERNBERT_BAD_FILE, error.what());
   } catch (const Interrupted&) {
     return tell(MODERNBERT_INTERRUPTED, "stopped by the caller's callback");
+  } catch (const NoDevice& error) {
+    return tell(MODERNBERT_NO_DEVICE, error.what());
+  } catch (const DeviceFull& error) {
+    return tell(MODERNBERT_OUT_OF_MEMORY, error.what());
   } catch (const std::bad_alloc&) {
     return tell(MODERNBERT_OUT_OF_MEMORY, "out of memory");
   } catch (const std::length_error&) {

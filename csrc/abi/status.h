@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "modernbert.h"
 
@@ -12,6 +14,20 @@ namespace refimpl {
 
 // The caller's callback said stop.
 struct Interrupted {};
+
+// No driver, no such device, or one that there is no code for.
+struct NoDevice : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+// A device has no memory for what the text says.
+class DeviceFull : public std::bad_alloc {
+ public:
+  explicit DeviceFull(std::string text) : text_("out of memory: " + std::move(text)) {}
+  const char* what() const noexcept override { return text_.c_str(); }
+
+ private:
+  std::string text_;
+};
 
 // Status and text of the exception that is being handled.
 int told() noexcept;

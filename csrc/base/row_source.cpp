@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <ctime>
 
 namespace refimpl {
@@ -93,6 +94,13 @@ bool RowSource::read(std::size_t i, float* out) const {
     if (!file_->read(offset_ + (i * columns_ + first) * size, count * size, part)) return false;
     widen({part, memory_.storage}, 0, count, out + first);
   }
+  return true;
+}
+
+bool RowSource::read_stored(std::size_t first, std::size_t rows, unsigned char* out) const {
+  const std::size_t row = columns_ * size_of(memory_.storage);
+  if (file_) return file_->read(offset_ + first * row, rows * row, out);
+  std::memcpy(out, static_cast<const unsigned char*>(memory_.data) + first * row, rows * row);
   return true;
 }
 

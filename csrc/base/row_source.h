@@ -68,6 +68,9 @@ class RowSource {
   bool is_there() const { return !file_ || file_->unchanged(); }
   // out [columns] = the float32 values of row i. False when the file cannot be read there.
   bool read(std::size_t i, float* out) const;
+  // The same of rows first .. first + rows, as they are stored.
+  bool read_stored(std::size_t first, std::size_t rows, unsigned char* out) const;
+  Storage storage() const { return memory_.storage; }
 
  private:
   Tensor memory_;

@@ -211,8 +211,20 @@ class Machine {
 
 inline Machine& machine() { return *Machine::running; }
 
+// Where devices have memory of their own (runtime_on_cpu.h): kernels may touch no other, and the host not this.
+struct Apart {
+  const void *begin = nullptr, *end = nullptr;
+  void (*open)() = nullptr, (*close)() = nullptr;  // around every launch
+};
+inline Apart apart;
+
+inline void must_be_of_a_device(const void* p) {
+  if (apart.begin && !(p >= apart.begin && p < apart.end)) refuse("a kernel touches memory of the host");
+}
+
 template <class T>
 void must_be_aligned(const T* p) {
+  must_be_of_a_device(p);
   if (reinterpret_cast<std::uintptr_t>(p) % alignof(T))
     refuse("an access of %zu bytes at an address that is no multiple of %zu", sizeof(T), alignof(T));
 }
@@ -290,6 +302,7 @@ Shared<T> shared(std::size_t offset, unsigned count) {
 template <class T>
 void copy_async(const Shared<T>& s, unsigned i, const T* p, unsigned bytes) {
   if (bytes > 16) emulated::refuse("a copy of %u bytes: at most 16", bytes);
+  if (bytes) emulated::must_be_of_a_device(p);
   if (reinterpret_cast<std::uintptr_t>(p) % 16) emulated::refuse("a copy of 16 bytes from an address that is no multiple of them");
   emulated::machine().copy(s.place(i, 16 / sizeof(T)), p, bytes);
 }
@@ -399,7 +412,9 @@ using Stream = std::uint64_t;
 
 template <class Arguments>
 int launch(void (*kernel)(Arguments), const Grid& grid, Stream stream, const Arguments& arguments) {
+  if (emulated::apart.open) emulated::apart.open();
   emulated::Machine::of_this_thread().run(grid, stream, [&] { kernel(arguments); });
+  if (emulated::apart.close) emulated::apart.close();
   return 0;
 }
 

@@ -63,14 +63,14 @@ REFIMPL_DEVICE Counted counted_tokens(const Pool& a, unsigned begin, unsigned en
 
 template <Pooling How>
 REFIMPL_KERNEL pool_kernel(Pool a) {
-  const unsigned sequence = block_y(), column = block_x() * kWarp + lane();
+  const unsigned sequence = block_x(), column = block_y() * kWarp + lane();
   const unsigned begin = load_global(a.cu_seqlens + sequence), end = load_global(a.cu_seqlens + sequence + 1);
   const Counted found = counted_tokens(a, begin, end);
   float* out = a.out + sequence * a.ldo + column;
   const bool mine = column < a.n;
-  if constexpr (How == Pooling::cls || How == Pooling::lasttoken) {
-    if (mine && warp() == 0)
-      store_global(out, found.count ? load_global(a.hidden + (How == Pooling::cls ? found.first : found.last) * a.ldh + column) : 0.0f);
+  if constexpr (How == Pooling::cls || How == Pooling::first || How == Pooling::lasttoken) {
+    const unsigned one = How == Pooling::cls ? found.first : How == Pooling::first ? begin : found.last;
+    if (mine && warp() == 0) store_global(out, found.count ? load_global(a.hidden + one * a.ldh + column) : 0.0f);
     return;
   }
 
@@ -105,13 +105,14 @@ REFIMPL_KERNEL pool_kernel(Pool a) {
 constexpr std::size_t kPoolShared = 3 * kPoolWarps * sizeof(std::uint32_t) + (kPoolWarps * kWarp + kPoolWarps) * sizeof(double);
 
 inline auto pool(Stream stream, Pooling how, const Pool& a) {
-  const Grid grid{(a.n + kWarp - 1) / kWarp, a.sequences, kPoolWarps * kWarp, kPoolShared};
+  const Grid grid{a.sequences, (a.n + kWarp - 1) / kWarp, kPoolWarps * kWarp, kPoolShared};
   switch (how) {
     case Pooling::cls: return launch(pool_kernel<Pooling::cls>, grid, stream, a);
     case Pooling::max: return launch(pool_kernel<Pooling::max>, grid, stream, a);
     case Pooling::mean: return launch(pool_kernel<Pooling::mean>, grid, stream, a);
     case Pooling::mean_sqrt_len_tokens: return launch(pool_kernel<Pooling::mean_sqrt_len_tokens>, grid, stream, a);
     case Pooling::weightedmean: return launch(pool_kernel<Pooling::weightedmean>, grid, stream, a);
+    case Pooling::first: return launch(pool_kernel<Pooling::first>, grid, stream, a);
     case Pooling::lasttoken: break;
   }
   return launch(pool_kernel<Pooling::lasttoken>, grid, stream, a);

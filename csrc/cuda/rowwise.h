@@ -92,14 +92,17 @@ auto residual_norm(Stream stream, const ResidualNorm<Out>& a) {
 }
 
 // x = LN(E[ids] + T[types]), the residual stream, and the same as y, where that is not null: operands of
-// the first layer, which has no norm of its own. E [vocab, n], T [.., n] or null; types null: type 0.
-// Stored: the type that the checkpoint has, float, bf16 or f16.
+// the first layer, which has no norm of its own. E [vocab, n], T [types_rows, n] or null; types null: type 0.
+// Of an id or a type that there is no row for, the result is NaN: those of a device are seen here first.
+// Stored: the type that the checkpoint has, float, bf16 or f16. x may be the table of `rows` rows 0, 1, ..
 template <class Stored, class Out>
 struct EmbeddingNorm {
   unsigned rows, n;
-  const std::int64_t *ids, *types;
+  const std::int64_t *ids, *types;  // ids null: 0, 1, ..
   const Stored* table;
+  std::size_t vocab;
   const float* type_table;
+  std::size_t type_rows;
   NormWeights norm;
   float* x;
   std::size_t ldx;
@@ -111,12 +114,15 @@ template <class Stored, class Out>
 REFIMPL_KERNEL embedding_norm_kernel(EmbeddingNorm<Stored, Out> a) {
   const unsigned row = block_x() * kRowsPerBlock + warp();
   if (row >= a.rows) return;
-  const Stored* token = a.table + static_cast<std::size_t>(load_global(a.ids + row)) * a.n;
-  const float* type = a.type_table;
-  if (type && a.types) type += static_cast<std::size_t>(load_global(a.types + row)) * a.n;
+  const std::uint64_t id = a.ids ? static_cast<std::uint64_t>(load_global(a.ids + row)) : row;
+  const std::uint64_t type_id = a.type_table && a.types ? static_cast<std::uint64_t>(load_global(a.types + row)) : 0;
+  const bool known = id < a.vocab && (!a.type_table || type_id < a.type_rows);
+  const Stored* token = a.table + (known ? id * a.n : 0);
+  const float* type = a.type_table ? a.type_table + (known ? type_id * a.n : 0) : nullptr;
   float* x = a.x + row * a.ldx;
   Out* y = a.y ? a.y + row * a.ldy : nullptr;
   const auto entry = [&](unsigned i) {
+    if (!known) return NAN;
     const float v = as_float(load_global(token + i));
     return type ? v + load_global(type + i) : v;
   };
@@ -205,6 +211,83 @@ REFIMPL_KERNEL rope_kernel(Rope a) {
 inline auto rope(Stream stream, const Rope& a) {
   const unsigned per_row = (a.heads * (a.head_dim / 2) + kElementsPerBlock - 1) / kElementsPerBlock;
   return launch(rope_kernel<>, {a.rows * per_row, 1, kElementsPerBlock, 0}, stream, a);
+}
+
+// -- heads ------------------------------------------------------------------------------------------
+
+// x [rows, n] = act(x)
+struct Activated {
+  unsigned rows, n;
+  float* x;
+  std::size_t ldx;
+};
+
+template <Activation A>
+REFIMPL_KERNEL activate_kernel(Activated a) {
+  const unsigned per_row = (a.n + kElementsPerBlock - 1) / kElementsPerBlock;
+  const unsigned row = block_x() / per_row, i = block_x() % per_row * kElementsPerBlock + thread();
+  if (i >= a.n) return;
+  float* x = a.x + row * a.ldx + i;
+  store_global(x, activate<A>(load_global(x)));
+}
+
+inline auto activate_rows(Stream stream, Activation activation, const Activated& a) {
+  const unsigned per_row = (a.n + kElementsPerBlock - 1) / kElementsPerBlock;
+  return with_activation(activation, [&](auto chosen) {
+    return launch(activate_kernel<decltype(chosen)::value>, {a.rows * per_row, 1, kElementsPerBlock, 0}, stream, a);
+  });
+}
+
+// y = x / max(|x|, 1e-12) of each row [rows, n]; squares are summed in double. y may be x, with ldy = ldx.
+struct Unit {
+  unsigned rows, n;
+  const float* x;
+  std::size_t ldx;
+  float* y;
+  std::size_t ldy;
+};
+
+template <class = void>
+REFIMPL_KERNEL unit_kernel(Unit a) {
+  const unsigned row = block_x() * kRowsPerBlock + warp();
+  if (row >= a.rows) return;
+  const float* x = a.x + row * a.ldx;
+  double squares = 0.0;
+  for (unsigned i = lane(); i < a.n; i += kWarp) {
+    const double v = load_global(x + i);
+    squares += v * v;
+  }
+  REFIMPL_UNROLL
+  for (unsigned bit = kWarp / 2; bit; bit /= 2) squares += shuffle_xor(squares, bit);
+  const float shortest = 1e-12f, found = static_cast<float>(sqrt(squares)), length = found < shortest ? shortest : found;
+  for (unsigned i = lane(); i < a.n; i += kWarp) store_global(a.y + row * a.ldy + i, load_global(x + i) / length);
+}
+
+inline auto unit_rows(Stream stream, const Unit& a) {
+  return launch(unit_kernel<>, {(a.rows + kRowsPerBlock - 1) / kRowsPerBlock, 1, kRowsPerBlock * kWarp, 0}, stream, a);
+}
+
+// y [rows, n] = x as T
+template <class T>
+struct Narrowed {
+  unsigned rows, n;
+  const float* x;
+  std::size_t ldx;
+  T* y;
+  std::size_t ldy;
+};
+
+template <class T>
+REFIMPL_KERNEL narrow_kernel(Narrowed<T> a) {
+  const unsigned per_row = (a.n + kElementsPerBlock - 1) / kElementsPerBlock;
+  const unsigned row = block_x() / per_row, i = block_x() % per_row * kElementsPerBlock + thread();
+  if (i < a.n) store_global(a.y + row * a.ldy + i, as<T>(load_global(a.x + row * a.ldx + i)));
+}
+
+template <class T>
+auto narrow(Stream stream, const Narrowed<T>& a) {
+  const unsigned per_row = (a.n + kElementsPerBlock - 1) / kElementsPerBlock;
+  return launch(narrow_kernel<T>, {a.rows * per_row, 1, kElementsPerBlock, 0}, stream, a);
 }
 
 }  // namespace refimpl::cuda

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "engine/rotary.h"
 #include "engine/tasks.h"
 
 namespace refimpl {
@@ -17,15 +18,7 @@ const float* or_null(const Floats& x) { return x.empty() ? nullptr : x.data(); }
 
 Rotary::Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions)
     : theta(theta), size_(rows * (head_dim / 2)), tables_(2 * size_ * sizeof(float)) {
-  const std::size_t half = head_dim / 2;
-  for (std::size_t i = 0; i < half; ++i) {
-    const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-    for (std::size_t p = 0; p < rows; ++p) {
-      const double angle = (positions ? static_cast<double>(positions[p]) : static_cast<double>(p)) * frequency;
-      tables_.floats()[p * half + i] = static_cast<float>(std::cos(angle));
-      tables_.floats()[size_ + p * half + i] = static_cast<float>(std::sin(angle));
-    }
-  }
+  rotary_tables(theta, rows, head_dim, positions, tables_.floats(), tables_.floats() + size_);
 }
 
 Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threads,

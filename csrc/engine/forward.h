@@ -17,7 +17,7 @@ namespace refimpl {
 constexpr std::size_t kTokenChunk = 768;
 constexpr std::size_t kNoLayer = static_cast<std::size_t>(-1);
 
-// Rotary tables of one theta, [rows, head_dim / 2] each; computed in double and rounded once.
+// Rotary tables of one theta, [rows, head_dim / 2] each.
 struct Rotary {
   Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions);
 

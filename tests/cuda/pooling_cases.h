@@ -23,8 +23,8 @@ inline Bounded pooled(Pooling how, const std::vector<std::size_t>& tokens, const
 }
 
 inline void pool_case(const Subject&, Random& random, Op& op) {
-  const Pooling modes[] = {Pooling::cls, Pooling::max, Pooling::mean, Pooling::mean_sqrt_len_tokens, Pooling::weightedmean, Pooling::lasttoken};
-  const Pooling how = modes[op.cases % 6];
+  const Pooling modes[] = {Pooling::cls, Pooling::max, Pooling::mean, Pooling::mean_sqrt_len_tokens, Pooling::weightedmean, Pooling::lasttoken, Pooling::first};
+  const Pooling how = modes[op.cases % 7];
   const std::size_t sequences = random.below(5), n = random.once_in(3) ? 32 * random.between(1, 3) : random.between(1, 100);
   const std::size_t left_out = random.once_in(2) ? 0 : random.below(6);
   Device<std::uint32_t> cu(sequences + 1);
@@ -56,6 +56,10 @@ inline void pool_case(const Subject&, Random& random, Op& op) {
     for (std::size_t t = cu[s]; t < cu[s + 1]; ++t) {
       if (visible[t] || position) ++position;
       if (visible[t] && position > left_out) tokens.push_back(t), positions.push_back(static_cast<double>(position));
+    }
+    if (how == Pooling::first && !tokens.empty()) {  // which may be a hidden one, and is NaN then
+      op.must(!std::memcmp(out.row(s), hidden.row(cu[s]), n * sizeof(float)), "not the first token");
+      continue;
     }
     for (std::size_t c = 0; c < n; ++c) op.within(out.at(s, c), pooled(how, tokens, positions, hidden, c), s, c);
   }

@@ -84,7 +84,7 @@ void embedding_norm_rows(Random& random, Op& op) {
   Rows<Out> y(rows, n, random.below(4));
   cuda::embedding_norm<Stored, Out>(
       next_order(), {static_cast<unsigned>(rows), static_cast<unsigned>(n), ids.data(), given ? type_ids.data() : nullptr, table.data(),
-                     typed ? type_table.data() : nullptr, {weight.data(), with_bias ? bias.data() : nullptr, 1e-5f}, x.memory.data(), x.ld,
+                     vocab, typed ? type_table.data() : nullptr, types, {weight.data(), with_bias ? bias.data() : nullptr, 1e-5f}, x.memory.data(), x.ld,
                      first ? y.memory.data() : nullptr, y.ld});
   std::vector<float> row(n);
   for (std::size_t r = 0; r < rows; ++r) {

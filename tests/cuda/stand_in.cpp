@@ -1,0 +1,20 @@
+// For tests: which devices this processor stands in for, and what was taken of their memory.
+#include "cuda/runtime.h"
+
+using namespace refimpl::cuda;
+
+extern "C" {
+
+// devices < 0: no driver. A device's memory in bytes, of all devices together.
+__attribute__((visibility("default"))) void modernbert_cuda_stand_in(int devices, int major, int minor, std::size_t memory) {
+  emulated::stand_in = {devices < 0 ? 0 : devices, major, minor, devices >= 0, memory};
+}
+__attribute__((visibility("default"))) std::size_t modernbert_cuda_used() { return emulated::Pages::all().used(); }
+// The most that was used since the last call.
+__attribute__((visibility("default"))) std::size_t modernbert_cuda_most_used() {
+  const std::size_t most = emulated::Pages::all().most();
+  emulated::Pages::all().forget_most();
+  return most;
+}
+
+}  // extern "C"
