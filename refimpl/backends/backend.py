@@ -3,10 +3,11 @@
 numpy is the reference, in float32 and float64. native is the CPU engine, where the extension
 `_native` was built, in the dtypes that its tier has: float32; bfloat16, whose matrices take half
 the memory; int8, where they take a quarter; bf16x3 on AMX. numpy has int8 as the engine's twin, in
-no hurry. "auto" means numpy for float64 and native for the rest. The environment
+no hurry. cuda, or cuda:1, is the engine on a device, where its library was built (cuda.py): only for
+those who ask for it. "auto" means numpy for float64 and native for the rest. The environment
 decides what the caller leaves open:
 
-    REFIMPL_BACKEND         numpy or native in place of "auto"; float64 stays numpy's
+    REFIMPL_BACKEND         numpy, native, cuda or cuda:1 in place of "auto"; float64 stays numpy's
     REFIMPL_ISA             the highest tier of instructions that the engine may use
     REFIMPL_THREADS         the engine's threads, else OMP_NUM_THREADS, else the usable cores
     REFIMPL_REQUIRE_NATIVE  1: a missing engine is an error, where "auto" would fall back to numpy
@@ -34,6 +35,7 @@ from .._version import __version__
 BACKENDS: dict[str, tuple[str, ...]] = {
     "native": ("float32", "bf16x3", "bfloat16", "int8"),
     "numpy": ("float32", "float64", "int8"),
+    "cuda": ("float32", "bf16x3", "bfloat16"),
 }
 # Dtypes of native that take a unit which one tier alone has.
 ONLY_ON = {"bf16x3": "amx"}
@@ -59,11 +61,19 @@ def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[s
             raise ValueError(
                 f"dtype {name!r} is not available; available: {', '.join(_all_dtypes())}"
             )
-    if backend not in BACKENDS:
+    kind = backend.partition(":")[0] if isinstance(backend, str) else backend
+    if kind == "cuda":
+        from . import cuda
+
+        try:
+            cuda.check(backend)
+        except ValueError as error:
+            raise ValueError(f"{by}{error}; available: {', '.join(present())}") from None
+    elif backend not in BACKENDS:
         raise ValueError(
             f"{by}backend {backend!r} is not available; available: {', '.join(present())}"
         )
-    offered = dtypes_of(backend)
+    offered = dtypes_of(kind)
     if name not in offered:
         why = why_not_dtypes().get(name) if backend == "native" else None
         raise ValueError(
@@ -75,6 +85,8 @@ def resolve(backend: str, dtype: str, num_threads: int | None = None) -> tuple[s
             f"{by}num_threads is {num_threads!r}, but the numpy backend has the threads of its "
             "BLAS; set OMP_NUM_THREADS before Python starts"
         )
+    if num_threads is not None and kind == "cuda":
+        raise ValueError(f"{by}num_threads is {num_threads!r}, but a device has threads of its own")
     if num_threads is not None and (type(num_threads) is not int or num_threads < 1):
         raise ValueError(f"num_threads is {num_threads!r}; it must be an int of at least 1")
     if num_threads is None and backend == "native":
@@ -90,6 +102,8 @@ def array_dtype(dtype: str) -> np.dtype:
 def _automatic(dtype: str) -> str:
     """What "auto" means for a dtype."""
     wanted = os.environ.get("REFIMPL_BACKEND") or "auto"
+    if wanted.startswith("cuda") and dtype not in BACKENDS["cuda"]:
+        return "numpy"
     if wanted not in ("auto", "native"):
         return wanted
     if dtype not in BACKENDS["native"]:
@@ -111,7 +125,14 @@ def _tell_once(why: str) -> None:
 
 def present() -> list[str]:
     """Names of the backends that can be used here, the preferred one first."""
-    return [name for name in BACKENDS if name != "native" or why_not_native() is None]
+    there = {"native": why_not_native() is None, "numpy": True, "cuda": cuda_built()}
+    return [name for name in BACKENDS if there[name]]
+
+
+def cuda_built() -> bool:
+    """Whether there is a library for devices; it is not loaded, and a device may be missing."""
+    named = os.environ.get("REFIMPL_CUDA_LIBRARY")
+    return Path(named or Path(__file__).with_name("libmodernbert_cuda.so")).exists()
 
 
 def dtypes_of(backend: str) -> list[str]:
@@ -207,7 +228,8 @@ def info() -> dict[str, Any]:
     """Version, numpy and its BLAS, backends with their dtypes, cores that this process may use.
 
     `native`: the engine's tier and why others are left out, the dtypes that this tier lacks and
-    why, its threads, its compiler; or, where it is missing, why.
+    why, its threads, its compiler; or, where it is missing, why. `cuda`: whether it was `built`, for
+    which `architectures`, which `devices` there are, and the `reason` where no model can be on one.
     """
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     affinity = getattr(os, "sched_getaffinity", None)
@@ -221,7 +243,14 @@ def info() -> dict[str, Any]:
         "backend": resolve("auto", "float32")[0],
         "backends": {name: dtypes_of(name) for name in present()},
         "native": _native_facts(),
+        "cuda": _cuda_facts(),
     }
+
+
+def _cuda_facts() -> dict[str, Any]:
+    from . import cuda
+
+    return cuda.facts()
 
 
 def _native_facts() -> dict[str, Any]:

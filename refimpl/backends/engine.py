@@ -1,4 +1,4 @@
-"""The CPU engine behind the encoder's signature: padded or packed arrays in, last hidden state out.
+"""The engines behind the encoder's signature: padded or packed arrays in, last hidden state out.
 
 Trailing padding is dropped, never computed, and comes back as zeros; so does a row without a real
 token. Padding before or between real tokens keeps its place, as windows and default positions count
@@ -36,7 +36,7 @@ CLASSIFIER = HEADS["sequence_classification"]
 
 
 class Engine:
-    """Weights packed once for one tier; safe for several threads.
+    """Weights packed once for one tier, or a device; safe for several threads.
 
     params: name -> array (params.py), float32, float16 or BFLOAT16. The matrices are read and
     packed layer by layer. Rows of the token embedding are read as they are needed, from their
@@ -46,8 +46,9 @@ class Engine:
     those. tier: None for the best that `REFIMPL_ISA` leaves. dtype: what the products are computed
     in, one that the tier has. head: what stands behind the encoder, its tensors in params: modules
     for `embed`, which takes the mean without, or the sequence classifier of HEADS for `logits`.
-    kept: matrices that int8 keeps, "layers.0.mlp.Wo" and so on, and what in. Raises ValueError,
-    OSError.
+    kept: matrices that int8 keeps, "layers.0.mlp.Wo" and so on, and what in. backend: "cuda",
+    "cuda:1" for a device, whose threads and tier nobody chooses. Raises ValueError, OSError,
+    MemoryError.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Engine:
         dtype: str = "float32",
         head: SentenceHead | Head | None = None,
         kept: Kept | None = None,
+        backend: str = "native",
     ) -> None:
         if isinstance(head, Head) and head != CLASSIFIER:
             raise ValueError(f"the engine computes no {head.kind} head")
@@ -81,18 +83,17 @@ class Engine:
             given = (
                 source.arrays | of_head | {EMBEDDING: embedding if place else in_memory(embedding)}
             )
-            self._native = native().Engine(
-                plan,
-                {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in given.items()},
-                tier or chosen_tier(),
-                dtype,
-                source.read,
-                source.let_go,
-                place,
-            )
+            tensors = {n: x["bits"] if x.dtype == BFLOAT16 else x for n, x in given.items()}
+            more = dtype, source.read, source.let_go, place
+            if backend == "native":
+                self._native = native().Engine(plan, tensors, tier or chosen_tier(), *more)
+            else:
+                from . import cuda
+
+                self._native = cuda.Engine(plan, tensors, cuda.device_of(backend), *more)
             if found is not None:
                 found[0].check()
-        self._keep(config, head, num_threads)
+        self._keep(config, head, num_threads if backend == "native" else 1)
 
     @classmethod
     def over(
@@ -127,6 +128,11 @@ class Engine:
     @property
     def dtype(self) -> str:
         return self._native.dtype
+
+    @property
+    def opened(self) -> Any:
+        """The engine as its library has it: `_native.Engine`, or that of cuda.py."""
+        return self._native
 
     @property
     def pack(self) -> str | None:
@@ -301,8 +307,9 @@ class LazyEngine:
         head: SentenceHead | Head | None = None,
         kept: Kept | None = None,
         ready: Engine | None = None,
+        backend: str = "native",
     ) -> None:
-        self._arguments = config, params, num_threads, None, dtype, head, kept
+        self._arguments = config, params, num_threads, None, dtype, head, kept, backend
         self._engine = ready
 
     def get(self) -> Engine:
@@ -314,8 +321,12 @@ class LazyEngine:
 
     @property
     def tier(self) -> str:
-        """That of the engine, or the one that it would take now. ValueError (REFIMPL_ISA)."""
-        return chosen_tier() if self._engine is None else self._engine.tier
+        """That of the engine, or the one that it would take now: of the processor, or a device.
+        ValueError (REFIMPL_ISA)."""
+        if self._engine is not None:
+            return self._engine.tier
+        backend = self._arguments[-1]
+        return chosen_tier() if backend == "native" else backend
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_arguments": self._arguments, "_engine": None}

@@ -45,7 +45,7 @@ VERBS = (
 
 EPILOG = """\
 environment:
-  REFIMPL_BACKEND         numpy or native, where --backend leaves it open
+  REFIMPL_BACKEND         numpy, native or cuda, where --backend leaves it open
   REFIMPL_ISA             the highest tier of instructions that the engine may use
   REFIMPL_THREADS         threads of the engine, else OMP_NUM_THREADS, else the usable cores
   REFIMPL_PACK            take (default): packed weights that `pack` wrote are used; make: they are

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     port.add_argument(
         "--engine", nargs="?", const="", metavar="TIER",
-        help="this package's CPU engine (default: the best tier here)",
+        help="this package's CPU engine (default: the best tier here), or cuda, cuda:1",
     )  # fmt: skip
     port.add_argument(
         "--engine-library", nargs="?", const="", metavar="TIER",

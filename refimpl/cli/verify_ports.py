@@ -103,9 +103,12 @@ def _transformers(
 
 
 def _engine(args: argparse.Namespace, cases: Sequence[Case], description: Description) -> Port:
+    from ..verify.ports.cuda_port import CudaPort
     from ..verify.ports.engine_port import EnginePort
     from ..verify.truth.rounding import base_of
 
+    if args.engine.startswith("cuda"):
+        return CudaPort(args.engine, base_of(args.dtype or "float32"))
     return EnginePort(args.engine or None, dtype=base_of(args.dtype or "float32"))
 
 

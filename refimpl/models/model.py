@@ -117,8 +117,8 @@ class ModernBERT(LentByTraining, KerasNames):
         if self.compute_dtype == "int8" and kept is None:
             self.certificate, kept = certified(config, held, source)
         check_kept(config, kept or {})
-        native = self.backend == "native"
-        unkept = {*encoder_shapes(config), "decoder.weight"} if native else ()
+        by_engine = self.backend != "numpy"
+        unkept = {*encoder_shapes(config), "decoder.weight"} if by_engine else ()
         self.params = StoredParams(held.stored, self.dtype, unkept)
         self._engine = (
             LazyEngine(
@@ -129,13 +129,14 @@ class ModernBERT(LentByTraining, KerasNames):
                 self.engine_head,
                 kept,
                 engine,
+                self.backend,
             )
-            if native
+            if by_engine
             else None
         )
         # What numpy computes with: in int8 the matrices of the layers are integers.
         self._computed: Params = self.params
-        if self.compute_dtype == "int8" and not native:
+        if self.compute_dtype == "int8" and not by_engine:
             self._computed = Int8Params(self.params, kept)
 
     # -- construction -----------------------------------------------------------------------------
@@ -242,7 +243,7 @@ class ModernBERT(LentByTraining, KerasNames):
         ValueError, and OSError when a file that is still read was changed or cut since the model
         was loaded. `training` is that of Keras, and False.
 
-        On backend native the engine computes unless hidden states, attentions, a tap or other
+        On backend native, and on cuda, the engine computes unless hidden states, attentions, a tap or other
         equations are asked for: those are the reference's, and numpy then computes everything, from
         `.params` as they are, in float32 whatever the engine computes in. The engine gives zeros
         after the last real token of a row.
@@ -280,12 +281,24 @@ class ModernBERT(LentByTraining, KerasNames):
         return {"last_hidden_state": hidden, "attention_mask": checked.attention_mask}
 
     @underflow_is_zero
-    def encode_packed(self, input_ids: Any, cu_seqlens: Any) -> Array:
+    def encode_packed(self, input_ids: Any, cu_seqlens: Any, *, stream: int | None = None) -> Any:
         """Sequences of different lengths laid end to end, without padding.
 
         input_ids int [total], cu_seqlens int [n + 1] from 0 to total -> last hidden state [total,
         hidden]. No sequence sees another, positions restart in each. Raises ValueError, OSError.
+
+        On backend cuda, input_ids may stand on the device (int64; torch, cupy, jax): the result then
+        stays there, a DeviceArray, which they take without a copy, and the work is put into
+        `stream`, a number, None for the default one, and not waited for (device_arrays.py).
         """
+        if self.backend.startswith("cuda") and self._engine is not None:
+            from ..backends import device_arrays
+
+            if device_arrays.is_there(input_ids):
+                opened = self._engine.get().opened
+                return device_arrays.packed(opened, input_ids, cu_seqlens, stream=stream)
+        if stream is not None:
+            raise ValueError(f"stream is {stream!r}, but input_ids are not on a device")
         ids, cu = check_packed(self.config, input_ids, cu_seqlens)
         if self._engine is not None:
             return self._engine.get().packed(ids, cu)
@@ -345,12 +358,13 @@ class ModernBERT(LentByTraining, KerasNames):
 
     @property
     def engine(self) -> Engine | None:
-        """The CPU engine that computes, packed by now; None on backend numpy."""
+        """The engine that computes, packed by now; None on backend numpy."""
         return None if self._engine is None else self._engine.get()
 
     @property
     def tier(self) -> str | None:
-        """The instructions that the CPU engine computes with, or will; None on backend numpy."""
+        """What the engine computes with, or will: instructions of the processor, or a device; None on
+        backend numpy."""
         return None if self._engine is None else self._engine.tier
 
     @property

@@ -25,7 +25,7 @@ class Settings:
     """What `modernbert serve` is told. Counts are at least 1, seconds at least 0."""
 
     model: str | None = setting(None, "model folder, or cached hub id (default: the bundled one)")
-    backend: str = setting("auto", "auto, native or numpy")
+    backend: str = setting("auto", "auto, native, numpy, or cuda, cuda:1")
     dtype: str = setting("float32", "what to compute in")
     threads: int | None = setting(None, "threads of the engine in each worker (default: its share)")
     served_name: str | None = setting(None, "what answers call the model (default: --model)")

@@ -133,7 +133,7 @@ def output_rows(
 def in_a_pass(model: ModernBERTForTask) -> bool:
     """Whether the head is computed with the encoder, for all texts of a pass: by the engine, or as
     modules, which numpy computes beside padding."""
-    by_engine = model.backend == "native" and model.engine_head is not None
+    by_engine = model.backend != "numpy" and model.engine_head is not None
     return by_engine or model.sentence_head is not None
 
 
