@@ -17,6 +17,8 @@
 
 namespace refimpl::cuda {
 
+constexpr std::size_t kNoLayer = static_cast<std::size_t>(-1);
+
 // Rotary tables on a device, cos and sin of every theta of a plan, [rows, head_dim / 2] each.
 struct Tables {
   std::vector<double> thetas;
@@ -241,7 +243,7 @@ class EngineOf<T, kTerms>::Run {
     }
     started(residual_norm<float>(turn(stream), {static_cast<unsigned>(total), static_cast<unsigned>(hidden), x, hidden, nullptr, 0,
                                                 weights_of(e.final_norm_), x, hidden}));
-    if (p.tap) tap_rows("final_norm", -1, {0, total}, hidden, x);
+    if (p.tap) tap_rows("final_norm", kNoLayer, {0, total}, hidden, x);
     return true;
   }
 
@@ -263,7 +265,7 @@ class EngineOf<T, kTerms>::Run {
       case Storage::bfloat16: from(bf16{}); break;
       case Storage::float16: from(f16{}); break;
     }
-    if (p.tap) tap_rows("embedding", -1, rows, hidden, x + rows.first * hidden);
+    if (p.tap) tap_rows("embedding", kNoLayer, rows, hidden, x + rows.first * hidden);
   }
 
   // Rows of the residual stream as operands, normed.
@@ -413,7 +415,7 @@ class EngineOf<T, kTerms>::Run {
           for (std::size_t j = 0; t < b.cu_seqlens[s + 1]; ++j, ++t)
             for (std::size_t i = 0; i < d; ++i) rows[t * d + i] = table[(b.positions ? t : j) * half + i % half];
         tell_rows(full ? (cosine ? "rope.full.cos" : "rope.full.sin") : (cosine ? "rope.sliding.cos" : "rope.sliding.sin"),
-                  static_cast<std::size_t>(-1), {0, total}, d, rows);
+                  kNoLayer, {0, total}, d, rows);
       }
     }
   }

@@ -61,14 +61,8 @@ std::map<void*, DeviceMemory>& allocated() {
 }
 
 }  // namespace
-}  // namespace refimpl::cuda
-
-using namespace refimpl;
-using namespace refimpl::cuda;
 
 extern "C" {
-
-const char* modernbert_last_error(void);
 
 const char* modernbert_cuda_last_error(void) { return modernbert_last_error(); }
 const char* modernbert_cuda_version(void) { return REFIMPL_VERSION; }
@@ -301,3 +295,4 @@ int modernbert_cuda_finish(int device, uintptr_t stream) {
 }
 
 }  // extern "C"
+}  // namespace refimpl::cuda

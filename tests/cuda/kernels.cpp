@@ -4,6 +4,7 @@
 #include "attention_cases.h"
 #include "drive.h"
 #include "gemm_cases.h"
+#include "head_cases.h"
 #include "pooling_cases.h"
 #include "rowwise_cases.h"
 
@@ -18,7 +19,11 @@ const Case kCases[] = {
     {"glu", activation_case, 80},
     {"rope", rope_case, 40},
     {"rope_rows", rope_rows_case, 30},
-    {"pool", pool_case, 60},
+    {"pool", pool_case, 70},
+    {"unknown_rows", unknown_rows_case, 20},
+    {"activate", activate_case, 40},
+    {"unit", unit_case, 30},
+    {"narrow", narrow_case, 20},
     {"pack", pack_case, 3, true},
     {"project", project_case, 3, true},
     {"infinite", infinite_case, 2, true},

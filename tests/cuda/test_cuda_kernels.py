@@ -16,6 +16,7 @@ if not SOURCES or COMPILER is None:
     pytest.skip("no sources of the engine, or no C++ compiler, here", allow_module_level=True)
 
 ROWS = ["layer_norm", "residual_norm", "embedding_norm", "glu", "rope", "rope_rows", "pool"]
+ROWS += ["unknown_rows", "activate", "unit", "narrow"]
 EACH_DTYPE = ["pack", "project", "infinite", "infinite_w", "project_glu", "project_qkv", "heights"]
 EACH_DTYPE += ["norm_operand", "attention", "launch", "untouched"]
 KERNELS = ROWS + [name for name in EACH_DTYPE for _ in range(3)]
