@@ -62,6 +62,8 @@ std::map<void*, DeviceMemory>& allocated() {
 
 }  // namespace
 
+// In a namespace they do not take their visibility from the header.
+#pragma GCC visibility push(default)
 extern "C" {
 
 const char* modernbert_cuda_last_error(void) { return modernbert_last_error(); }

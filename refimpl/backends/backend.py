@@ -124,15 +124,10 @@ def _tell_once(why: str) -> None:
 
 
 def present() -> list[str]:
-    """Names of the backends that can be used here, the preferred one first."""
-    there = {"native": why_not_native() is None, "numpy": True, "cuda": cuda_built()}
-    return [name for name in BACKENDS if there[name]]
-
-
-def cuda_built() -> bool:
-    """Whether there is a library for devices; it is not loaded, and a device may be missing."""
-    named = os.environ.get("REFIMPL_CUDA_LIBRARY")
-    return Path(named or Path(__file__).with_name("libmodernbert_cuda.so")).exists()
+    """Names of the backends of this processor that can be used, the preferred one first; whether there
+    is a device, only loading its library would tell (`info`)."""
+    there = {"native": why_not_native() is None, "numpy": True}
+    return [name for name in BACKENDS if there.get(name)]
 
 
 def dtypes_of(backend: str) -> list[str]:
@@ -233,6 +228,10 @@ def info() -> dict[str, Any]:
     """
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     affinity = getattr(os, "sched_getaffinity", None)
+    devices = _cuda_facts()
+    backends = {name: dtypes_of(name) for name in present()}
+    if devices["built"] and devices["reason"] is None:
+        backends["cuda"] = dtypes_of("cuda")
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -241,9 +240,9 @@ def info() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "backend": resolve("auto", "float32")[0],
-        "backends": {name: dtypes_of(name) for name in present()},
+        "backends": backends,
         "native": _native_facts(),
-        "cuda": _cuda_facts(),
+        "cuda": devices,
     }
 
 

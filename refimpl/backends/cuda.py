@@ -350,7 +350,10 @@ class Engine:
             p = piece.contents
             try:
                 rows = np.ctypeslib.as_array(p.data, (p.rows, p.columns)).copy()
-                tap(p.step.decode(), None if p.layer < 0 else p.layer, p.first_row, rows)
+                step = p.step.decode()
+                layer = None if p.layer < 0 else p.layer
+                step = step if layer is None else step.split(".", 2)[2]
+                tap(step, layer, p.first_row, rows)
             except BaseException as error:  # raised when the library has returned
                 errors.append(error)
             return 1 if errors else 0

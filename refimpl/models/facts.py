@@ -4,7 +4,6 @@
     in memory    numpy: the same for the dtype that is computed in; of float32 for int8
                  native: the layers' matrices in the engine's form, vectors and head in float32;
                  rows of the token embedding are read from the file as they are needed
-                 cuda: the same of the device's memory, and the token embedding, taken as float32
 
 Without what a call takes for its activations, and without pages of mapped files, which the system
 takes back when it needs them.
@@ -33,7 +32,7 @@ def memory_bytes(shapes: Shapes) -> dict[str, dict[str, int]]:
     out: dict[str, dict[str, int]] = {}
     for backend in backends.present():
         dtypes = backends.dtypes_of(backend)
-        size = {"native": _native, "numpy": _numpy, "cuda": _cuda}[backend]
+        size = _native if backend == "native" else _numpy
         out[backend] = {dtype: size(shapes, dtype) for dtype in dtypes}
     return out
 
@@ -50,7 +49,3 @@ def _native(shapes: Shapes, dtype: str) -> int:
     else:
         matrices = IN_ENGINE[dtype] * count(packed)
     return matrices + 4 * count(rest)
-
-
-def _cuda(shapes: Shapes, dtype: str) -> int:
-    return _native(shapes, dtype) + 4 * count({EMBEDDING: shapes[EMBEDDING]})

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import parity
-from support.budget import FACTOR, STATISTICS, family_figures, relative_l2
+from support.budget import FACTOR, STATISTICS, relative_l2
 from support.cases import CASES, Batch, Case, Inputs, mixed, single, unit
 from support.heavy import heavy_but_first
+from support.last_hidden import kept, within_figures
 from support.native import engine_of, extension, misplaced, tiers
 from support.strategies import batches, models
 
-from refimpl.backends.engine import Engine, lengths_to_last
+from refimpl.backends.engine import Engine
 from refimpl.reference.config import ModernBertConfig
 from refimpl.reference.encoder import encode
 
@@ -30,23 +31,6 @@ every_tier = pytest.mark.parametrize("tier", tiers())
 
 def run_padded(engine: Engine, inputs: Inputs) -> np.ndarray:
     return engine.padded(inputs.input_ids, None, inputs.mask, None, None)
-
-
-def kept(mask: np.ndarray) -> np.ndarray:
-    """Tokens up to the last real one of each row: what is computed. bool [batch, seq]."""
-    return np.arange(mask.shape[1]) < lengths_to_last(mask != 0)[:, None]
-
-
-def within_figures(
-    got: np.ndarray, truth: np.ndarray, case: Case, batch: Batch, which: np.ndarray
-) -> float:
-    """Largest observed / budget over the statistics of tokens `which`, [batch, seq, hidden]; the
-    budget is that of the tokens up to the last real one of each row, padding among them."""
-    figures = family_figures(case, batch, "float32", padding=True)[f"hidden[{case.layers + 1}]"]
-    errors = relative_l2(got[which], truth[which])
-    shares = {n: statistic(errors) / (FACTOR * figures[n]) for n, statistic in STATISTICS.items()}
-    assert max(shares.values()) <= 1, shares
-    return max(shares.values())
 
 
 def check_family(case: Case, batch: Batch, tier: str) -> float:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import os
+import re
 import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,3 +37,63 @@ def lines(program: Path, *options: str) -> tuple[int, list[str]]:
     """How it ended, and what it said."""
     run = subprocess.run([program, *options], capture_output=True, text=True)
     return run.returncode, (run.stdout + run.stderr).splitlines()
+
+
+# -- the library, with this processor in place of devices -----------------------------------------
+
+
+def shared_sources() -> list[Path]:
+    """What the library shares with the CPU engine's, as setup.py lists it."""
+    text = (ROOT / "setup.py").read_text(encoding="utf-8")
+    listed = re.search(r"CUDA_SHARED = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
+    assert listed is not None
+    return [ROOT / "csrc" / f"{name}.cpp" for name in re.findall(r'"([\w/]+)"', listed[1])]
+
+
+def library(*flags: str) -> Path:
+    """libmodernbert_cuda.so of these sources for this processor; that of an earlier run where they are
+    the same."""
+    own = [*sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "tests" / "cuda" / "stand_in.cpp"]
+    sources = [*own, *shared_sources()]
+    always = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", *flags]
+    digest = hashlib.sha256(repr((COMPILER, always)).encode())
+    for path in sorted((ROOT / "csrc").rglob("*.*")):
+        digest.update(path.read_bytes())
+    digest.update(own[-1].read_bytes())
+    made = ROOT / "build" / "cuda-here" / digest.hexdigest()[:16] / "libmodernbert_cuda.so"
+    if made.exists():
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+        new = Path(folder) / made.name
+        link = ["-shared", f"-Wl,--version-script={ROOT / 'csrc' / 'libmodernbert_cuda.map'}"]
+        files = ["-x", "c++", *sources, "-pthread", "-o", new]
+        command = [COMPILER, *always, f"-I{ROOT / 'csrc'}", *link, *files]
+        subprocess.run(command, check=True)
+        new.replace(made)
+    return made
+
+
+@contextmanager
+def stand_in(
+    path: Path, devices: int = 1, major: int = 9, minor: int = 0, memory: int = 64 << 30
+) -> Iterator[None]:
+    """The devices that this processor stands in for meanwhile; devices -1: no driver."""
+    here = ctypes.CDLL(str(path))
+    here.modernbert_cuda_stand_in(devices, major, minor, ctypes.c_size_t(memory))
+    try:
+        yield
+    finally:
+        here.modernbert_cuda_stand_in(1, 9, 0, ctypes.c_size_t(64 << 30))
+
+
+def used(path: Path, most: bool = False) -> int:
+    """Bytes of devices that are in use, or the most that were since the last such question."""
+    here = ctypes.CDLL(str(path))
+    ask = here.modernbert_cuda_most_used if most else here.modernbert_cuda_used
+    ask.restype = ctypes.c_size_t
+    return ask()
+
+
+def usable() -> bool:
+    return bool(SOURCES) and COMPILER is not None and sys.platform.startswith("linux")
