@@ -9,8 +9,8 @@ Compiled for the plainest processor of the machine's kind; wider instructions st
 and are chosen when the program runs. All cores compile, and an object below build/ is taken again
 as long as its source, what that includes, and the command are the same. Without compiler or
 pybind11 the install goes on, warns, and leaves the reason where `refimpl.info()` finds it;
-REFIMPL_REQUIRE_NATIVE=1 makes that an error. REFIMPL_CUDA is auto, or unset: built where nvcc 12.4 or
-later is on the PATH or in CUDA_HOME; 0: not built; 1: an error where it cannot be. No device is
+REFIMPL_REQUIRE_NATIVE=1 makes that an error. REFIMPL_CUDA is auto, or unset: built where nvcc 12.4
+or later is on the PATH or in CUDA_HOME; 0: not built; 1: an error where it cannot be. No device is
 needed, and the library asks for none until it is used. Everything declarative is in pyproject.toml.
 """
 
@@ -42,9 +42,11 @@ HEADERS = "csrc/modernbert.h", "csrc/modernbert_text.h"
 BINDINGS = sorted(glob("csrc/*.cpp"))
 ROOM = Path("refimpl", "backends")
 
-# The device engine, and what it shares with the CPU's: checks of arguments, and numbers as they are stored.
+# The device engine, and what it shares with the CPU's: checks of arguments, numbers as they are
+# stored.
 CUDA_LIBRARY, CUDA_EXPORTS = "libmodernbert_cuda.so", "csrc/libmodernbert_cuda.map"
 CUDA_SOURCES = sorted(glob("csrc/cuda/*.cu"))
+CUDA_NOTE = "cuda_not_built.txt"
 CUDA_SHARED = [
     *("abi/given", "abi/input", "abi/status", "base/tensor", "base/row_source", "files/config"),
     *("files/fetched_file", "files/json", "files/safetensors"),
@@ -57,7 +59,6 @@ OLDEST_NVCC = (12, 4)
 COMPILE_CUDA = ["-std=c++17", "-O3", "-fmad=false", "-Werror=all-warnings"]
 COMPILE_CUDA += ["-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off,-ffunction-sections,-Wall"]
 LINK_CUDA = ["-shared", "-cudart=static", f"-Xlinker=--version-script={CUDA_EXPORTS}"]
-CUDA_NOTE = "cuda_not_built.txt"
 LINK_CUDA += ["-Xlinker=--gc-sections,-s,--no-undefined"]
 VERSION = re.search(r'= "(.+)"', Path("refimpl/_version.py").read_text()).group(1)
 
@@ -185,7 +186,9 @@ class BuildEngine(build_ext):
 
 def nvcc_here():
     """nvcc's path and version. RuntimeError where there is none that is new enough."""
-    places = [os.path.join(os.environ[n], "bin") for n in ("CUDA_HOME", "CUDA_PATH") if n in os.environ]
+    places = [
+        os.path.join(os.environ[n], "bin") for n in ("CUDA_HOME", "CUDA_PATH") if n in os.environ
+    ]
     path = next(filter(None, (shutil.which("nvcc", path=p) for p in [*places, None])), None)
     if path is None:
         raise RuntimeError("there is no nvcc on the PATH or in CUDA_HOME")

@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--json FILE] [--seconds 450] [--only steps,kit,..] [--variant base]
     python benchmarks/gpu.py --rehearse LIBRARY      # on this processor, in its smallest form
 
-In falling order of importance, each part in a process of its own with a time limit, so that one that
-is slow, or dies, costs only itself:
+In falling order of importance, each part in a process of its own with a time limit, so that one
+that is slow, or dies, costs only itself:
 
     build      libmodernbert_cuda.so by nvcc, for what is here
     steps      every step of MODEL.md by the kernels, against float64
@@ -341,7 +341,9 @@ def peer_of(peer: str, variant: str, torch: Any) -> Any:
     return of
 
 
-PARTS = {f.__name__: f for f in (build, steps, kit, bits, memcheck, racecheck, ceilings, speed, peers)}
+PARTS = {
+    f.__name__: f for f in (build, steps, kit, bits, memcheck, racecheck, ceilings, speed, peers)
+}
 
 
 # -- all of them ----------------------------------------------------------------------------------
@@ -370,7 +372,11 @@ def table(results: dict[str, Any]) -> str:
     lines = []
     for name, r in results.items():
         state = {True: "ok", False: "FAILED", None: "left out"}[r.get("ok")]
-        more = {k: v for k, v in r.items() if k not in ("ok", "took_s") and name not in ("speed", "peers")}
+        more = {
+            k: v
+            for k, v in r.items()
+            if k not in ("ok", "took_s") and name not in ("speed", "peers")
+        }
         lines.append(f"{name:10s} {state:8s} {r['took_s']:6.1f} s  {json.dumps(more)[:160]}")
     rates, own = results.get("ceilings", {}), results.get("speed", {})
     others = {n: p for n, p in results.get("peers", {}).items() if isinstance(p, dict)}

@@ -3,8 +3,8 @@
 numpy is the reference, in float32 and float64. native is the CPU engine, where the extension
 `_native` was built, in the dtypes that its tier has: float32; bfloat16, whose matrices take half
 the memory; int8, where they take a quarter; bf16x3 on AMX. numpy has int8 as the engine's twin, in
-no hurry. cuda, or cuda:1, is the engine on a device, where its library was built (cuda.py): only for
-those who ask for it. "auto" means numpy for float64 and native for the rest. The environment
+no hurry. cuda, or cuda:1, is the engine on a device, where its library was built (cuda.py): only
+for those who ask for it. "auto" means numpy for float64 and native for the rest. The environment
 decides what the caller leaves open:
 
     REFIMPL_BACKEND         numpy, native, cuda or cuda:1 in place of "auto"; float64 stays numpy's
@@ -124,8 +124,8 @@ def _tell_once(why: str) -> None:
 
 
 def present() -> list[str]:
-    """Names of the backends of this processor that can be used, the preferred one first; whether there
-    is a device, only loading its library would tell (`info`)."""
+    """Names of the backends of this processor that can be used, the preferred one first; whether
+    there is a device, only loading its library would tell (`info`)."""
     there = {"native": why_not_native() is None, "numpy": True}
     return [name for name in BACKENDS if there.get(name)]
 
@@ -223,8 +223,9 @@ def info() -> dict[str, Any]:
     """Version, numpy and its BLAS, backends with their dtypes, cores that this process may use.
 
     `native`: the engine's tier and why others are left out, the dtypes that this tier lacks and
-    why, its threads, its compiler; or, where it is missing, why. `cuda`: whether it was `built`, for
-    which `architectures`, which `devices` there are, and the `reason` where no model can be on one.
+    why, its threads, its compiler; or, where it is missing, why. `cuda`: whether it was `built`,
+    for which `architectures`, which `devices` there are, and the `reason` where no model can be on
+    one.
     """
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     affinity = getattr(os, "sched_getaffinity", None)

@@ -1,9 +1,11 @@
-"""CUDA devices: libmodernbert_cuda.so (csrc/modernbert_cuda.h) by ctypes, behind the calls of `_native`.
+"""CUDA devices: libmodernbert_cuda.so (csrc/modernbert_cuda.h) by ctypes, behind the calls of
+`_native`.
 
-Imported, and the library loaded, only when a device is asked for. REFIMPL_CUDA_LIBRARY names another
-library than the one beside this file: the tests' own, whose devices are this processor. Errors are
-ValueError for what is not there or was asked wrongly, MemoryError for a device that is full, OSError for
-a file that cannot be read any more. Long because every struct of the interface is written down here.
+Imported, and the library loaded, only when a device is asked for. REFIMPL_CUDA_LIBRARY names
+another library than the one beside this file: the tests' own, whose devices are this processor.
+Errors are ValueError for what is not there or was asked wrongly, MemoryError for a device that is
+full, OSError for a file that cannot be read any more. Long because every struct of the interface is
+written down here.
 """
 
 from __future__ import annotations
@@ -35,95 +37,119 @@ Asked = c.CFUNCTYPE(c.c_int, c.c_void_p, c.c_int64)
 Interrupt = c.CFUNCTYPE(c.c_int, c.c_void_p)
 
 
+def fields(**types: Any) -> list[Any]:
+    """`_fields_` of a struct, in order."""
+    return list(types.items())
+
+
 class Sized(c.Structure):
     """A struct that begins with its size."""
 
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(struct_size=c.sizeof(type(self)), **fields)
+    def __init__(self, **given: Any) -> None:
+        super().__init__(struct_size=c.sizeof(type(self)), **given)
+
+
+SIZE = fields(struct_size=c.c_size_t)
+SIZES = fields(**dict.fromkeys("vocab hidden inter heads layers types".split(), c.c_int64))
 
 
 class ModuleOf(c.Structure):
-    _fields_ = [
-        *[("kind", c.c_int), ("modes", c.c_char_p), ("prompt_left_out", c.c_int)],
-        *[("width", c.c_int64), ("activation", c.c_char_p)],
-    ]
+    _fields_ = fields(
+        kind=c.c_int,
+        modes=c.c_char_p,
+        prompt_left_out=c.c_int,
+        width=c.c_int64,
+        activation=c.c_char_p,
+    )
 
 
 class Config(Sized):
-    _fields_ = [
-        ("struct_size", c.c_size_t),
-        *[(name, c.c_int64) for name in ("vocab", "hidden", "inter", "heads", "layers", "types")],
-        *[("windows", c.POINTER(c.c_int64)), ("thetas", c.POINTER(c.c_double))],
-        *[("norm_eps", c.c_double), ("activation", c.c_char_p)],
-        *[("modules", c.POINTER(ModuleOf)), ("module_count", c.c_size_t)],
-        *[("kept", c.POINTER(c.c_uint32)), ("labels", c.c_int64)],
-        *[("classifier_pooling", c.c_char_p), ("classifier_activation", c.c_char_p)],
-    ]
+    _fields_ = [*SIZE, *SIZES] + fields(
+        windows=c.POINTER(c.c_int64),
+        thetas=c.POINTER(c.c_double),
+        norm_eps=c.c_double,
+        activation=c.c_char_p,
+        modules=c.POINTER(ModuleOf),
+        module_count=c.c_size_t,
+        kept=c.POINTER(c.c_uint32),
+        labels=c.c_int64,
+        classifier_pooling=c.c_char_p,
+        classifier_activation=c.c_char_p,
+    )
 
 
 class File(c.Structure):
-    _fields_ = [("descriptor", c.c_int), ("offset", c.c_int64)]
+    _fields_ = fields(descriptor=c.c_int, offset=c.c_int64)
 
 
 class TensorOf(c.Structure):
-    _fields_ = [
-        *[("name", c.c_char_p), ("data", c.c_void_p), ("storage", c.c_int), ("rank", c.c_int)],
-        *[("shape", c.POINTER(c.c_int64)), ("file", c.POINTER(File))],
-    ]
+    _fields_ = fields(
+        name=c.c_char_p,
+        data=c.c_void_p,
+        storage=c.c_int,
+        rank=c.c_int,
+        shape=c.POINTER(c.c_int64),
+        file=c.POINTER(File),
+    )
 
 
 class Options(Sized):
-    _fields_ = [
-        *[("struct_size", c.c_size_t), ("device", c.c_int), ("dtype", c.c_char_p)],
-        *[("packed", Told), ("reading", Asked), ("user", c.c_void_p)],
-    ]
+    _fields_ = SIZE + fields(
+        device=c.c_int, dtype=c.c_char_p, packed=Told, reading=Asked, user=c.c_void_p
+    )
 
 
 class DeviceFacts(Sized):
-    _fields_ = [
-        *[("struct_size", c.c_size_t), ("name", c.c_char * 256)],
-        *[("major", c.c_int), ("minor", c.c_int), ("memory", c.c_uint64)],
-        *[("multiprocessors", c.c_int), ("missing", c.c_char * 512)],
-    ]
+    _fields_ = SIZE + fields(
+        name=c.c_char * 256,
+        major=c.c_int,
+        minor=c.c_int,
+        memory=c.c_uint64,
+        multiprocessors=c.c_int,
+        missing=c.c_char * 512,
+    )
 
 
 class ModelFacts(Sized):
-    _fields_ = [
-        ("struct_size", c.c_size_t),
-        *[(name, c.c_int64) for name in ("vocab", "hidden", "inter", "heads", "layers", "types")],
-        *[("device", c.c_int), ("dtype", c.c_char_p), ("weight_bytes", c.c_uint64)],
-        *[("modules", c.c_int64), ("width", c.c_int64), ("labels", c.c_int64)],
-    ]
+    _fields_ = [*SIZE, *SIZES] + fields(
+        device=c.c_int,
+        dtype=c.c_char_p,
+        weight_bytes=c.c_uint64,
+        modules=c.c_int64,
+        width=c.c_int64,
+        labels=c.c_int64,
+    )
 
 
 class Input(Sized):
-    _fields_ = [
-        *[("struct_size", c.c_size_t), ("sequences", c.c_int64), ("cu_seqlens", c.c_void_p)],
-        *[("ids", c.c_void_p), ("embeddings", c.c_void_p), ("token_types", c.c_void_p)],
-        *[("positions", c.c_void_p), ("visible", c.c_void_p)],
-    ]
+    _fields_ = SIZE + fields(
+        sequences=c.c_int64,
+        cu_seqlens=c.c_void_p,
+        ids=c.c_void_p,
+        embeddings=c.c_void_p,
+        token_types=c.c_void_p,
+        positions=c.c_void_p,
+        visible=c.c_void_p,
+    )
 
 
 class Run(Sized):
-    _fields_ = [
-        *[("struct_size", c.c_size_t), ("threads", c.c_int)],
-        *[("interrupt", Interrupt), ("user", c.c_void_p)],
-    ]
+    _fields_ = SIZE + fields(threads=c.c_int, interrupt=Interrupt, user=c.c_void_p)
 
 
 class Embedding(Sized):
-    _fields_ = [
-        *[("struct_size", c.c_size_t), ("width", c.c_int64)],
-        *[("normalize", c.c_int), ("prompt_tokens", c.c_int64)],
-    ]
+    _fields_ = SIZE + fields(width=c.c_int64, normalize=c.c_int, prompt_tokens=c.c_int64)
 
 
 class Piece(Sized):
-    _fields_ = [
-        *[("struct_size", c.c_size_t), ("step", c.c_char_p), ("layer", c.c_int64)],
-        *[(name, c.c_int64) for name in ("first_row", "rows", "columns")],
-        ("data", c.POINTER(c.c_float)),
-    ]
+    _fields_ = SIZE + fields(
+        step=c.c_char_p,
+        layer=c.c_int64,
+        first_row=c.c_int64,
+        rows=c.c_int64,
+        columns=c.c_int64,
+        data=c.POINTER(c.c_float),
+    )
 
 
 Tap = c.CFUNCTYPE(c.c_int, c.c_void_p, c.POINTER(Piece))
@@ -281,7 +307,11 @@ class Engine:
         )
         create = library().modernbert_cuda_create
         status = create(
-            c.byref(config), tensors, c.c_size_t(len(tensors)), c.byref(options), c.byref(self._handle)
+            c.byref(config),
+            tensors,
+            c.c_size_t(len(tensors)),
+            c.byref(options),
+            c.byref(self._handle),
         )
         if errors:
             raise errors[0]
@@ -298,9 +328,7 @@ class Engine:
     def workspace_bytes(self, total: int, sequences: int) -> int:
         """Of the device, that a pass takes (modernbert_cuda.h)."""
         out = c.c_uint64()
-        call(
-            "workspace_bytes", self._handle, c.c_int64(total), c.c_int64(sequences), c.byref(out)
-        )
+        call("workspace_bytes", self._handle, c.c_int64(total), c.c_int64(sequences), c.byref(out))
         return out.value
 
     def trim(self) -> None:
@@ -339,7 +367,10 @@ class Engine:
         return out
 
     def trace(
-        self, *arguments: Any, fused: bool = False, tap: Callable[[str, int | None, int, Array], Any]
+        self,
+        *arguments: Any,
+        fused: bool = False,
+        tap: Callable[[str, int | None, int, Array], Any],
     ) -> Array:
         """`forward`, with every step told to tap(step, layer, first_row, rows)."""
         given, keep = self._input(*arguments[:6])
@@ -359,10 +390,8 @@ class Engine:
             return 1 if errors else 0
 
         run = library().modernbert_cuda_trace
-        status = run(
-            self._handle, c.byref(given), int(fused), Tap(told), None, out.ctypes.data_as(c.c_void_p),
-            c.c_size_t(out.size),
-        )  # fmt: skip
+        to, count = out.ctypes.data_as(c.c_void_p), c.c_size_t(out.size)
+        status = run(self._handle, c.byref(given), int(fused), Tap(told), None, to, count)
         if errors:
             raise errors[0]
         if status != OK:
@@ -370,7 +399,8 @@ class Engine:
         return out
 
     def forward_there(self, given: Input, stream: int, out: int, count: int) -> None:
-        """Of arrays on the device: their addresses, and where the result goes (device_arrays.py)."""
+        """Of arrays on the device: their addresses, and where the result goes
+        (device_arrays.py)."""
         call(
             "forward_there", self._handle, c.byref(given), c.c_size_t(stream), c.c_void_p(out),
             c.c_size_t(count),
@@ -395,13 +425,12 @@ class Engine:
             "embeddings": (plain(embeds, np.float32), (total, self.facts.hidden)),
             "token_types": (plain(token_types, np.int64), (total,)),
             "positions": (plain(positions, np.int64), (total,)),
-            "visible": (None if visible is None else np.require(visible != 0, np.uint8, ["C"]), (total,)),
+            "visible": (None if visible is None else np.require(visible != 0, np.uint8, ["C"]),
+            (total,)),
         }  # fmt: skip
         for name, (x, shape) in own.items():
             if x is not None and x.shape != shape:
-                raise ValueError(
-                    f"{name} has shape {list(x.shape)}; it must be {list(shape)}"
-                )
+                raise ValueError(f"{name} has shape {list(x.shape)}; it must be {list(shape)}")
         pointers = {name: pointer(x) for name, (x, _) in own.items()}
         given = Input(sequences=len(cu) - 1, cu_seqlens=pointer(cu), **pointers)
         return given, [cu, *(x for x, _ in own.values())]

@@ -1,9 +1,9 @@
 """Arrays on a CUDA device: DLPack and `__cuda_array_interface__`, in and out without a copy.
 
-An array of torch, cupy or jax is read where it stands; what comes back is a `DeviceArray`, which they
-take as it is. The work is put into the caller's stream and not waited for. Only contiguous arrays of the
-dtypes that the engine reads are taken, as another would have to be copied. Long because the structs of
-both protocols stand here.
+An array of torch, cupy or jax is read where it stands; what comes back is a `DeviceArray`, which
+they take as it is. The work is put into the caller's stream and not waited for. Only contiguous
+arrays of the dtypes that the engine reads are taken, as another would have to be copied. Long
+because the structs of both protocols stand here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ DEFAULT_STREAM = 1
 
 
 class DLTensor(c.Structure):
-    _fields_ = [
-        *[("data", c.c_void_p), ("device_type", c.c_int32), ("device_id", c.c_int32)],
-        *[("ndim", c.c_int32), ("code", c.c_uint8), ("bits", c.c_uint8), ("lanes", c.c_uint16)],
-        *[("shape", c.POINTER(c.c_int64)), ("strides", c.POINTER(c.c_int64))],
-        ("byte_offset", c.c_uint64),
-    ]
+    _fields_ = cuda.fields(
+        data=c.c_void_p,
+        device_type=c.c_int32,
+        device_id=c.c_int32,
+        ndim=c.c_int32,
+        code=c.c_uint8,
+        bits=c.c_uint8,
+        lanes=c.c_uint16,
+        shape=c.POINTER(c.c_int64),
+        strides=c.POINTER(c.c_int64),
+        byte_offset=c.c_uint64,
+    )
 
 
 class DLManaged(c.Structure):
@@ -183,7 +189,9 @@ def _by_dlpack(x: Any, name: str, stream: int) -> View:
     dtype = np.dtype(f"{CODES.get(t.code, 'V')}{t.bits // 8}") if t.bits >= 8 else np.dtype("V1")
     out = View((t.data or 0) + t.byte_offset, shape, dtype, t.device_id, let_go)
     if t.device_type != CUDA_DEVICE:
-        raise ValueError(f"{name} is on a device of type {t.device_type}; it must be on a CUDA device")
+        raise ValueError(
+            f"{name} is on a device of type {t.device_type}; it must be on a CUDA device"
+        )
     if strides is not None and not _contiguous(shape, strides):
         raise ValueError(f"{name} is not contiguous, and is not copied")
     return out
@@ -243,11 +251,11 @@ def packed(
 ) -> DeviceArray:
     """Last hidden state [total, hidden] of sequences laid end to end, all of it on the device.
 
-    input_ids and token_type_ids int64, inputs_embeds float32, key_mask bool or uint8, on the model's
-    device; cu_seqlens and position_ids on either side, where one on the device is waited for. stream:
-    the caller's, as a number (torch: `torch.cuda.current_stream().cuda_stream`); None for the default
-    one. The arrays must stay until it is over. An id that there is no row for gives NaN. Raises
-    ValueError, TypeError, MemoryError.
+    input_ids and token_type_ids int64, inputs_embeds float32, key_mask bool or uint8, on the
+    model's device; cu_seqlens and position_ids on either side, where one on the device is waited
+    for. stream: the caller's, as a number (torch: `torch.cuda.current_stream().cuda_stream`); None
+    for the default one. The arrays must stay until it is over. An id that there is no row for gives
+    NaN. Raises ValueError, TypeError, MemoryError.
     """
     stream = stream or DEFAULT_STREAM
     cu = np.require(on_host(cu_seqlens, "cu_seqlens", model.device), np.int64, ["C"])
@@ -278,7 +286,9 @@ def packed(
     if position_ids is not None:
         positions = np.require(on_host(position_ids, "position_ids", model.device), np.int64, ["C"])
         if positions.shape != (total,):
-            raise ValueError(f"position_ids has shape {list(positions.shape)}; it must be [{total}]")
+            raise ValueError(
+                f"position_ids has shape {list(positions.shape)}; it must be [{total}]"
+            )
     out = DeviceArray((max(0, total), hidden), model.device, stream)
     given = cuda.Input(
         sequences=len(cu) - 1,

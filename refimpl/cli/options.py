@@ -17,7 +17,9 @@ def add_model(parser: argparse.ArgumentParser, head: str = "") -> None:
         "--model", metavar="FOLDER", help=f"model folder, or cached hub id[@revision] ({which})"
     )
     parser.set_defaults(needed_head=head)
-    group.add_argument("--backend", default="auto", help="auto, native, numpy, or cuda, cuda:1 (default: auto)")
+    group.add_argument(
+        "--backend", default="auto", help="auto, native, numpy, or cuda, cuda:1 (default: auto)"
+    )
     group.add_argument(
         "--dtype",
         default="float32",

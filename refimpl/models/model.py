@@ -243,10 +243,10 @@ class ModernBERT(LentByTraining, KerasNames):
         ValueError, and OSError when a file that is still read was changed or cut since the model
         was loaded. `training` is that of Keras, and False.
 
-        On backend native, and on cuda, the engine computes unless hidden states, attentions, a tap or other
-        equations are asked for: those are the reference's, and numpy then computes everything, from
-        `.params` as they are, in float32 whatever the engine computes in. The engine gives zeros
-        after the last real token of a row.
+        On backend native, and on cuda, the engine computes unless hidden states, attentions, a tap
+        or other equations are asked for: those are the reference's, and numpy then computes
+        everything, from `.params` as they are, in float32 whatever the engine computes in. The
+        engine gives zeros after the last real token of a row.
         """
         check_training(training)
         uncalled: set[str] = set()
@@ -287,8 +287,8 @@ class ModernBERT(LentByTraining, KerasNames):
         input_ids int [total], cu_seqlens int [n + 1] from 0 to total -> last hidden state [total,
         hidden]. No sequence sees another, positions restart in each. Raises ValueError, OSError.
 
-        On backend cuda, input_ids may stand on the device (int64; torch, cupy, jax): the result then
-        stays there, a DeviceArray, which they take without a copy, and the work is put into
+        On backend cuda, input_ids may stand on the device (int64; torch, cupy, jax): the result
+        then stays there, a DeviceArray, which they take without a copy, and the work is put into
         `stream`, a number, None for the default one, and not waited for (device_arrays.py).
         """
         if self.backend.startswith("cuda") and self._engine is not None:
@@ -363,8 +363,8 @@ class ModernBERT(LentByTraining, KerasNames):
 
     @property
     def tier(self) -> str | None:
-        """What the engine computes with, or will: instructions of the processor, or a device; None on
-        backend numpy."""
+        """What the engine computes with, or will: instructions of the processor, or a device; None
+        on backend numpy."""
         return None if self._engine is None else self._engine.tier
 
     @property

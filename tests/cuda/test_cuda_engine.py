@@ -1,4 +1,5 @@
-"""The device engine, its kernels run on this processor: budgets, steps, bits, heads, memory and errors.
+"""The device engine, its kernels run on this processor: budgets, steps, bits, heads, memory and
+errors.
 
 The library is that of csrc/cuda, compiled for this processor (support/cuda.py). What it shows of a
 device: all but speed, and whether documents describe devices rightly. Nothing here has run on one.
@@ -137,11 +138,13 @@ def test_unfused_run_gives_every_step_and_the_bits_of_the_fused(case: Case, dtyp
 
 
 def check_bits(data: st.DataObject, dtype: str) -> None:
-    """A sequence alone, and in drawn company, order and padding; threads of blocks go in other orders
-    at every launch."""
+    """A sequence alone, and in drawn company, order and padding; threads of blocks go in other
+    orders at every launch."""
     case = data.draw(models())
     counts = data.draw(st.lists(lengths(case.half_window, 150), min_size=1, max_size=4))
-    sequences = [integers((n,), case.vocab, case.seed, f"sequence {i}") for i, n in enumerate(counts)]
+    sequences = [
+        integers((n,), case.vocab, case.seed, f"sequence {i}") for i, n in enumerate(counts)
+    ]
     order = data.draw(st.permutations(range(len(sequences))))
     engine = engine_of(case, dtype)
     expected = [packed(engine, [s])[0] for s in sequences]
@@ -306,7 +309,8 @@ def test_vectors_are_those_of_the_cpu_engine(number: int):
     head, config = heads()[number], ModernBertConfig.from_dict(CASE.config())
     rng = np.random.default_rng(5)
     params = CASE.params(dtype=np.float32) | {
-        name: rng.normal(size=shape).astype(np.float32) for name, shape in head.shapes(config).items()
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in head.shapes(config).items()
     }
     rows = rows_of(CASE.inputs(MIXED))
     engines = [Engine(config, params, head=head, backend=b) for b in ("native", "cuda")]
@@ -437,5 +441,3 @@ def test_several_threads_share_a_model():
             pool.map(lambda s: packed(engine, [s])[0], sequences * 3), expected * 3, strict=True
         ):
             np.testing.assert_array_equal(got, e)
-
-

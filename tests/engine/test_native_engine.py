@@ -21,7 +21,7 @@ from support.last_hidden import kept, within_figures
 from support.native import engine_of, extension, misplaced, tiers
 from support.strategies import batches, models
 
-from refimpl.backends.engine import Engine
+from refimpl.backends.engine import Engine, lengths_to_last
 from refimpl.reference.config import ModernBertConfig
 from refimpl.reference.encoder import encode
 

@@ -51,8 +51,8 @@ def shared_sources() -> list[Path]:
 
 
 def library(*flags: str) -> Path:
-    """libmodernbert_cuda.so of these sources for this processor; that of an earlier run where they are
-    the same."""
+    """libmodernbert_cuda.so of these sources for this processor; that of an earlier run where they
+    are the same."""
     own = [*sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "tests" / "cuda" / "stand_in.cpp"]
     sources = [*own, *shared_sources()]
     always = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", *flags]

@@ -1,4 +1,5 @@
-"""This project's engine on a CUDA device as a port, in float32, bf16x3 or bfloat16, where that has a budget.
+"""This project's engine on a CUDA device as a port, in float32, bf16x3 or bfloat16, where that has
+a budget.
 
 As EnginePort. The library that REFIMPL_CUDA_LIBRARY names is taken where that is set.
 """
