@@ -10,8 +10,8 @@ CSRC = ROOT / "csrc"
 if not CSRC.exists():
     pytest.skip("no sources of the engine here", allow_module_level=True)
 
-# Bottom first; tiers are below the engine, which sees their tables only. cuda is a library of its own,
-# above what it shares with the other.
+# Bottom first; tiers are below the engine, which sees their tables only. cuda is a library of its
+# own, above what it shares with the other.
 ENGINE = ["base", "simd", "kernels", "tiers", "files", "text", "engine", "training"]
 C_INTERFACE = [
     "modernbert.h",
