@@ -1,4 +1,4 @@
-"""Without the library for CUDA everything else is as it was, and what asks for a device is told why."""
+"""Without the library for CUDA all else is as it was, and who asks for a device is told why."""
 
 from __future__ import annotations
 
