@@ -57,7 +57,7 @@ def library(*flags: str) -> Path:
     sources = [*own, *shared_sources()]
     always = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", *flags]
     digest = hashlib.sha256(repr((COMPILER, always)).encode())
-    for path in sorted((ROOT / "csrc").rglob("*.*")):
+    for path in sorted(p for p in (ROOT / "csrc").rglob("*.*") if p.suffix != ".md"):
         digest.update(path.read_bytes())
     digest.update(own[-1].read_bytes())
     made = ROOT / "build" / "cuda-here" / digest.hexdigest()[:16] / "libmodernbert_cuda.so"
