@@ -8,6 +8,8 @@ import time
 import pytest
 
 from refimpl.serve import connections
+from refimpl.serve.server import listening
+from refimpl.serve.settings import Settings
 
 pytestmark = pytest.mark.extras
 uvicorn = pytest.importorskip("uvicorn")
@@ -39,6 +41,30 @@ def port(monkeypatch):
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
+
+
+def test_an_answer_goes_out_at_once():
+    """The socket is one on which asyncio sets TCP_NODELAY, and so are those that it accepts."""
+    found = []
+
+    async def accepted(sock):
+        loop = asyncio.get_running_loop()
+        place = loop.create_future()
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                place.set_result(transport.get_extra_info("socket"))
+
+        served = await loop.create_server(Protocol, sock=sock)
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        own = await place
+        found.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+        served.close()
+
+    with listening(Settings(port=0)) as sock:
+        asyncio.run(accepted(sock))
+    assert found[0] != 0
 
 
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
