@@ -207,8 +207,8 @@ Step = tuple[str, str]
 
 
 def to_float32(in_int8: Mapping[str, float], in_bfloat16: Mapping[str, float]) -> list[Step]:
-    """From all in int8 to all in float32, first what gains most for a byte of each weight; losses of
-    every matrix, which are taken to add up."""
+    """From all in int8 to all in float32, first what gains most for a byte of each weight; losses
+    of every matrix, which are taken to add up."""
     found: list[tuple[float, Step]] = []
     for name, lost in in_int8.items():
         half, rest = lost - in_bfloat16[name], in_bfloat16[name] / 2  # 1 byte, 2 bytes, 4 bytes

@@ -1,5 +1,5 @@
-"""int8 through the C interface: what int8.json keeps, in a folder and in memory, and of which weights
-it is, as in Python."""
+"""int8 through the C interface: what int8.json keeps, in a folder and in memory, and of which
+weights it is, as in Python."""
 
 from __future__ import annotations
 
