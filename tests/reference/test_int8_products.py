@@ -80,7 +80,7 @@ def test_sums_are_exact_at_any_depth(k):
     np.testing.assert_array_equal(exact_sums(x, w).astype(np.int64), expected)
 
 
-def test_kept_matrices_are_bfloat16_and_the_rest_of_a_model_is_itself():
+def test_kept_matrices_are_floats_and_the_rest_of_a_model_is_itself():
     rng = np.random.default_rng(0)
     names = [f"layers.0.{name}.weight" for name in MATRICES]
     params = {name: rng.standard_normal((6, 8)).astype(np.float32) for name in names}
@@ -88,7 +88,8 @@ def test_kept_matrices_are_bfloat16_and_the_rest_of_a_model_is_itself():
         "layers.0.mlp_norm.weight": np.ones(8, np.float32),
         "head.dense.weight": params[names[0]],
     }
-    found = Int8Params(params, ["layers.0.mlp.Wo"])
+    found = Int8Params(params, {"layers.0.mlp.Wo": "bfloat16", "layers.0.attn.Wo": "float32"})
+    assert found["layers.0.attn.Wo.weight"] is params["layers.0.attn.Wo.weight"]
     assert found["head.dense.weight"] is params["head.dense.weight"]
     assert found["layers.0.mlp_norm.weight"] is params["layers.0.mlp_norm.weight"]
     kept = params["layers.0.mlp.Wo.weight"]
