@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import parity
+from support.budget import FACTOR
 from support.cases import CASES, Case, integers, mixed
 from support.cuda import library, stand_in, usable, used
 from support.last_hidden import kept, within_figures
@@ -117,6 +118,9 @@ def test_unfused_run_gives_every_step_and_the_bits_of_the_fused(case: Case, dtyp
     truth: dict[str, np.ndarray] = {}
     config = ModernBertConfig.from_dict(case.config())
     encode(case.params(dtype=np.float64), config, ids, cu_seqlens=CU_SEQLENS, tap=record(truth))
+    # numpy's float32 is one honest evaluation; some cases lose more than their depth says.
+    numpy32: dict[str, np.ndarray] = {}
+    encode(case.params(dtype=np.float32), config, ids, cu_seqlens=CU_SEQLENS, tap=record(numpy32))
     engine = engine_of(case, dtype)
     plain = engine.packed(ids, CU_SEQLENS)
     every, fused = trace(engine, ids, False), trace(engine, ids, True)
@@ -125,8 +129,11 @@ def test_unfused_run_gives_every_step_and_the_bits_of_the_fused(case: Case, dtyp
     assert set(every) == set(truth) - {"final_norm"}
     for name, got in every.items():
         exact = truth[name].reshape(got.shape)
-        off = np.linalg.norm(got - exact) / np.linalg.norm(exact)
-        assert off < 2.0**-24 * WIDER[dtype] * 8 * (case.layers + 1), name
+        size = np.linalg.norm(exact)
+        legitimate = np.linalg.norm(numpy32[name].reshape(got.shape) - exact) / size
+        usual = 2.0**-24 * 8 * (case.layers + 1)
+        off = np.linalg.norm(got - exact) / size
+        assert off < WIDER[dtype] * max(FACTOR * legitimate, usual), name
     np.testing.assert_array_equal(fused.pop("last"), plain)
     missing = {n for n in every if n.rpartition(".")[2] in NOT_OBSERVABLE and "rope" not in n}
     assert set(fused) - {"final_norm"} == set(every) - missing
