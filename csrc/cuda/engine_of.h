@@ -141,6 +141,7 @@ std::shared_ptr<const Tables> EngineOf<T, kTerms>::tables_for(std::size_t rows, 
   if (!tables_ || tables_->rows < rows) {
     std::size_t room = 512;
     while (room < rows) room *= 2;
+    tables_.reset();  // not both at once, where no pass has it
     tables_ = std::make_shared<const Tables>(device, stream, plan, room, nullptr);
   }
   return tables_;
