@@ -207,30 +207,29 @@ struct AttentionWarp {
     }
   }
 
-  // Whether a number of this lane's row r is not finite; the four lanes that have it say the same.
-  REFIMPL_DEVICE bool spoilt(unsigned r) const {
-    bool odd = false;
+  // Which of this lane's rows hold a number that is not finite: bit 0 its first, bit 1 the other.
+  REFIMPL_DEVICE unsigned spoilt() const {
+    unsigned odd = 0;
     REFIMPL_UNROLL
     for (unsigned n = 0; n < kD / 8; ++n)
       REFIMPL_UNROLL
-      for (unsigned e = 0; e < 2; ++e) odd = odd || !is_finite(out[n].x[2 * r + e]);
-    float any = odd ? 1.0f : 0.0f;
+      for (unsigned e = 0; e < 4; ++e) odd |= is_finite(out[n].x[e]) ? 0u : 1u << e / 2;
     REFIMPL_UNROLL
-    for (unsigned bit = 2; bit; bit /= 2) any += shuffle_xor(any, bit);
-    return any != 0.0f;
+    for (unsigned bit = 2; bit; bit /= 2) odd |= shuffle_xor(odd, bit);  // four lanes have a row
+    return odd;
   }
 
   REFIMPL_DEVICE void store(unsigned r, unsigned c, float first, float second) const {
     store_global(reinterpret_cast<Two<T>*>(q_row(r) + c), Two<T>{as<T>(first), as<T>(second)});
   }
-  // Rows but those that are left out.
-  REFIMPL_DEVICE void finish(const bool (&left_out)[2]) {
+  // All rows but those.
+  REFIMPL_DEVICE void finish(unsigned but) {
     REFIMPL_UNROLL
     for (unsigned r = 0; r < 2; ++r) {
       REFIMPL_UNROLL
       for (unsigned bit = 2; bit; bit /= 2) sum[r] += shuffle_xor(sum[r], bit);
       const float by = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
-      if (row + 8 * r >= b.length || left_out[r]) continue;
+      if (row + 8 * r >= b.length || (but >> r & 1u)) continue;
       REFIMPL_UNROLL
       for (unsigned n = 0; n < kD / 8; ++n)
         if (const unsigned c = 8 * n + 2 * (lane() % 4); c < a.head_dim)
@@ -238,14 +237,15 @@ struct AttentionWarp {
     }
   }
 
-  // Rows that are spoilt, one by one over the keys that each sees: a weight of zero does not hide an Inf or NaN that
-  // stands under it. The others keep their bits. A lane has two columns of 64.
-  REFIMPL_DEVICE void finish_one_by_one(const bool (&odd)[2]) const {
+  // Those rows, one by one, over the keys that each sees: a weight of zero does not hide an Inf or NaN that stands
+  // under it. The others keep their bits. A lane has two columns of 64.
+  REFIMPL_DEVICE void finish_one_by_one(unsigned rows) const {
     const T* own_keys = a.keys + (head * a.total + b.first) * kD;
     const T* own_values = a.values + (head * a.total + b.first) * kD;
     const unsigned first_row = row - lane() / 4;
     for (unsigned i = first_row; i < first_row + 16 && i < b.length; ++i) {
-      if (!any_lane((i == row && odd[0]) || (i == row + 8 && odd[1]))) continue;
+      const unsigned local = i - first_row;
+      if (!any_lane(lane() / 4 == local % 8 && (rows >> local / 8 & 1u))) continue;
       const KeySpan seen = seen_by(i, i, a.window, b.length);
       const auto score = [&](std::uint32_t j) {
         float s = 0.0f;
@@ -325,9 +325,9 @@ REFIMPL_KERNEL attention_kernel(Attention<T> a) {
     w.weigh(key0, all_seen);
     w.multiply_values();
   }
-  const bool odd[2] = {a.window >= 0 && w.spoilt(0), a.window >= 0 && w.spoilt(1)};
-  w.finish(odd);
-  if (a.window >= 0) w.finish_one_by_one(odd);
+  const unsigned spoilt = a.window >= 0 ? w.spoilt() : 0;
+  w.finish(spoilt);
+  if (any_lane(spoilt != 0)) w.finish_one_by_one(spoilt);
 }
 
 // kTerms: of float 2 or 3, of bf16 1. The head has to have a padded_head.
