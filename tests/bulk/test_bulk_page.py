@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.examples import check
-from support.readme import ROOT, blocks
+from support.readme import blocks
 
 pytestmark = pytest.mark.extras
 PAGE = "refimpl/bulk/README.md"
@@ -28,6 +28,6 @@ def test_commands_run(tmp_path):
     install, command = block.splitlines()
     assert install == 'pip install "modernbert-refimpl[bulk]"'
     script = f'modernbert() {{ "{sys.executable}" -m refimpl "$@"; }}\n{command}'
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, check=True)
     assert len(list(Path(tmp_path, "vectors").glob("0000-texts-0000000000-*.parquet"))) == 1
