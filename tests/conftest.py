@@ -11,6 +11,7 @@ thread's stack.
 """
 
 import faulthandler
+import importlib.util
 import os
 import signal
 import tempfile
@@ -73,6 +74,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 # Read by numpy's BLAS when it loads, which is after this file. The products here are small: more
 # threads than idle cores make them many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Children import the package that is tested here, installed or not, wherever they start. It is
+# found without being imported.
+_package = importlib.util.find_spec("refimpl")
+assert _package and _package.origin
+_place = str(Path(_package.origin).parents[1])
+if _place not in (_paths := os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+    os.environ["PYTHONPATH"] = os.pathsep.join([_place, *filter(None, _paths)])
 
 settings.register_profile(
     "ci",

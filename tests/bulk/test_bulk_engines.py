@@ -56,7 +56,7 @@ assert np.array_equal(vectors, refimpl.SentenceEncoder(folder).encode(texts))
 def test_engine_gives_the_same_bits(files, folder, tmp_path, package, does):
     pytest.importorskip(package)
     Job.plan(files, str(tmp_path / "plain"), Embedder(folder), id="id", rows=37).run()
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], str(TESTS)])
     env = {**os.environ, "PYTHONPATH": paths, "PYSPARK_PYTHON": sys.executable,
            "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
     command = [sys.executable, "-c", BOTH.format(does), folder, str(tmp_path / package), *files]

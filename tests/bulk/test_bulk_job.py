@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.children import PROGRAM
 
 import refimpl
 from refimpl.bulk import Embedder, Job
@@ -210,7 +210,7 @@ def test_wrong_usage_is_told_before_a_model_is_loaded(tmp_path, capsys):
 
 
 def started(files, folder, out):
-    command = [sys.executable, "-m", "refimpl", "embed", *files, "--model", folder, "--id", "id"]
+    command = [*PROGRAM, "embed", *files, "--model", folder, "--id", "id"]
     command += ["--part-rows", str(ROWS), "--out", str(out), "--resume", "--threads", "1"]
     with open(f"{out}.stderr", "w") as stream:
         return subprocess.Popen(command, stderr=stream, start_new_session=True)

@@ -78,7 +78,7 @@ class Run:
     def __init__(self, engine, script, folder, out, files):
         self.mark = f"REFIMPL_KILLS={os.getpid()}-{time.monotonic_ns()}"
         name, _, value = self.mark.partition("=")
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        paths = os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT / "tests")])
         env = {**os.environ, name: value, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1",
                "PYSPARK_PYTHON": sys.executable, "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
         command = [sys.executable, str(script), folder, str(out), str(ROWS), *files]

@@ -6,7 +6,6 @@ Every broken folder is shown to both readers; the refusals have the same words.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -32,7 +31,6 @@ from support.broken_safetensors import with_entry as entry_with
 from support.c_interface import BAD_FILE, Failed, Model, input_of
 from support.folders import Params, change_json, change_tensors, make_folder
 
-import refimpl
 from refimpl.backends.engine import Engine
 from refimpl.errors import ModelFormatError
 from refimpl.files.bfloat16 import to_bits
@@ -216,7 +214,6 @@ def test_no_json_file_is_opened_twice(tmp_path: Path) -> None:
         ["strace", "-f", "-e", "trace=open,openat", "-o", log, sys.executable, "-c", script,
          Path(__file__).parents[1], tmp_path],
         check=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(refimpl.__file__).parents[1])},
     )  # fmt: skip
     opened = re.findall(rf'"{tmp_path}/([^"]*\.json)"[^\n]*= \d', log.read_text())
     names = ("modules.json", "0_Transformer/config.json", f"0_Transformer/{INDEX}")

@@ -32,8 +32,7 @@ MODULES = "sentence_transformers.models."
 
 
 def environment() -> dict[str, str]:
-    """With `modernbert` on the path: this package, whether installed or not."""
-    return {**os.environ, "GO111MODULE": "off", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return {**os.environ, "GO111MODULE": "off"}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from support.c_interface import Model, input_of
 from support.failing_calls import SystemCalls, where_calls_can_fail
 from support.folders import small_config, small_params
+from support.heavy import heavy_but_first
 from support.native import extension
 from support.text_folders import model_folder
 
@@ -61,7 +62,7 @@ def hidden(model: tuple[Any, Any, Any]) -> np.ndarray:
 
 
 @where_calls_can_fail
-@BOTH
+@pytest.mark.parametrize("reader", heavy_but_first(["C", "Python"]))
 @pytest.mark.parametrize(
     ("head", "options"),
     [

@@ -15,9 +15,6 @@ from pathlib import Path
 
 import pytest
 
-import refimpl
-
-ROOT = Path(refimpl.__file__).resolve().parents[1]
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or COMPILER is None, reason="needs Linux and a C compiler"
@@ -170,7 +167,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(shim: Path, script: str) -> list[str]:
-    env = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "LD_PRELOAD": str(shim)}
     done = subprocess.run(
         [sys.executable, "-c", CHILD + script, shim],
         env=env, capture_output=True, text=True, timeout=300,

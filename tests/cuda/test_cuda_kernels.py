@@ -28,7 +28,8 @@ def program(tmp_path_factory):
     return built(tmp_path_factory.mktemp("cuda") / "kernels", "kernels.cpp", "-Wall", "-Wextra")
 
 
-@pytest.mark.parametrize("rounds", ["1", pytest.param("12", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("rounds", ["1", "12"])
 def test_every_kernel_stays_within_its_bound_and_its_memory(program, rounds, record_property):
     status, report = lines(program, "--rounds", rounds)
     assert status == 0, "\n".join(report)
@@ -37,6 +38,7 @@ def test_every_kernel_stays_within_its_bound_and_its_memory(program, rounds, rec
     record_property("observed / bound", worst)
 
 
+@pytest.mark.heavy
 def test_seed_chooses_the_cases_and_nothing_to_do_is_a_failure(program):
     first, again, other = (lines(program, "--op", "rope", "--seed", seed) for seed in "112")
     assert first == again != other

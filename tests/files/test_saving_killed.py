@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support.failing_calls import SystemCalls, kill, where_calls_can_fail
 from support.folders import make_folder
+from support.heavy import heavy_but_first
 from test_saving_faults import MLM, SENTENCE, new_model, same
 
 from refimpl.errors import ModelFormatError
@@ -40,7 +41,7 @@ def outcome(folder: Path, old: Any, new: Any) -> str:
 
 
 @where_calls_can_fail
-@pytest.mark.parametrize("head", [MLM, SENTENCE], ids=["one file", "modules"])
+@pytest.mark.parametrize("head", heavy_but_first([MLM, SENTENCE]), ids=["one file", "modules"])
 def test_save_killed_at_any_call_is_cleaned_up_by_the_next(
     memory: Path, monkeypatch: pytest.MonkeyPatch, head: Any
 ) -> None:

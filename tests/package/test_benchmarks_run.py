@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import refimpl
-from refimpl.backends.backend import why_not_native
+from refimpl.backends.backend import native, why_not_native
 from refimpl.reference import ops
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -70,6 +70,7 @@ def test_text_benchmark_runs_and_ends_in_json():
     assert all(row["mb_per_s"] > 0 for row in rows.values())
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_memory_benchmark_runs_and_ends_in_json():
@@ -227,6 +228,7 @@ esac
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(shutil.which("timeout") is None, reason="needs coreutils' timeout")
 def test_amx_table_keeps_its_time_and_prints_ratios_last(tmp_path):
     (tmp_path / "python").write_text(STUB)
@@ -361,6 +363,38 @@ def test_builds_are_held_against_the_first_bit_by_bit():
     assert all(row["tokens_per_s"][1] > 0 for row in rows)
     alone = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True)
     assert alone.returncode == 2 and "two at least" in alone.stderr
+
+
+def test_a_pass_counts_the_pairs_that_see_one_another(harness):
+    import whole_pass
+
+    for length in (1, 5, 40):
+        for reach in (None, 0, 3, 39, 100):
+            pairs = sum(
+                reach is None or abs(i - j) <= reach for i in range(length) for j in range(length)
+            )
+            assert whole_pass.seen(length, reach) == pairs, (length, reach)
+    config = refimpl.ModernBertConfig.from_variant("tiny", local_attention=2)
+    matrices = 4 * (4 * 256 * 256 + 3 * 256 * 384)  # of four layers; the first and last see all
+    pairs = 2 * (9 + 1) + 2 * (7 + 1)
+    assert whole_pass.flops(config, [3, 1]) == 2 * 4 * matrices + 4 * 256 * pairs
+
+
+@pytest.mark.heavy  # compiles its limit
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+def test_a_whole_pass_is_held_against_the_rate_of_its_round():
+    if "avx2" not in native().tiers():
+        pytest.skip("multiply-adds are measured on x86-64 alone")
+    command = [sys.executable, "benchmarks/whole_pass.py", "--variant", "tiny", "--rounds", "2"]
+    out = subprocess.run(
+        [*command, "--threads", "1", "--shapes", "1x9,2x3"],
+        cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    rows = json.loads(out.splitlines()[-1])["rows"]
+    assert set(rows) == {"1x9, 1", "2x3, 1"}
+    for row in rows.values():
+        assert 0 < row["gflops"] and 0 < row["limit"]
+        assert len(row["share"]) == 3 and 0 < row["share"][0] <= row["share"][2]
 
 
 def test_limits_without_a_compiler_say_so(harness, monkeypatch, tmp_path):

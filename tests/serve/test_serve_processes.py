@@ -8,12 +8,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
 import numpy as np
 import pytest
+from support.children import PROGRAM
 from support.serving import Server
 
 import refimpl
@@ -219,7 +219,7 @@ def test_settings_come_from_the_environment(folders):
 def test_wrong_starts_are_told(folders):
     def told(*options, **env):
         run = subprocess.run(
-            [sys.executable, "-m", "refimpl", "serve", *options],
+            [*PROGRAM, "serve", *options],
             capture_output=True, text=True, env={**os.environ, **env}, timeout=60,
         )  # fmt: skip
         return run.returncode, run.stderr
@@ -292,7 +292,7 @@ def test_an_end_that_cuts_requests_off_says_so(workers, signals):
 
 def test_a_log_that_nobody_reads_costs_no_answer(folders):
     reads, writes = os.pipe()
-    command = [sys.executable, "-m", "refimpl", "serve", "--port", "0", "--model", folders["embed"]]
+    command = [*PROGRAM, "serve", "--port", "0", "--model", folders["embed"]]
     process = subprocess.Popen(command, stderr=writes)
     os.close(writes)
     with open(reads, encoding="utf-8") as stream:

@@ -1,11 +1,9 @@
 """The supervisor: strangers among its children, and a signal while it starts."""
 
-import os
 import subprocess
 import sys
 
 import pytest
-from support.readme import ROOT
 
 pytestmark = pytest.mark.extras
 pytest.importorskip("prometheus_client")
@@ -51,7 +49,6 @@ print("code", supervise(40, child, lambda: print("begun")), children())
 def output(script):
     run = subprocess.run(
         [sys.executable, "-c", START + script], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return run.stdout.split("\n"), run.stderr

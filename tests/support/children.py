@@ -1,13 +1,17 @@
-"""What runs in a forked child, whose end is waited for, but not for ever."""
+"""Children of the tests: `modernbert`, and forks, whose end is waited for, but not for ever."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
 
+# `modernbert` of the package that is tested, which conftest.py puts on the path. -P: not that of
+# the checkout, if it starts there; Python 3.10 takes that.
+PROGRAM = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "refimpl"]
 SECONDS = 120  # that a child may take
 
 

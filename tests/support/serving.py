@@ -9,10 +9,11 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from typing import Any
+
+from support.children import PROGRAM
 
 START = 60.0  # seconds, on a busy machine
 
@@ -22,7 +23,7 @@ class Server:
 
     def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8")
-        command = [sys.executable, "-m", "refimpl", "serve", "--port", "0", *map(str, options)]
+        command = [*PROGRAM, "serve", "--port", "0", *map(str, options)]
         self.process = subprocess.Popen(
             command, stderr=self._log, stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})}
         )

@@ -161,6 +161,7 @@ def test_no_folder_below_the_gate_is_written_over_twenty_heads(tmp_path):
     assert len(outcomes) == 20 and "saved" in outcomes
 
 
+@pytest.mark.heavy
 def test_below_the_gate_the_costliest_is_named_and_mixed_keeps_it(tmp_path, monkeypatch):
     texts = TEXTS[:45]
     strict = {**GATE, "cosine_p1": 0.9994, "argmax": 0.0}

@@ -70,9 +70,12 @@ def test_pairs_are_the_packages(codecs, kind, pair, special):
     same(codecs[kind], [pair, pair[0]], special)
 
 
-@every_kind
-def test_every_character_alone_and_behind_a_letter(codecs, kind):
-    points = [chr(p) for p in unicode_tables.POINTS[:: 1 if kind == "nfc" else 97]]
+@pytest.mark.parametrize(
+    ("kind", "each"),
+    [*((kind, 97) for kind in KINDS), pytest.param("nfc", 1, marks=pytest.mark.heavy)],
+)
+def test_every_character_alone_and_behind_a_letter(codecs, kind, each):
+    points = [chr(p) for p in unicode_tables.POINTS[::each]]
     step = 64  # characters to a text, apart from each other
     same(codecs[kind], ["a|".join(points[i : i + step]) for i in range(0, len(points), step)])
 

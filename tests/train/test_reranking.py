@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.heavy import heavy_but_first
 from support.native import extension
 from test_finetune_tasks import finetune_of, lines
 
@@ -149,7 +150,7 @@ def test_given_slopes_go_through_the_classifier(seed):
 # -- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["ranking", "margin"])
+@pytest.mark.parametrize("loss", heavy_but_first(["ranking", "margin"]))
 def test_a_reranker_learns_to_put_what_fits_first(tmp_path, loss):
     data = lines(tmp_path / "a.jsonl", ROWS if loss == "ranking" else SCORED)
     figures = finetune_of(

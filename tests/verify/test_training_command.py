@@ -1,6 +1,7 @@
 """`modernbert verify --training`: ways in, exit codes, files, and the page's walk."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,6 +108,7 @@ def test_a_command_may_refuse_and_may_fail(tmp_path, capsys):
     assert "no such optimiser" in said
 
 
+@pytest.mark.heavy
 def test_this_trainer_is_right(capsys):
     given = [
         word for name in ("resumed", "classes-weighted", "choice") for word in ("--case", name)
@@ -115,6 +117,7 @@ def test_this_trainer_is_right(capsys):
     assert capsys.readouterr().out.startswith("refimpl.train (float32), partial, 3 of 13 cases")
 
 
+@pytest.mark.heavy
 def test_the_export_holds_what_a_case_takes_and_gives(tmp_path, capsys):
     assert run("--export", tmp_path / "kit", "--case", NAME) == 0
     at = tmp_path / "kit" / "cases" / NAME
@@ -161,13 +164,14 @@ def test_lists(capsys):
     assert all(f"{id} " in said for id in ZOO) and "not here: ST#3757" in said
 
 
+@pytest.mark.heavy
 def test_the_page_is_walked(tmp_path):
     """Its commands, its port and what it says they print; numbers may differ."""
     names = ("mask-tied", "partial-window")
     export, verify = blocks(PAGE, "sh")
     (port,), (text,) = blocks(PAGE, "python"), blocks(PAGE, "text")
     (tmp_path / "port.py").write_text(port)
-    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    env = {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
 
     def call(*words, wanted=0):
         done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.heavy import heavy_but_first
 
 from refimpl import ModernBERTForTask
 from refimpl.reference.heads import HEADS
@@ -55,7 +56,7 @@ def test_values_stand_in_the_order_of_the_backward_pass():
     assert "grad.decoder.weight" not in order
 
 
-@pytest.mark.parametrize("name", ["tokens-biased", "packed", "classes-weighted"])
+@pytest.mark.parametrize("name", heavy_but_first(["packed", "tokens-biased", "classes-weighted"]))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_honest_steps_are_inside_and_a_scale_is_not(name, dtype):
     """A thousandth in float32; in bfloat16 a sixteenth, where honest gradients of a model of a few

@@ -34,6 +34,7 @@ def test_selftest_catches_and_ranks(capsys):
     assert lines[-1] == f"{n} mistakes, {n} caught, {n} ranked first, 0 false alarms"
 
 
+@pytest.mark.heavy
 def test_selftest_fails_on_a_false_alarm(monkeypatch):
     plain = selftest.HONEST["plain"]
 
@@ -65,6 +66,7 @@ def test_two_mistakes_of_two_stages_are_both_named():
     assert all(s.explained > 0.99 for s in found)
 
 
+@pytest.mark.heavy
 def test_a_mistake_of_one_head_is_told_beside_that_of_another():
     given = [evidence("mask-tied", ZOO["L2"].apply), evidence("several-labels", ZOO["L1"].apply)]
     found = {s.id: {name for name, _ in s.steps} for s in ranking(given)}
@@ -90,6 +92,7 @@ def test_nan_is_a_finding_and_is_explained(id):
     assert report.suspects[0].id == id
 
 
+@pytest.mark.heavy
 def test_a_declared_deviation_buys_a_training_step_nothing():
     report = verify(ReferencePort(), [case("token-types")], "float32+tf32")
     assert report.dtype == "float32"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.heavy import heavy_but_first
 
 from refimpl.verify.findings import Suspect
 from refimpl.verify.judge import combinations, fit
@@ -174,13 +173,15 @@ def test_sets_that_public_ports_have(ids: tuple[str, ...]) -> None:
     assert all({s.id, *s.together_with} == {s.id for s in told} for s in told)
 
 
+@pytest.mark.heavy
 def test_a_rounding_is_named_beside_a_cause_and_has_its_own_share() -> None:
     told = rank_cases(made(("F1", "X1c"), ("two-tokens", "eight-tokens", "pad-id-is-a-word")))
     assert [s.id for s in told] == ["F1", "X1c"]
     assert SHARE <= told[1].explained <= 1.0
 
 
-@pytest.mark.parametrize("rounding", heavy_but_first(["X1a", "X1b", "X1c", "N8", "X1d"]))
+@pytest.mark.heavy
+@pytest.mark.parametrize("rounding", ["X1a", "X1b", "X1c", "N8", "X1d"])
 def test_a_rounding_alone_is_no_cause_for_values(rounding: str) -> None:
     told = rank_cases(made((rounding,), ("two-tokens", "eight-tokens", "pad-id-is-a-word")))
     assert told and told[0].id in (rounding, *told[0].tied_with)

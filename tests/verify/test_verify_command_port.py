@@ -1,7 +1,6 @@
 """A port as a command: what it is given, what is read back, and that its end is never ours."""
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -20,13 +19,6 @@ from refimpl.verify.truth.passes import trace
 
 PORT = Path(__file__).parents[1] / "ports" / "numpy_port.py"
 NAME = "padding-mixed"
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    """The command runs from where the tests were started, or from an installed package."""
-    root = str(Path(__file__).resolve().parents[2])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
 
 
 def command(how="right"):

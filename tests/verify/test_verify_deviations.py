@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+from support.heavy import heavy_but_first
 
 from refimpl.files.bfloat16 import to_bits, widen
 from refimpl.reference import ops
@@ -108,7 +109,7 @@ def test_a_deviation_is_found_undeclared_and_named_when_declared(dtype):
 
 
 @pytest.mark.parametrize("dtype", PORTS)
-@pytest.mark.parametrize("id", ["W4a", "C1", "F1"])
+@pytest.mark.parametrize("id", heavy_but_first(["W4a", "C1", "F1"]))
 def test_a_mistake_beside_a_declared_deviation_is_found(dtype, id):
     base = dtype.partition("+")[0]
     # The mistake last: a port that replaces the attention replaces a window's mistake in it.

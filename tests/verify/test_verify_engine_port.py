@@ -43,6 +43,7 @@ def test_engine_with_a_wrong_window_is_told():
     assert "window" in report.suspects[0].title
 
 
+@pytest.mark.heavy
 def test_engine_in_int8_is_a_declared_deviation_and_no_float32_port():
     some = [case(name) for name in ("two-tokens", "window-66", "padding-mixed", "hard-rows")]
     tier = extension().best_tier()

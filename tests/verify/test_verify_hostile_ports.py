@@ -1,6 +1,5 @@
 """Ports that misbehave, through every gate: each way is a clear finding, and never our end."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,12 +18,6 @@ from refimpl.verify.truth.passes import trace
 
 PORT = Path(__file__).parents[1] / "ports" / "numpy_port.py"
 CASES = [case("padding-mixed")]
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    root = str(Path(__file__).resolve().parents[2])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
 
 
 def check(how, runtime=False, **limits):

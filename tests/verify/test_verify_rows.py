@@ -67,6 +67,7 @@ def test_what_every_row_says_is_said_once(tmp_path):
     assert sorted(notes)[1] == "row 1: not used: scratch" and len(notes) == 2
 
 
+@pytest.mark.heavy
 def test_a_wrong_number_in_one_row_is_found(tmp_path):
     written(tmp_path, (0, 1, 2), FORMS["without padding"])
     file = tmp_path / CASE.name / "1" / "layers.2.glu.npy"

@@ -5,6 +5,7 @@ Every block is taken from the page: `python` is the port, `sh` the commands, `te
 steps and cases). Only the export is cut to a few cases, so that the walk is quick.
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -35,7 +36,11 @@ def run(line, folder):
     done = subprocess.run(
         [*PROGRAMS.get(words[0], words[:1]), *words[1:]],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": os.environ["PYTHONPATH"],
+            "OMP_NUM_THREADS": "1",
+            "PATH": "/usr/bin:/bin",
+        },
         capture_output=True,
         text=True,
         check=False,

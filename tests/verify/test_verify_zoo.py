@@ -113,6 +113,7 @@ def signature(mistake: str) -> np.ndarray:
     return np.array(parts)
 
 
+@pytest.mark.heavy
 def test_classes_are_equal_and_no_larger_than_needed() -> None:
     signatures = {m: signature(m) for m in ZOO}
     for members in CLASSES.values():
