@@ -110,17 +110,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         print(f"modernbert {args.verb}: standard output is closed", file=sys.stderr)
         return 1
+    code = 0  # of a verb whose reader leaves while it answers
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             with listening(), opened_output(args):
-                code: int = args.run(args)
+                code = args.run(args)
             sys.stdout.flush()
             return code
         except BrokenPipeError:
             # Nobody reads on: what Python still holds back for stdout must not raise again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return code
         except KeyboardInterrupt:
             return 130
         except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:

