@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <thread>
 #include <vector>
@@ -41,9 +42,12 @@ double rate(int threads, F f) {
   return best;
 }
 
+const char* only = nullptr;  // the one rate that is asked for; all without it
+
 template <class F>
 void print(const char* name, int threads, F f) {
   static bool any = false;
+  if (only && std::strcmp(only, name)) return;
   std::printf("%s\"%s\": {", any ? ", " : "", name);
   any = true;
   for (int t = 1; t <= threads; ++t) std::printf("%s\"%d\": %.2f", t > 1 ? ", " : "", t, rate(t, f));
@@ -135,6 +139,7 @@ double read_memory(int thread) {
 
 int main(int count, char** arguments) {
   const int threads = std::clamp(count > 1 ? std::atoi(arguments[1]) : 1, 1, 64);
+  if (count > 3) only = arguments[3];
   std::printf("{");
 #if defined(__x86_64__)
   __builtin_cpu_init();

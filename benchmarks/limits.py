@@ -34,13 +34,17 @@ def compiled(sources: list[Path], program: Path, *flags: str) -> Path:
     return program
 
 
-def limits(threads: int) -> dict[str, dict[str, float]]:
-    """Rate -> number of threads -> GFLOP/s or GB/s."""
+def measured(program: Path, threads: int, *only: str) -> dict[str, dict[str, float]]:
+    """Rate -> number of threads -> GFLOP/s or GB/s; all rates, or the one that is named."""
     amx = why_not_native() is None and "amx" in native().tiers()
+    command = [str(program), str(threads), str(int(amx)), *only]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def limits(threads: int) -> dict[str, dict[str, float]]:
+    """What `measured` gives, of a program that is built for it."""
     with tempfile.TemporaryDirectory() as folder:
-        program = compiled([SOURCE], Path(folder) / "limits")
-        command = [str(program), str(threads), str(int(amx))]
-        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return measured(compiled([SOURCE], Path(folder) / "limits"), threads)
 
 
 def main() -> None:
