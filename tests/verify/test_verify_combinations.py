@@ -28,9 +28,9 @@ from refimpl.verify.truth.cases import case
 from refimpl.verify.truth.passes import forced, trace
 from refimpl.verify.zoo import ZOO
 
-# Of seeds 0 - 10 two are missed, both with a rounding among the mistakes: 0 (named nothing) and 9
-# (X1f for X1d). The five hundred count them; this keeps what is named today.
-SAMPLE = range(1, 5)
+# 9 and 39 have a rounding that another one is like, and one that alone explains nothing. Two
+# roundings at once, as seed 0 has, are not told apart; the five hundred count them.
+SAMPLE = (1, 2, 3, 9, 39)
 
 
 @pytest.mark.heavy

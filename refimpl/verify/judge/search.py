@@ -75,15 +75,18 @@ class Search(Replays):
             self.best = self.under_roundings()
         self.best = self.tidy(self.best)
 
-    def pursue(self, start: Hypothesis, moves: Sequence[tuple[Move, int]]) -> Hypothesis:
-        """The best of what the moves lead to; each goes on from so many of the best."""
+    def pursue(
+        self, start: Hypothesis, moves: Sequence[tuple[Move, int]], until: float = math.inf
+    ) -> Hypothesis:
+        """The best of what the moves lead to; each goes on from so many of the best. until: work
+        (replayed) at which no move is begun any more."""
         made: dict[Hypothesis, int] = {start: 0}
         cost = {start: self.total(start, self.panel)}
         for _ in range(STEPS):
             best = sorted(made, key=cost.__getitem__)
             best = [h for h in best if cost[h] <= WORSE * cost[best[0]]]
             todo = [(i, h) for i, (_, n) in enumerate(moves) for h in best[:n] if made[h] == i]
-            if not todo or not self.unsolved(best[0]):
+            if not todo or not self.unsolved(best[0]) or self.replayed > until:
                 break
             i, h = todo[0]
             made[h] += 1
@@ -116,19 +119,37 @@ class Search(Replays):
         return rough[i] if least < math.inf else h
 
     def under_roundings(self) -> Hypothesis:
-        """The set under a rounding that leaves nothing, of those roundings that explain the most
-        alone: the first that is much like what the set leaves, or the one most like it."""
-        best, least = self.best, math.inf
+        """The set under a rounding that leaves nothing: single mistakes under each, those that
+        explain the most alone first; then several at once, under the first few."""
         possible = (c for c in self.roundings if self.speaks(c) and not self.denied(c))
         agree = {c: self.agree(c) for c in possible}
-        for rounding in sorted(agree, key=agree.__getitem__, reverse=True)[:ROUNDINGS]:
-            h = self.pursue(Hypothesis((), rounding), ROUNDED)
+        first = sorted(agree, key=agree.__getitem__, reverse=True)
+        begun = {}
+        for rounding in first:
+            until = self.replayed + LIMIT
+            begun[rounding] = self.pursue(Hypothesis((), rounding), ROUNDED[:2], until)
+            if self.much_like(begun[rounding]):
+                return self.most_like(begun[rounding])
+        best, least = self.best, math.inf
+        for rounding in first[:ROUNDINGS]:
+            h = self.pursue(begun[rounding], ROUNDED)
             unlike = math.inf if self.unsolved(h) else self.unlike(self.panel, h)
             if unlike < least:
                 best, least = h, unlike
-            if unlike < 0.5 * math.log(ALIKE):
+            if self.much_like(h):
                 break
-        return best
+        return self.most_like(best) if best.rounding else best
+
+    def much_like(self, h: Hypothesis) -> bool:
+        """Whether nothing stays wrong, and what is left is of the size of the rounding."""
+        return not self.unsolved(h) and self.unlike(self.panel, h) < 0.5 * math.log(ALIKE)
+
+    def most_like(self, h: Hypothesis) -> Hypothesis:
+        """With the rounding that is most like what its mistakes leave: one that is a little larger
+        in one place explains as much, and may have been tried first."""
+        every = (h._replace(rounding=c) for c in self.roundings if c != h.rounding)
+        fits = [h, *(one for one in every if not self.unsolved(one))]
+        return min(fits, key=lambda one: self.unlike(self.panel, one))
 
     def agree(self, rounding: Candidate) -> int:
         """Wrong segments that the rounding alone explains."""
