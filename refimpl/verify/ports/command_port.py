@@ -50,7 +50,8 @@ HOW_TO_REFUSE = 'a case is refused by {"refused": "why"} in OUT_DIR/port.json an
 class CommandPort:
     """A command line, split as a shell would but run without one.
 
-    declared: what it computes in (else its port.json, else float32); description: the user's map.
+    declared: what it computes in (else its port.json, else float32); description: the user's map;
+    folder: where it is run, None for here.
     """
 
     command: str
@@ -58,6 +59,7 @@ class CommandPort:
     description: Description = field(default_factory=Description)
     limits: Limits = Limits()
     abilities: frozenset[str] = frozenset({"inputs", "packed", "positions"})
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -102,6 +104,7 @@ class CommandPort:
                     stdin=subprocess.DEVNULL,
                     stdout=errors,
                     stderr=errors,
+                    cwd=self.folder,
                     start_new_session=True,
                     preexec_fn=own_group(self.limits),
                 )

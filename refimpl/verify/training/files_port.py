@@ -63,12 +63,13 @@ def read(
 
 @dataclass(frozen=True)
 class TrainingCommand:
-    """A command line that trains, run once per case."""
+    """A command line that trains, run once per case, in `folder` where that is given."""
 
     command: str
     declared: str | None = None
     description: Description = field(default_factory=Description)
     limits: Limits = Limits()
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +87,7 @@ class TrainingCommand:
                 path = given / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            runner = CommandPort(self.command, limits=self.limits)
+            runner = CommandPort(self.command, limits=self.limits, folder=self.folder)
             with child_signals():
                 problem = runner.execute(runner.line(given, out), out, log)
             if problem is None:
