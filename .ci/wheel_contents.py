@@ -29,6 +29,8 @@ elif sum(sizes[name] for name in engines) > LARGEST_ENGINE:
     faults.append(f"{engines} have more than {LARGEST_ENGINE / 1e6:.0f} MB; are they stripped?")
 needed = (
     "py.typed",
+    "teach/exercises/given/MODEL.md",
+    "teach/exercises/given/port.py",
     "bundled/tiny/tokenizer.json",
     "backends/libmodernbert.so",
     "backends/modernbert.h",

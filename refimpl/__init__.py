@@ -11,6 +11,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .backends.backend import info
     from .errors import (
+        ExerciseError,
         HubError,
         LongInputWarning,
         MissingExtraError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "ModernBertConfig": "reference.config",
     "VARIANTS": "reference.config",
+    "ExerciseError": "errors",
     "HubError": "errors",
     "LongInputWarning": "errors",
     "MissingExtraError": "errors",
@@ -55,6 +57,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "ExerciseError",
     "HubError",
     "LongInputWarning",
     "MissingExtraError",

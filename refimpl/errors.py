@@ -71,6 +71,10 @@ class SpaceError(ValueError):
     differs."""
 
 
+class ExerciseError(ValueError):
+    """An exercise is unknown, or a folder is not one that `modernbert exercise start` has made."""
+
+
 class TruncationWarning(UserWarning):
     """Text was cut to the model's maximum length; the result says how many tokens were lost."""
 

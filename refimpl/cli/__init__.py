@@ -3,7 +3,7 @@
 Also `python -m refimpl`. Exit codes and the environment: EPILOG, which is its help. A reader that
 closes the pipe early, such as `head`, ends the command quietly with 0. A verb imports what it needs
 when run.
-Imports: reference, text, nlp, files, backends, models, tasks, train, verify, bulk, serve.
+Imports: reference, text, nlp, files, backends, models, tasks, train, verify, bulk, serve, teach.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from . import (
     classify,
     download,
     embed,
+    exercise,
     fill_mask,
     finetune,
     info,
@@ -39,7 +40,8 @@ from .streams import listening
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
-    *(serve, tokenize, finetune, pretrain, quantize, pack, info, bench, verify, download),
+    *(serve, tokenize, finetune, pretrain, quantize, pack, info, bench, verify, exercise),
+    download,
 )
 
 
@@ -61,7 +63,8 @@ environment:
 
 exit codes:
   0    done
-  1    an error, told in one line on stderr; of verify: the port is wrong
+  1    an error, told in one line on stderr; of verify: the port is wrong; of exercise check: not
+       right yet
   2    wrong usage
   3    done, but some input lines were bad, each told on stderr as a JSON record;
        of verify: declared deviations only

@@ -180,6 +180,8 @@ def test_file_opens_with_its_purpose_and_a_long_one_says_why(path):
         ("verify/judge/gates.py", "from ..report import html", {"report"}),
         ("verify/report/html.py", "from ...cli import main", {"cli"}),
         ("verify/findings.py", "from .truth import cases", {"truth"}),
+        ("teach/exercises/table.py", "from ...nlp.head import NLPHead", {"nlp"}),
+        ("verify/findings.py", "from ..teach import questions", {"teach"}),
         ("progress.py", "from .reference import ops", {"reference"}),
         ("__init__.py", "from .models.model import ModernBERT", set()),
     ],

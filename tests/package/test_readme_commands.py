@@ -50,6 +50,7 @@ COMMANDS = [
 ]
 # What must stand in what a block prints, by a word of it.
 SAID = {
+    "exercise": "first step that is wrong by itself is layers.1.attention",
     "--break": "first wrong step: layers.1.attention",
     "search": '"id": "c"',
     "--resume": "vectors has 1 part of 3 rows, 1 made now",

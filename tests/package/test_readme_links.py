@@ -9,7 +9,7 @@ DOCUMENTS = [
     "README.md", "USAGE.md", "MODEL.md", "MIGRATION.md", "CHANGELOG.md", "CONTRIBUTING.md",
     "benchmarks/README.md",
     "csrc/README.md", "examples/README.md", "refimpl/bulk/README.md", "refimpl/files/README.md",
-    "refimpl/serve/README.md", "refimpl/verify/README.md",
+    "lessons/README.md", "refimpl/serve/README.md", "refimpl/verify/README.md",
     "refimpl/verify/training/README.md",
 ]  # fmt: skip
 

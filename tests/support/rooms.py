@@ -24,7 +24,8 @@ train:      reference text nlp files backends models
 verify:     reference files backends models train
 bulk:       text files tasks
 serve:      reference text files models tasks
-cli:        reference text nlp files backends models tasks train verify bulk serve
+teach:      reference text files models tasks train verify
+cli:        reference text nlp files backends models tasks train verify bulk serve teach
 """
 # The same for the rooms of the kit, in which `verify` above is one room.
 KIT = """

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,15 @@ def test_both_formats_of_a_case_hold_the_same(tmp_path):
         apart = {p.stem: np.load(p) for p in (at / kind).glob("*.npy")}
         assert set(together) == set(apart)
         assert all(np.array_equal(together[k].array(), x) for k, x in apart.items())
+
+
+def test_a_command_runs_in_the_folder_that_it_is_given(tmp_path):
+    shutil.copy(PORT, tmp_path / "mine.py")
+    c = case("one-token")
+    line = shlex.join([sys.executable, "mine.py", "right"])
+    request = Request.of(c.name, c.config, c.model())
+    assert CommandPort(line, folder=tmp_path).run(request).taps
+    assert "exit code 2" in only_failure(CommandPort(line).run(request))
 
 
 def test_placeholders_say_where_the_folders_go():
