@@ -1,7 +1,8 @@
 """llama.cpp through llama-cpp-python's C bindings, on a GGUF file written here with `gguf`.
 
 Every sequence stands in one batch under its own id, without padding; the embeddings of all tokens
-come back. Matrices are stored as F32 or BF16, norms as F32. No tokenizer: ids go in as they are.
+come back. Matrices are stored as F32, BF16 or Q8_0 (blocks of 32), norms as F32. No tokenizer: ids
+go in as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-CONTENDERS = {"llama.cpp float32": "float32", "llama.cpp bfloat16": "bfloat16"}
+CONTENDERS = {
+    "llama.cpp float32": "float32",
+    "llama.cpp bfloat16": "bfloat16",
+    "llama.cpp q8_0": "int8",
+}
 
 NAMES = {
     "attn_norm": "attn_norm",
@@ -63,11 +68,12 @@ def written(files: Path, dtype: str) -> Path:
     writer.add_sliding_window_pattern(3)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("no_vocab")
-    bf16 = gguf.GGMLQuantizationType.BF16
+    kinds = {"bfloat16": "BF16", "q8_0": "Q8_0"}
+    kind = gguf.GGMLQuantizationType[kinds[dtype]] if dtype in kinds else None
     for name, x in model.params.items():
         x = np.ascontiguousarray(x, np.float32)
-        if x.ndim == 2 and dtype == "bfloat16":
-            writer.add_tensor(gguf_name(name), gguf.quantize(x, bf16), raw_dtype=bf16)
+        if x.ndim == 2 and kind is not None:
+            writer.add_tensor(gguf_name(name), gguf.quantize(x, kind), raw_dtype=kind)
         else:
             writer.add_tensor(gguf_name(name), x)
     writer.write_header_to_file()

@@ -1,4 +1,7 @@
-"""OpenVINO's CPU plugin on the ONNX file, with the precision hint f32 or bf16."""
+"""OpenVINO's CPU plugin on the ONNX file, with the precision hint f32 or bf16.
+
+int8 is the file that ONNX Runtime's dynamic quantisation makes of it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rivals.onnx_file import exported
+from rivals.onnx_file import exported, quantised
 
-CONTENDERS = {"openvino float32": "float32", "openvino bfloat16": "bfloat16"}
+CONTENDERS = {
+    "openvino float32": "float32",
+    "openvino bfloat16": "bfloat16",
+    "openvino int8": "int8",
+}
 
 
 def load(name, files: Path, threads: int):
@@ -19,7 +26,8 @@ def load(name, files: Path, threads: int):
     if wanted == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise RuntimeError("the plugin has no bfloat16 on this processor")
     hints = {"INFERENCE_PRECISION_HINT": wanted, "INFERENCE_NUM_THREADS": threads}
-    model = core.compile_model(str(exported(files)), "CPU", hints)
+    path = quantised(files) if name.endswith("int8") else exported(files)
+    model = core.compile_model(str(path), "CPU", hints)
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return model({"input_ids": ids, "attention_mask": mask})[0]
