@@ -146,5 +146,4 @@ check("1.5", answer, sealed="6666717c")
 # of E is an ordinary row. What keeps padding from being text is the mask, and that takes part in
 # attention only (lesson 4): the `embedding` of a padded token is computed like any other.
 #
-# On: lesson 2, what that norm is for. To practise: `modernbert exercise start bug-37`, a port in
-# which one word cannot be said.
+# On: lesson 2, what that norm is for. To practise, by `modernbert exercise start ID`: bug-37.

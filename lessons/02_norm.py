@@ -174,5 +174,5 @@ answer = ...  # yours
 check("2.5", answer, sealed="842f5441")
 
 # %% [markdown]
-# On: lesson 3. To practise: `modernbert exercise start eq-layer-norm` (also `--language c`), and
-# the bugs 5, 6, 24, 25, 38, 39 and 40.
+# On: lesson 3. To practise, by `modernbert exercise start ID`: eq-layer-norm; bug-05, -06, -24,
+# -25, -38, -39, -40.

@@ -162,4 +162,5 @@ print(f"largest difference {np.abs(again - mixed).max():.1e}")
 # So attention sees a set, not a sequence. What makes a sequence of it is the turning of q and k,
 # lesson 5; who may be seen at all is lesson 4.
 #
-# To practise: `modernbert exercise start eq-attention`, and the bugs 1, 2, 18 and 19.
+# To practise, by `modernbert exercise start ID`: eq-split-qkv, eq-attention; bug-01, -02, -03,
+# -18, -19.

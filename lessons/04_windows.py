@@ -168,5 +168,5 @@ check("4.6", answer, sealed="07ec5987", digits=3)
 # The share is what `ops.attention` really computes: it goes through blocks of queries and reads the
 # keys that a block can reach, and no array `[seq, seq]` is ever held (lesson 10).
 #
-# To practise: `modernbert exercise start eq-visible`, and the bugs 9, 10, 13, 14, 15, 30 to 32, 37,
-# 42, 43 and 46.
+# To practise, by `modernbert exercise start ID`: eq-visible, eq-plan; bug-09, -10, -13, -14, -15,
+# -30, -31, -32, -42, -43, -46.

@@ -175,5 +175,5 @@ check("5.6", answer, sealed="dd2fd123")
 # A radian is a sixth of a turn: such a table is noise there, and right at position 3. This is why
 # the reference computes angle, cos and sin in float64 and rounds once.
 #
-# To practise: `modernbert exercise start eq-rope` and `eq-rope-table`, and the bugs 7, 8, 16, 17,
-# 20, 33 to 36 and 44.
+# To practise, by `modernbert exercise start ID`: eq-rope-table, eq-rope; bug-07, -08, -16, -17,
+# -20, -33 to -36, -44, -45.

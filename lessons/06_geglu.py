@@ -132,5 +132,5 @@ crippled = model(ids, tap=without_mlp)["last_hidden_state"]
 print(f"off by {np.linalg.norm(crippled - truth) / np.linalg.norm(truth):.2f} of its length")
 
 # %% [markdown]
-# To practise: `modernbert exercise start eq-gelu` and `eq-glu` (also in C), and the bugs 4, 12, 21,
-# 22, 23 and 25.
+# To practise, by `modernbert exercise start ID`: eq-gelu, eq-glu; bug-04, -12, -21, -22, -23,
+# -26.

@@ -150,4 +150,4 @@ print("by cls:\n", np.round(first @ first.T, 2))
 # cosines are a start. And a port whose vectors have a cosine of 0.95 with the right ones may be off
 # by as much as two different texts are.
 #
-# To practise: `modernbert exercise start eq-pool`, and the bugs 6, 11, 27, 28, 29 and 41.
+# To practise, by `modernbert exercise start ID`: eq-pool; bug-11, -27, -28, -29, -41.

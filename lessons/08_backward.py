@@ -199,6 +199,6 @@ check("8.6", answer, after)
 print(f"it was {loss:.4f}")
 
 # %% [markdown]
-# To practise: the whole trainer in one file is what `modernbert exercise start step-01` gives you,
-# with a mistake in it; there are 21 of them. `eq-layer-norm-back` and `eq-attention-back` are to
-# be written.
+# To practise, by `modernbert exercise start ID`: eq-linear-back, eq-layer-norm-back, eq-glu-back,
+# eq-attention-back; step-01 to -12. The whole trainer in one file, with a mistake in it, is what
+# each step gives you.

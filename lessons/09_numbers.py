@@ -183,4 +183,4 @@ check("9.5", answer, sealed="35cbaac4")
 # modernbert verify --break F2 --case plain-short --no-runtime
 # ```
 #
-# To practise: the bugs 21, 38, 39, 40, 43 and 44: all of them numbers, not formulas.
+# To practise, by `modernbert exercise start ID`: bug-21, -38, -39, -40, -43, -44.

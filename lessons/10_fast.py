@@ -188,5 +188,5 @@ info = refimpl.info()
 print("backend:", info["backend"] if "backend" in info else info)
 
 # %% [markdown]
-# To practise: the bugs 32 and 33, packed rows that talk to each other; and `modernbert bench`,
-# which measures what all of it gains here.
+# To practise, by `modernbert exercise start ID`: bug-32, -33. `modernbert bench` measures what
+# all of it gains here.

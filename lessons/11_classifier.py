@@ -158,3 +158,5 @@ check("11.4", answer, right)
 # From ids to a model of your own, without a line that you have not seen the inside of. What a
 # trainer can get wrong on this way is in the exercises, `step-01` to `step-21`, and whether another
 # one is right, `modernbert verify --training` says.
+#
+# To practise, by `modernbert exercise start ID`: eq-adamw; step-13 to -21.

@@ -113,6 +113,14 @@ def test_lessons_name_equations_steps_and_exercises_that_there_are():
                 assert f"bug-{int(number):02d}" in EXERCISES, number
 
 
+def test_a_lesson_ends_with_the_exercises_of_the_table():
+    cells = dict(re.findall(r"(?m)^\| \[.*?\]\((\S+)\) \|.*\| ([^|]*) \|$", text("README.md")))
+    assert sorted(cells) == sorted(NAMES)
+    for name, cell in cells.items():
+        end = " ".join(text(name)[-600:].replace("\n#", "\n").split())
+        assert f"To practise, by `modernbert exercise start ID`: {cell}." in end, name
+
+
 def test_syllabus_names_every_lesson_and_adds_up():
     page = text("README.md")
     assert re.findall(r"\]\((\d\d_\w+\.py)\)", page) == NAMES
