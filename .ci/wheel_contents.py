@@ -35,6 +35,9 @@ needed = (
     "backends/libmodernbert.so",
     "backends/modernbert.h",
     "backends/modernbert_text.h",
+    "teach/page/frame.html",
+    "teach/page/style.css",
+    "teach/page/script/main.js",
 )
 for name in (f"refimpl/{name}" for name in needed):
     if name not in names:

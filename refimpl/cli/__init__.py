@@ -22,6 +22,7 @@ from . import (
     download,
     embed,
     exercise,
+    explain,
     fill_mask,
     finetune,
     info,
@@ -40,8 +41,8 @@ from .streams import listening
 
 VERBS = (
     *(fill_mask, embed, search, rerank, classify, ner, answer),
-    *(serve, tokenize, finetune, pretrain, quantize, pack, info, bench, verify, exercise),
-    download,
+    *(serve, tokenize, finetune, pretrain, quantize, pack, info, bench, verify),
+    *(explain, exercise, download),
 )
 
 

@@ -18,7 +18,7 @@ def test_what_the_default_run_leaves_out_is_run_by_ci() -> None:
     chosen = re.search(r'addopts = \["-m", "(.*?)"', settings)
     assert chosen is not None
     left_out = set(re.findall(r"not (\w+)", chosen[1]))
-    assert left_out == {"heavy", "oracle", "soak", "gallery", "extras"}
+    assert left_out == {"heavy", "oracle", "soak", "gallery", "extras", "browser"}
     by_hand = set(re.findall(r'"(\w+): .*by hand', settings))
     assert by_hand == {"soak", "gallery"}
     steps = re.findall(r'pytest"? .*-m "(\w+)[ "]', CI.read_text(encoding="utf-8"))

@@ -58,6 +58,7 @@ SAID = {
     "pretrain": "my-model",
     "bench": "tokens_per_s",
     "quantize": "cosine_p1",
+    "explain": "wrote page.html",
 }
 
 
