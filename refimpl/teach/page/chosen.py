@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from ...reference.config import ModernBertConfig
 
-# Bytes that a number of a vector, or of a map, takes in the page: measured on the bundled model,
-# and on random ones, whose maps pack worst.
-BYTES_OF_A_NUMBER, BYTES_OF_A_PROB = 2.4, 1.3
+# Bytes that a number of a vector, or of a map, takes in the page: measured on random models with
+# unit gain, which pack worst (2.2 and 1.1; with initial weights 1.7 and 0.8).
+BYTES_OF_A_NUMBER, BYTES_OF_A_PROB = 2.3, 1.15
 # Parts of the budget: maps of all tokens where they fit into it, and weights.
-FOR_MAPS, FOR_WEIGHTS = 0.6, 0.05
+FOR_MAPS, FOR_WEIGHTS = 0.7, 0.05
 # What the page itself takes: equations, style, script, names of tokens.
 PAGE_ITSELF = 200_000
 
@@ -40,9 +40,10 @@ def choose(
     room = budget - PAGE_ITSELF
     maps = BYTES_OF_A_PROB * pairs(config, seq) * config.num_attention_heads
     whole = maps <= FOR_MAPS * budget
-    of_a_row = BYTES_OF_A_NUMBER * numbers_of_a_row(config)
-    if not whole:  # scores and probs of the row, and the overviews
-        of_a_row += BYTES_OF_A_PROB * config.num_attention_heads * pairs(config, seq) / seq
+    keys_of_a_row = config.num_attention_heads * pairs(config, seq) / seq
+    of_a_row = BYTES_OF_A_NUMBER * (numbers_of_a_row(config) + keys_of_a_row)  # with its scores
+    if not whole:  # its probs too, and overviews in place of maps
+        of_a_row += BYTES_OF_A_PROB * keys_of_a_row
         maps = BYTES_OF_A_PROB * config.num_hidden_layers * config.num_attention_heads * 64**2
     weights = BYTES_OF_A_NUMBER * weights_of_a_column(config)
     columns = max(1, min(config.num_attention_heads, int(FOR_WEIGHTS * budget / weights)))
@@ -64,7 +65,7 @@ def pairs(config: ModernBertConfig, seq: int) -> int:
 
 
 def numbers_of_a_row(config: ModernBertConfig) -> int:
-    """Numbers of one token over all steps: vectors, and scores of it."""
+    """Numbers of one token's vectors, over all steps."""
     of_a_layer = 12 * config.hidden_size + 3 * config.intermediate_size
     return config.num_hidden_layers * of_a_layer + 6 * config.hidden_size
 

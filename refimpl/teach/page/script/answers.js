@@ -19,13 +19,14 @@ export function answersOf(view, line) {
   });
 }
 
-export function lensText(view) {
-  const found = answersOf(view, view.layer + 1);
-  if (!found) return view.side.answers.kind ? "" : view.side.answers.why;
-  const last = view.layer === view.side.layers - 1;
-  const scored = view.side.answers.function === "none" ? "logit" : "prob";
-  return "After layer " + view.layer + " the head " + (last ? "says" : "would say") + ": "
-    + found.slice(0, SHOWN).map(a => a.name + " " + a[scored]).join(", ");
+/* The same of the chosen layer in a line, for the bar. */
+export function lensLine(view) {
+  const { side, layer } = view, found = answersOf(view, layer + 1);
+  if (!found) return [side.answers.kind ? "The head's answers for this token are not on this page." : side.answers.why];
+  const scored = side.answers.function === "none" ? "logit" : "prob";
+  const said = found.slice(0, SHOWN).map(a =>
+    el("span", { class: "said" }, el("bdi", {}, a.name), " ", el("span", { class: "number" }, a[scored])));
+  return ["After layer " + layer + " the head " + (layer === side.layers - 1 ? "says " : "would say "), ...said];
 }
 
 export class Lens {
@@ -63,9 +64,10 @@ export class Answer {
   constructor(side) {
     this.side = side;
     this.body = el("tbody");
-    this.element = el("table", { class: "bars" }, el("caption", {}, "The model's answer"),
+    this.table = el("table", { class: "bars" }, el("caption", {}, "The model's answer"),
       el("thead", {}, el("tr", {}, ["answer", "logit", side.answers.function === "none" ? "" : side.answers.function].map(name => el("th", { scope: "col" }, name)))),
       this.body);
+    this.element = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "the answer" }, this.table);
   }
 
   update(view) {

@@ -5,7 +5,8 @@
 import { el, inside, say } from "./dom.js";
 import { css, ink, scheme, share, signed } from "./colours.js";
 import { keyOf, mapPlace } from "./equation.js";
-import { largestOf } from "./matrix.js";
+import { decimal } from "./data.js";
+import { largestOf, swatch } from "./matrix.js";
 import { Table } from "./table.js";
 
 const ZOOMS = [8, 16, 32, 64, 128];
@@ -51,6 +52,7 @@ export class AttentionMap {
   draw() {
     const { view } = this, { side } = view;
     const key = keyOf(view);
+    this.at = [view.token, key];
     const size = Math.min(this.zoom, side.seq);
     this.size = size;
     this.rowStart = inside(view.token - (size >> 1), 0, side.seq - size);
@@ -87,7 +89,7 @@ export class AttentionMap {
     context.scale(ratio, ratio);
     context.font = "12px ui-monospace, monospace";
     const { tensor, row } = this.shown();
-    const largest = largestOf(tensor);
+    const largest = this.what === "probs" ? this.largestHere(tensor, row) : largestOf(tensor);
     const hatch = hatching(context, paper.color);
     for (let i = 0; i < size; i++) {
       const query = this.rowStart + i, at = row(query), top = margin + i * cell;
@@ -100,7 +102,8 @@ export class AttentionMap {
           context.fillRect(left, top, cell, cell);
           continue;
         }
-        const colour = this.what === "probs" ? share(tensor.value(place)) : signed(tensor.integers[place] / largest);
+        const part = tensor.integers[place] / (largest || 1);
+        const colour = this.what === "probs" ? share(part) : signed(part);
         context.fillStyle = css(colour);
         context.fillRect(left, top, cell - (cell > 6), cell - (cell > 6));
         if (numbers) {
@@ -116,8 +119,19 @@ export class AttentionMap {
     context.strokeStyle = paper.color;
     context.strokeRect(margin, margin + (view.token - this.rowStart) * cell, size * cell, cell);
     context.strokeRect(margin + (key - this.keyStart) * cell, margin, cell, size * cell);
-    this.cell = cell;
-    this.margin = margin;
+    Object.assign(this, { cell, margin, end: decimal(largest, tensor.decimals) });
+  }
+
+  /* The largest number of the part that is drawn: its shade is the darkest. */
+  largestHere(tensor, row) {
+    let largest = 0;
+    for (let i = this.rowStart; i < this.rowStart + this.size; i++) {
+      for (let j = this.keyStart; j < this.keyStart + this.size; j++) {
+        const place = mapPlace(this.view, tensor, row(i), i, j);
+        if (place >= 0) largest = Math.max(largest, tensor.integers[place]);
+      }
+    }
+    return largest;
   }
 
   label(context, colour, margin, cell) {
@@ -145,8 +159,9 @@ export class AttentionMap {
     this.readout.textContent = this.told;
     this.canvas.setAttribute("aria-label", "attention map, a row for each query, a column for each key. " + this.told + ". Arrow keys move.");
     const window = side.windows[view.layer];
-    this.legend.replaceChildren(
-      this.what === "probs" ? "the darker (on a dark page the brighter), the larger the share; " : "dark is negative, bright positive; ",
+    const scale = this.what === "probs" ? [swatch(share(0)), " 0  ", swatch(share(1)), " " + this.end]
+      : [swatch(signed(-1)), " -" + this.end + "  ", swatch(signed(0)), " 0  ", swatch(signed(1)), " " + this.end];
+    this.legend.replaceChildren(...scale, " (shades by the square root); ",
       window === null ? "this layer sees everything; " : "hatched: further away than " + window + " tokens, not seen; ",
       "frames: the chosen query's row and key's column", side.whole ? "" : "; dotted rows are not on this page");
   }
@@ -160,8 +175,9 @@ export class AttentionMap {
     small.width = small.height = 192;
     small.setAttribute("aria-label", "overview of the whole map, the largest share of each block; the frame is the part that is shown");
     const context = small.getContext("2d"), cell = 192 / blocks;
+    const largest = map.reduce((most, x) => Math.max(most, x), 0) || 1;
     for (let n = 0; n < map.length; n++) {
-      context.fillStyle = css(share(map[n]));
+      context.fillStyle = css(share(map[n] / largest));
       context.fillRect((n % blocks) * cell, Math.floor(n / blocks) * cell, cell + 0.5, cell + 0.5);
     }
     context.lineWidth = 2;
@@ -213,8 +229,8 @@ export class AttentionMap {
     }[event.key];
     if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    const last = this.view.side.seq - 1;
-    this.go(inside(this.view.token + step[0], 0, last), inside(keyOf(this.view) + step[1], 0, last));
+    const last = this.view.side.seq - 1, [token, key] = this.at; // moved on before all is drawn
+    this.go(inside(token + step[0], 0, last), inside(key + step[1], 0, last));
   }
 
   point(event) {
@@ -230,6 +246,7 @@ export class AttentionMap {
   }
 
   go(token, key) {
+    this.at = [token, key];
     this.pick(token, key);
     requestAnimationFrame(() => say(this.told));
   }

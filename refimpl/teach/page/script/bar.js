@@ -4,7 +4,7 @@
 import { el, inside, say } from "./dom.js";
 import { sides } from "./data.js";
 import { change, chooseToken, most, state, viewOf } from "./state.js";
-import { lensText } from "./answers.js";
+import { lensLine } from "./answers.js";
 
 const THEMES = ["as the system", "light", "dark"];
 
@@ -39,7 +39,7 @@ class Tokens {
       if (top < box.scrollTop || top + chosen.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = top - box.clientHeight / 2;
     }
     this.position.textContent = ": token " + view.token + " of " + this.side.seq + ", " + this.side.tokens[view.token];
-    this.lens.textContent = lensText(view);
+    this.lens.replaceChildren(...lensLine(view));
   }
 
   key(event) {
@@ -74,7 +74,7 @@ export class Bar {
     sides.forEach((side, which) => this.tokens[which].update(viewOf(which)));
     this.layer.value = String(state.layer);
     this.head.value = String(state.head);
-    const kinds = [...new Set(sides.filter(s => state.layer < s.layers).map(s => s.kinds[state.layer] === "full" ? "full" : "local"))];
+    const kinds = [...new Set(sides.filter(s => state.layer < s.layers).map(s => s.kinds[state.layer] === "full" ? "full" : "local (sliding)"))];
     this.layerText.textContent = state.layer + " of 0 to " + most.layer + ", " + kinds.join(" | ");
     this.headText.textContent = state.head + " of 0 to " + most.head;
     this.layer.setAttribute("aria-valuetext", "layer " + this.layerText.textContent);

@@ -8,9 +8,9 @@ function between(a, b, share) {
   return a.map((x, n) => Math.round(x + (b[n] - x) * share));
 }
 
-/* -1 .. 1 -> red, green, blue. */
+/* -1 .. 1 -> red, green, blue; by the square root, or one large number would leave all others grey. */
 export function signed(value) {
-  const place = (Math.max(-1, Math.min(1, value)) + 1) * 2;
+  const place = (Math.sign(value) * Math.sqrt(Math.min(1, Math.abs(value))) + 1) * 2;
   const low = Math.min(3, Math.floor(place));
   return between(SIGNED[low], SIGNED[low + 1], place - low);
 }

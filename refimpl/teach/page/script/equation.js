@@ -76,7 +76,7 @@ export function angleLines(view) {
   return ["full", "sliding"].filter(kind => side.kinds.includes(kind)).map(kind =>
     "angle[" + view.token + ", " + k + "] = " + view.token + " * " + side.thetas[kind] + "^(-2 * " + k + " / " + side.head_dim + ") = "
     + view.token + " * " + side.get("rope." + kind + ".inv_freq").text(k) + " = "
-    + text(view, "rope." + kind + ".angle", row, k) + "   (" + kind + " layers)").join("\n");
+    + text(view, "rope." + kind + ".angle", row, k) + "   (" + (kind === "full" ? "full" : "local") + " layers)").join("\n");
 }
 
 /* The key that the chosen query is compared with: the chosen one where it is seen, else the one

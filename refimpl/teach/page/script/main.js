@@ -15,12 +15,20 @@ function codes(numbers) {
     el("div", {}, facts.functions[n].split("\n").map((line, at) => el("div", {}, (at ? "     " : ("(" + n + ")").padEnd(5)) + line))));
 }
 
+/* A step whose row of MODEL.md has no number belongs to the one above. */
+const numbers = new Map();
+facts.steps.reduce((above, step) => {
+  const number = step.number || above;
+  numbers.set(step.tap, number);
+  return number;
+}, "");
+
 class Section {
   constructor(part) {
     const step = part.step ? steps.get(part.step) : null, short = part.step ? part.step.replace("layers.{i}.", "") : part.id;
     this.part = part;
     this.inLayer = Boolean(part.step && part.step.startsWith("layers."));
-    this.title = part.title || (step.number ? "(" + step.number + ") " : "") + short;
+    this.title = part.title || "(" + numbers.get(part.step) + ") " + short;
     const [answerNumber, answerEquation] = facts.answers[sides[0].answers.kind] || [];
     const equation = step ? step.equation : part.answer && answerEquation ? "(" + answerNumber + ") " + answerEquation : "";
     const uses = step ? step.uses : part.functions || [];
@@ -89,12 +97,29 @@ function ready() {
   }));
 }
 
+/* What is on the screen at once, the rest one by one while nothing else is to be done. */
 async function redraw() {
   controls.update();
   for (const section of sections) section.stale = true;
   await ready();
   controls.update();
   for (const section of near) if (section.stale) section.draw();
+  later();
+}
+
+const idle = window.requestIdleCallback || (call => setTimeout(call, 16));
+let drawing = false;
+function later() {
+  if (drawing) return;
+  drawing = true;
+  idle(async () => {
+    drawing = false;
+    await ready();
+    const next = sections.find(section => section.stale);
+    if (!next) return;
+    next.draw();
+    later();
+  });
 }
 
 async function begin() {
@@ -112,10 +137,16 @@ async function begin() {
       (sides.length > 1 ? "AB"[n] + ": " : "") + side.model + ", " + side.layers + " layers, " + side.heads + " heads of " + side.head_dim + ", "
       + side.seq + " tokens" + (side.rows.length < side.seq ? ", vectors of " + side.rows.length : "") + ". ")));
   onChange(redraw);
+  const header = document.getElementById("top");
+  new ResizeObserver(() => {
+    const sticks = getComputedStyle(header).position === "sticky";
+    document.documentElement.style.setProperty("--bar", (sticks ? header.offsetHeight : 0) + "px");
+  }).observe(header);
   controls.update();
   await ready();
   controls.update();
   for (const section of sections) watcher.observe(section.element);
+  later();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => change({}));
   addEventListener("beforeprint", () => sections.forEach(section => section.draw()));
 }

@@ -6,6 +6,9 @@ import { css, signed } from "./colours.js";
 import { decimal } from "./data.js";
 import { Table } from "./table.js";
 
+const TALL = [3, 14], PICTURE = 320; // pixels of a row, at least and at most; of all rows
+const NAMED = 10; // so many pixels hold a row's name
+
 export class Matrix {
   /* pick(row, column) is called with what the reader chooses. */
   constructor(title, pick) {
@@ -14,11 +17,13 @@ export class Matrix {
     this.canvas = el("canvas", { tabindex: "0", role: "img" });
     this.rowMark = el("div", { class: "mark row" });
     this.cellMark = el("div", { class: "mark cell" });
+    this.names = el("div", { class: "names", "aria-hidden": "true" });
     this.readout = el("figcaption");
     this.legend = el("p", { class: "legend" });
     this.table = new Table(title);
     const frame = el("div", { class: "frame" }, this.canvas, this.rowMark, this.cellMark);
-    this.element = el("figure", { class: "matrix" }, el("p", { class: "name" }, title), frame, this.readout, this.legend, this.table.details);
+    this.element = el("figure", { class: "matrix" }, el("p", { class: "name" }, title),
+      el("div", { class: "named" }, this.names, frame), this.readout, this.legend, this.table.details);
     this.canvas.addEventListener("keydown", event => this.key(event));
     this.canvas.addEventListener("pointerdown", event => this.point(event));
   }
@@ -26,11 +31,13 @@ export class Matrix {
   /* source: as Table's, and integer(r, c), decimals, largest (an integer). */
   update(source) {
     this.source = source;
+    this.at = [source.row, source.column];
     const { rows, columns, largest, decimals } = source;
     const { canvas } = this;
     canvas.width = columns;
     canvas.height = rows;
-    canvas.style.height = inside(Math.round(320 / rows), 3, 14) * rows + "px";
+    const tall = inside(Math.round(PICTURE / rows), ...TALL);
+    canvas.style.height = tall * rows + "px";
     const context = canvas.getContext("2d");
     const image = context.createImageData(columns, rows);
     const scale = largest ? 1 / largest : 0;
@@ -44,11 +51,23 @@ export class Matrix {
       }
     }
     context.putImageData(image, 0, 0);
+    this.name(tall);
     this.mark();
     const end = decimal(largest, decimals);
     this.legend.replaceChildren(
-      swatch(-1), " -" + end + "  ", swatch(0), " 0  ", swatch(1), " " + end);
+      swatch(signed(-1)), " -" + end + "  ", swatch(signed(0)), " 0  ", swatch(signed(1)), " " + end + "  (shades by the square root)");
     this.table.update(source);
+  }
+
+  /* Tokens beside their rows; where these are too narrow, the chosen one's. */
+  name(tall) {
+    const { rows, row, rowName } = this.source;
+    const which = tall < NAMED ? [row] : [...Array(rows).keys()];
+    this.names.replaceChildren(...which.map(r => {
+      const name = el("span", { class: r === row ? "here" : null }, el("bdi", {}, rowName(r)));
+      name.style.top = 100 * (r + 0.5) / rows + "%";
+      return name;
+    }));
   }
 
   mark() {
@@ -65,13 +84,14 @@ export class Matrix {
   }
 
   key(event) {
-    const { rows, columns, row, column } = this.source;
+    const { rows, columns } = this.source;
     const step = {
       ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
       Home: [0, -columns], End: [0, columns], PageUp: [-8, 0], PageDown: [8, 0],
     }[event.key];
     if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
+    const [row, column] = this.at; // which a fast hand has moved on before all is drawn
     this.go(inside(row + step[0], 0, rows - 1), inside(column + step[1], 0, columns - 1));
   }
 
@@ -83,15 +103,16 @@ export class Matrix {
   }
 
   go(row, column) {
+    this.at = [row, column];
     say(this.source.name(row, column) + " is " + this.source.text(row, column));
     this.pick(row, column);
   }
 }
 
-export function swatch(value) {
+export function swatch(colour) {
   const canvas = el("canvas", { class: "swatch", width: "1", height: "1", "aria-hidden": "true" });
   const context = canvas.getContext("2d");
-  context.fillStyle = css(signed(value));
+  context.fillStyle = css(colour);
   context.fillRect(0, 0, 1, 1);
   return canvas;
 }

@@ -6,19 +6,21 @@ import { el, svg } from "./dom.js";
 import { keyOf } from "./equation.js";
 
 const KINDS = ["full", "sliding"];
+const LAYERS = { full: "full", sliding: "local" };
 const REACH = 46; // of a dial of 120 to a side
-const FARTHEST = 8191;
+const FARTHEST = 255; // of the slider, unless the text is longer
 
 const turned = (x, y, angle) =>
   [x * Math.cos(angle) - y * Math.sin(angle), y * Math.cos(angle) + x * Math.sin(angle)];
 
 export class Rope {
-  constructor() {
+  constructor(side) {
     this.dials = el("div", { class: "dials" });
     this.hands = el("div", { class: "hands" });
-    this.slider = el("input", { type: "range", min: "0", max: String(FARTHEST), value: "0", oninput: () => this.drawHands(Number(this.slider.value)) });
+    this.slider = el("input", { type: "range", min: "0", max: String(Math.max(FARTHEST, side.seq - 1)), value: "0", oninput: () => this.drawHands(Number(this.slider.value)) });
     this.where = el("output");
-    this.element = el("figure", { class: "rope" }, this.dials,
+    this.about = el("p", { class: "name" });
+    this.element = el("figure", { class: "rope" }, this.about, this.dials,
       el("p", { class: "tools" }, el("label", {}, "the hands at another position: ", this.slider), " ", this.where),
       this.hands,
       el("figcaption", {}, "Solid: turned. Dashed, with a ring: as it was. Of the hands, dashed ones are those of the key that is "
@@ -27,6 +29,8 @@ export class Rope {
 
   update(view) {
     this.view = view;
+    const { side } = view, pair = view.column % side.half, first = view.head * side.head_dim + pair;
+    this.about.textContent = "Columns " + first + " and " + (first + side.half) + " of q (pair " + pair + " of head " + view.head + "), token " + view.token + ":";
     this.dials.replaceChildren(...KINDS.map(kind => this.dial(kind)));
     this.slider.value = String(view.token);
     this.drawHands(view.token);
@@ -45,7 +49,7 @@ export class Rope {
     const angle = view.token * this.frequency(kind, pair), scale = REACH / (Math.hypot(x, y) || 1);
     const [tx, ty] = turned(x, y, angle);
     const here = kind === view.kind;
-    const caption = "theta " + side.thetas[kind] + ", " + kind + " layers" + (here ? ": this one" : "");
+    const caption = "theta " + side.thetas[kind] + ", " + LAYERS[kind] + " layers" + (here ? ": this one" : "");
     const picture = svg("svg", { viewBox: "-60 -60 120 120", role: "img", "aria-label": "Dial: pair " + pair + " of the query turned by " + angle.toFixed(2) + " radians, " + caption },
       svg("circle", { r: REACH, class: "rim" }), svg("line", { x1: -REACH, x2: REACH, y1: 0, y2: 0, class: "axis" }),
       svg("line", { y1: -REACH, y2: REACH, x1: 0, x2: 0, class: "axis" }),
@@ -66,7 +70,7 @@ export class Rope {
           svg("line", { x2: 10 * Math.cos(at), y2: -10 * Math.sin(at), class: "after" }));
       });
       const height = 28 + 26 * (Math.ceil(side.half / 16) - 1);
-      return el("div", {}, el("p", {}, "theta " + side.thetas[kind] + " (" + kind + " layers), pairs 0 to " + (side.half - 1)),
+      return el("div", {}, el("p", {}, "theta " + side.thetas[kind] + " (" + LAYERS[kind] + " layers), pairs 0 to " + (side.half - 1)),
         svg("svg", { viewBox: "0 0 " + (28 + 26 * (Math.min(16, side.half) - 1)) + " " + height, role: "img", "aria-label": "The hands of all pairs at position " + position + ", theta " + side.thetas[kind] }, shown));
     }));
   }

@@ -1,6 +1,7 @@
 /* Who sees whom, all layers at once: a row for each, the last on top. The frame is what the chosen
    token can see there, the ink within it where its heads do look (the mean of their shares), the
-   line below it from where information can have come by then, through this layer and all below. */
+   line below it from where information can have come by then, through this layer and all below,
+   and the short one from where the local layers alone would have brought it. */
 
 import { el, svg } from "./dom.js";
 import { css, share } from "./colours.js";
@@ -14,32 +15,37 @@ export class Sight {
     this.tokens = el("p", { class: "sight-token" });
     this.element = el("figure", { class: "sight" }, this.tokens,
       el("div", { class: "sight-rows" }, [...this.rows].reverse().map(row => row.element)),
-      el("figcaption", {}, "Squares: which keys (across) each query (down) sees. Frames: what the chosen token sees; ink: where it "
-        + "looks, the mean of the heads; the line below: from where it can have heard by then, through this layer and those below."));
+      el("figcaption", {}, "Squares: which keys (across) each query (down) sees. Frames: what the chosen token sees; in them where it "
+        + "looks, the mean of the heads, strongest where it looks most. Thin line: from where it can have heard by then, through this layer "
+        + "and those below; thick line: from where by the local layers alone. "
+        + (side.windows.every(window => window === null || window >= side.seq - 1) ? "This text is shorter than the window: every layer sees all of it. A longer text shows the difference." : "")));
   }
 
   row(kind, layer) {
     const button = el("button", { type: "button", onclick: () => change({ layer }) }, "layer " + layer);
     const strip = el("canvas", { height: "1", role: "img" });
-    const sees = el("div", { class: "sees" }), reach = el("div", { class: "reach" }), here = el("div", { class: "at" });
+    const sees = el("div", { class: "sees" }), reach = el("div", { class: "reach" }), slow = el("div", { class: "slow" }), here = el("div", { class: "at" });
     const told = el("span", { class: "told" });
     const window = this.side.windows[layer];
     const element = el("div", { class: "sight-row" }, button, maskOf(this.side, layer),
       el("span", { class: "kind" }, window === null ? "full" : "local, " + window + " a side"),
-      el("div", { class: "line" }, strip, sees, reach, here), told);
-    return { element, button, strip, sees, reach, here, told };
+      el("div", { class: "line" }, strip, sees, reach, slow, here), told);
+    return { element, button, strip, sees, reach, slow, here, told };
   }
 
   update(view) {
     const { side } = this, { token } = view;
     this.tokens.textContent = "from token " + token + ", " + side.tokens[token];
-    let far = 0; // how far information has travelled, in tokens to each side
+    // How far information has travelled, in tokens to each side: at all, and by local layers alone.
+    let far = 0, step = 0;
     side.windows.forEach((window, layer) => {
       const row = this.rows[layer], wide = window === null ? side.seq : window;
       far = Math.min(side.seq, far + wide);
+      step = Math.min(side.seq, step + (window === null ? 0 : window));
       const seen = over(row.sees, side.seq, token, wide), heard = over(row.reach, side.seq, token, far);
+      const alone = over(row.slow, side.seq, token, step);
       over(row.here, side.seq, token, 0);
-      row.told.textContent = "sees " + seen + " of " + side.seq + ", can have heard of " + heard;
+      row.told.textContent = "sees " + seen + ", heard from " + heard + " of " + side.seq + "; by local layers alone " + alone;
       row.button.setAttribute("aria-pressed", String(layer === view.layer));
       side.open("layers." + layer).then(() => this.paint({ ...view, layer, at: "layers." + layer + "." }));
     });
@@ -51,15 +57,18 @@ export class Sight {
     const row = side.mapRow(view.token);
     strip.width = side.seq;
     const context = strip.getContext("2d");
-    let most = 0, best = 0;
+    const looks = new Float32Array(side.seq);
     for (let key = 0; key < side.seq; key++) {
-      let sum = 0;
       for (let head = 0; head < side.heads; head++) {
         const at = mapPlace(view, probs, row, view.token, key, head);
-        if (at >= 0) sum += probs.value(at);
+        if (at >= 0) looks[key] += probs.value(at);
       }
-      if (sum > most) [most, best] = [sum, key];
-      context.fillStyle = css(share(sum / side.heads));
+    }
+    const most = looks.reduce((a, x) => Math.max(a, x), 0), best = looks.indexOf(most);
+    context.clearRect(0, 0, side.seq, 1);
+    for (let key = 0; key < side.seq; key++) {
+      if (!side.sees(view.layer, view.token, key)) continue;
+      context.fillStyle = css(share(looks[key] / (most || 1)));
       context.fillRect(key, 0, 1, 1);
     }
     strip.setAttribute("aria-label", row < 0 ? "the row of this token is not on the page"
