@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 60.0
-KEYS = {"Tab": ("\ue004", 9), "Enter": ("\ue007", 13), "ArrowLeft": ("\ue012", 37),
+KEYS = {"Tab": ("\ue004", 9), "Enter": ("\ue006", 13), "ArrowLeft": ("\ue012", 37),
         "ArrowUp": ("\ue013", 38), "ArrowRight": ("\ue014", 39), "ArrowDown": ("\ue015", 40),
         "Home": ("\ue011", 36), "End": ("\ue010", 35), "PageUp": ("\ue00e", 33),
         "PageDown": ("\ue00f", 34), "Space": (" ", 32)}  # fmt: skip
@@ -217,7 +217,8 @@ class Firefox(Browser):
 
     def begin(self) -> None:
         self.call("session.new", capabilities={})
-        self.page = self.call("browsingContext.getTree")["contexts"][0]["context"]
+        # A tab of its own: the one that is there at the start never gets the keyboard's focus.
+        self.page = self.call("browsingContext.create", type="tab", background=False)["context"]
         self.call("session.subscribe", events=["log.entryAdded", "network.beforeRequestSent"])
         self.size(1280, 900)
 
