@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             found, content = fitted_page(run_in, args.size or LARGEST)
         data = content.encode("utf-8")
         stream.write(data)
-    for line in told(found):
+    for line in told(found, whole=args.svg is not None):
         print(f"modernbert explain: {line}", file=sys.stderr)
     print(f"modernbert explain: wrote {path}: {bytes_of(len(data))}", file=sys.stderr)
     return 0
@@ -123,13 +123,13 @@ def check_usage(args: argparse.Namespace) -> None:
         args.usage_error("--size is of a page; leave it out with --svg")
 
 
-def told(found: list[Explained]) -> Iterator[str]:
-    """What was cut, and what a page leaves out."""
+def told(found: list[Explained], *, whole: bool) -> Iterator[str]:
+    """What was cut, and, unless what is shown is whole without them, which vectors are left out."""
     for one in found:
         seq, kept = len(one.ids), len(one.chosen.rows)
         if one.lost:
             yield f"the text was cut to {seq} tokens: {one.lost} tokens lost"
-        if kept < seq:
+        if kept < seq and not whole:
             yield (
                 f"{kept} of {seq} tokens have their vectors on the page; --token N names one that "
                 "has to be among them, --size gives room for more"

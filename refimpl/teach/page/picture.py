@@ -27,7 +27,8 @@ SHADES = 64  # of a map among others: its cells are drawn shade by shade
 NUMBERS = 12  # so many tokens have their probs written into the cells
 PAPER, INK, SOFT, RGB = "#ffffff", "#1a1d21", "#5a6270", (8, 42, 96)
 TOP, GAP, LABEL = 54, 16, 110
-LONGEST_TOKEN = 14
+LONGEST_TOKEN, LONGEST_TEXT = 14, 50
+LEGEND = " - rows look at columns; hatched: not seen"
 
 
 def picture(found: Explained, layer: int = 0, head: int | None = None) -> str:
@@ -67,14 +68,15 @@ def part(found: Explained, layer: int, most: int) -> tuple[Array, int]:
 def one_head(found: Explained, layer: int, head: int, probs: Array, first: int) -> str:
     n = len(probs)
     cell = max(12, min(44, 640 // n))
-    left, top = LABEL + GAP, TOP + LABEL
+    left, top, size = LABEL + GAP, TOP + LABEL, 12 if cell > 14 else 10
     names = [cut(t, LONGEST_TOKEN) for t in found.tokens[first : first + n]]
     parts = []
     for a, name in enumerate(names):
         middle = (a + 0.5) * cell + 4
-        parts.append(text(left - 6, top + middle, name, anchor="end", mono=True))
+        parts.append(text(left - 6, top + middle, name, anchor="end", mono=True, size=size))
         x, y = left + middle, top - 6
-        parts.append(text(x, y, name, mono=True, turn=f"rotate(-90 {x:g} {y:g})"))
+        turn = f"rotate(-90 {x:g} {y:g})"
+        parts.append(text(x, y, name, mono=True, turn=turn, size=size))
     parts.append(ground(n, left, top, cell))
     parts += cells(found, probs, first, left, top, cell)
     side = n * cell
@@ -87,7 +89,7 @@ def one_head(found: Explained, layer: int, head: int, probs: Array, first: int) 
 def all_heads(found: Explained, layer: int, maps: Array, first: int) -> str:
     heads, n, _ = maps.shape
     across = math.ceil(math.sqrt(heads))
-    cell = max(2, 220 // n)
+    cell = max(4, 320 // n)
     side = n * cell
     parts = []
     for head in range(heads):
@@ -98,7 +100,7 @@ def all_heads(found: Explained, layer: int, maps: Array, first: int) -> str:
         parts += runs(maps[head], left, top, cell)
     down = math.ceil(heads / across)
     title = f"layer {layer}: {seen_in_words(found, layer)}{of_the_text(found, first, n)}"
-    width = max(GAP + across * (side + GAP), 420)
+    width = GAP + across * (side + GAP)
     return document(width, TOP + down * (side + GAP + 18) + GAP, title, found, parts)
 
 
@@ -116,7 +118,7 @@ def cells(
             f'stroke="{PAPER}"><title>{html.escape(pair)}</title></rect>'
         )
         if n <= NUMBERS:
-            colour = PAPER if math.sqrt(p) > 0.5 else INK
+            colour = PAPER if math.sqrt(p) > 0.55 else INK
             middle = x + cell / 2, y + cell / 2 + 4
             yield text(*middle, f"{p:.2f}", anchor="middle", colour=colour, size=11)
 
@@ -175,7 +177,8 @@ def of_the_text(found: Explained, first: int, n: int) -> str:
 
 def document(width: int, height: int, title: str, found: Explained, parts: list[str]) -> str:
     """The SVG element with its title, paper and legend."""
-    words = cut(visible(found.text, spaces=False), 90)
+    words = cut(visible(found.text, spaces=False), LONGEST_TEXT) + LEGEND
+    width = max(width, 2 * GAP + 8 * len(title), 2 * GAP + 7 * len(words))
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" font-family="sans-serif">',
@@ -185,7 +188,7 @@ def document(width: int, height: int, title: str, found: Explained, parts: list[
         '<path d="M0 6L6 0" stroke="#c3c8d0"/></pattern></defs>',
         f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
         text(GAP, 22, title, size=15),
-        text(GAP, 41, f"{words} - rows look at columns; hatched: not seen", colour=SOFT),
+        text(GAP, 41, words, colour=SOFT),
         *parts,
         "</svg>",
         "",

@@ -11,6 +11,7 @@ import { Table } from "./table.js";
 
 const ZOOMS = [8, 16, 32, 64, 128];
 const BLOCKS = 64; // of an overview, to a side, as taken.py has them
+const WIDEST = 760; // pixels of a map
 const LABELS = 32, NUMBERS = 16; // so many tokens to a side have their names, and their numbers
 
 export class AttentionMap {
@@ -80,14 +81,15 @@ export class AttentionMap {
   paint(key) {
     const { view, canvas, size } = this, { side } = view;
     const labels = size <= LABELS, numbers = size <= NUMBERS;
-    const margin = labels ? 96 : 10, cell = Math.floor(Math.min(numbers ? 52 : 24, 640 / size)) || 1;
+    const margin = labels ? 96 : 10, room = inside(this.element.clientWidth - margin - 8, 240, WIDEST);
+    const cell = Math.max(1, Math.floor(Math.min(numbers ? 72 : 26, room / size)));
     const width = margin + size * cell + 2, ratio = Math.min(2, devicePixelRatio || 1);
     canvas.width = width * ratio;
     canvas.height = width * ratio;
     canvas.style.width = width + "px";
     const paper = getComputedStyle(canvas), context = canvas.getContext("2d");
     context.scale(ratio, ratio);
-    context.font = "12px ui-monospace, monospace";
+    context.font = inside(Math.round(cell / 4.2), 10, 16) + "px ui-monospace, monospace";
     const { tensor, row } = this.shown();
     const largest = this.what === "probs" ? this.largestHere(tensor, row) : largestOf(tensor);
     const hatch = hatching(context, paper.color);

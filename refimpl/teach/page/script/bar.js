@@ -67,7 +67,7 @@ export class Bar {
         el("label", {}, "layer ", this.layer, " ", this.layerText),
         el("label", {}, "head ", this.head, " ", this.headText),
         el("span", { class: "steps" }, turn("\u2190 step", -1), " ", turn("step \u2192", 1)),
-        el("label", {}, "page ", this.theme)));
+        el("label", {}, "colours ", this.theme)));
   }
 
   update() {

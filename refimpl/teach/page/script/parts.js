@@ -87,12 +87,17 @@ function map(which) {
   return { elements: [made.element], update: view => made.update(view), needs: "map" };
 }
 
+const FEW = 64; // tokens are shown one beside the other, with their ids
+
 function tokenTable(which) {
-  const side = sides[which], table = new Table("tokens and their ids");
+  const side = sides[which], few = side.seq <= FEW;
+  const list = few ? el("ol", { class: "ids", start: "0" }, side.tokens.map((token, n) =>
+    el("li", {}, el("bdi", {}, token), el("span", {}, String(side.ids[n]))))) : null;
+  const table = new Table("tokens and their ids");
   const columns = ["token", "id"];
   return {
     needs: "nothing",
-    elements: [table.details],
+    elements: few ? [list, table.details] : [table.details],
     update: view => table.update({
       rows: side.seq, columns: 2, row: view.token, column: 0,
       text: (r, c) => c ? String(side.ids[r]) : side.tokens[r],
