@@ -42,11 +42,13 @@ def pages(tmp_path_factory):
     one = explained(TEXT)
     labels = folder("labels", "sequence_classification", id2label={0: "no", 1: "yes"})
     bare, base = folder("bare", None), folder("base", "masked_lm", **BASE)
+    flat = folder("flat", "masked_lm", num_hidden_layers=2)
     words = "the cat sat on " * 32 + "[MASK]"
     return {
         "one": written("one", page(one)),
         "long": written("long", fitted_page(lambda b: [explained(LONG, budget=b)], 3e6)[1]),
         "both": written("both", page(one, explained("another text, with [MASK] in it"))),
+        "depths": written("depths", page(one, explained(TEXT, flat))),
         "classify": written("classify", page(explained("a fine day", labels))),
         "bare": written("bare", page(explained("a fine day", bare))),
         "hostile": written("hostile", page(explained("</script><b>\u202e\x00'\"&"))),
@@ -79,7 +81,9 @@ def server():
         found.shutdown()
 
 
-@pytest.mark.parametrize("name", ["one", "long", "both", "classify", "bare", "hostile", "base"])
+@pytest.mark.parametrize(
+    "name", ["one", "long", "both", "depths", "classify", "bare", "hostile", "base"]
+)
 def test_page_opens_asks_for_nothing_and_fails_nowhere(browser, pages, name):
     opened(browser, pages[name])
     browser.walk()
@@ -169,6 +173,33 @@ def test_pictures_are_lighter_where_numbers_are_larger(browser, pages):
         assert light[order[-1]] > light[order[0]] + 100
 
 
+def test_layer_that_one_of_two_models_lacks_is_told(browser, pages):
+    opened(browser, pages["depths"])
+    browser.walk()
+    browser.run(SET % (3, 0, 1))
+    browser.settled()
+    browser.walk()
+    told = browser.run(
+        "return [...document.querySelectorAll('#step-q .side')].map(e => e.innerText)"
+    )
+    assert "This model has 2 layers." not in told[0] and "q[1, 0] = attn_norm[1]" in told[0]
+    assert "This model has 2 layers." in told[1] and "attn_norm[1]" not in told[1]
+    chosen = browser.run(
+        "return [...document.querySelectorAll('.position')].map(e => e.textContent)"
+    )
+    assert all("token 1 of 9" in text for text in chosen), "the same text: one token for both"
+
+
+def test_token_whose_vectors_are_left_out_is_told(browser, pages):
+    opened(browser, pages["long"])
+    browser.run(SET % (0, 0, 0))
+    browser.settled()
+    browser.walk()
+    told = browser.run("return document.querySelector('#step-q .absent').innerText")
+    assert told.startswith("The vectors of token 0 are not on this page")
+    assert "modernbert explain --token 0" in told
+
+
 # -- by keyboard alone ----------------------------------------------------------------------------
 
 FOCUSED = """
@@ -230,6 +261,8 @@ def test_tab_reaches_everything_that_can_be_used(browser, pages):
         browser.run("window.reached.add(document.activeElement)")
     missed = "return window.wanted.filter(e => !window.reached.has(e)).map(e => e.outerHTML)"
     assert wanted > 60 and browser.run(missed) == []
+    pictures = "document.querySelectorAll('.frame canvas, canvas.map')"
+    assert browser.run(f"return [...{pictures}].every(e => window.reached.has(e))")
 
 
 def test_pictures_tables_and_the_switch_by_keyboard(browser, pages):
@@ -280,6 +313,11 @@ def test_axe_finds_nothing(browser, pages, name):
         )
         browser.settled()
         assert browser.axe() == []
+    named = "[...document.querySelectorAll('[role=img], [role=region], [role=radiogroup]')]"
+    assert (
+        browser.run(f"return {named}.filter(e => !e.ariaLabel && !e.hidden).map(e => e.outerHTML)")
+        == []
+    )
 
 
 def test_axe_would_find_something(browser, pages):
