@@ -13,7 +13,10 @@ from .numbers import Kept
 
 # Decimals of what is compared from place to place, by the last part of a name; the others' suit
 # their size.
-DECIMALS = {"probs": 4, "overview": 4, "ids": 0, "inv_freq": 9, "activation": 4}
+DECIMALS = {"probs": 4, "ids": 0, "inv_freq": 9, "activation": 4}
+# In a long text a share of attention is small: so many tokens, so many decimals.
+OF_MAPS = ((256, 4), (2048, 5))
+MOST_OF_MAPS = 6
 
 
 def blocks(found: Explained) -> dict[str, list[Kept]]:
@@ -22,7 +25,10 @@ def blocks(found: Explained) -> dict[str, list[Kept]]:
     for name, x in found.arrays.items():
         parts = name.split(".")
         block = ".".join(parts[:2]) if parts[0] == "layers" else "start"
-        out.setdefault(block, []).append(Kept.of(name, x, DECIMALS.get(parts[-1])))
+        decimals = DECIMALS.get(parts[-1])
+        if block != "start" and parts[-1] in ("probs", "overview"):
+            decimals = next((d for n, d in OF_MAPS if len(found.ids) <= n), MOST_OF_MAPS)
+        out.setdefault(block, []).append(Kept.of(name, x, decimals))
     return out
 
 

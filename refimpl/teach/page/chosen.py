@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from ...reference.config import ModernBertConfig
 
 # Bytes that a number of a vector, or of a map, takes in the page: measured on random models with
-# unit gain, which pack worst (2.2 and 1.1; with initial weights 1.7 and 0.8).
+# unit gain, which pack worst (2.2 and 1.1; with initial weights 1.7 and 0.8). In texts over 256
+# tokens maps have a decimal more, and smaller numbers.
 BYTES_OF_A_NUMBER, BYTES_OF_A_PROB = 2.3, 1.15
 # Parts of the budget: maps of all tokens where they fit into it, and weights.
 FOR_MAPS, FOR_WEIGHTS = 0.7, 0.05
