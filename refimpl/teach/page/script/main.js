@@ -151,4 +151,6 @@ async function begin() {
   addEventListener("beforeprint", () => sections.forEach(section => section.draw()));
 }
 
-begin();
+begin().catch(error => main.prepend(el("p", { class: "absent", role: "alert" },
+  "DecompressionStream" in window ? "This page could not be drawn: " + error.message
+    : "This page needs a browser of 2023 or later, which can unpack its numbers.")));
