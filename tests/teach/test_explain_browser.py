@@ -224,11 +224,11 @@ def test_whole_tour_by_keyboard(browser, pages):
     assert browser.run(FOCUSED)[2] == "7 ):"
     browser.press("Tab", "ArrowRight")
     browser.settled()
-    assert text_of(browser, ".controls output").startswith("1 of")
+    assert text_of(browser, ".controls output").startswith("1 (of")
     assert "After layer 1" in text_of(browser, ".would-say")
     browser.press("Tab", "ArrowRight", "ArrowRight")
     browser.settled()
-    assert text_of(browser, "label:nth-child(2) output").startswith("2 of")
+    assert text_of(browser, "label:nth-child(2) output").startswith("2 (of")
     browser.press("Tab")
     browser.press("Tab")
     assert browser.run(FOCUSED)[2].startswith("step")

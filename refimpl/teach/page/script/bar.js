@@ -75,8 +75,8 @@ export class Bar {
     this.layer.value = String(state.layer);
     this.head.value = String(state.head);
     const kinds = [...new Set(sides.filter(s => state.layer < s.layers).map(s => s.kinds[state.layer] === "full" ? "full" : "local (sliding)"))];
-    this.layerText.textContent = state.layer + " of 0 to " + most.layer + ", " + kinds.join(" | ");
-    this.headText.textContent = state.head + " of 0 to " + most.head;
+    this.layerText.textContent = state.layer + " (of 0 to " + most.layer + "), " + kinds.join(" | ");
+    this.headText.textContent = state.head + " (of 0 to " + most.head + ")";
     this.layer.setAttribute("aria-valuetext", "layer " + this.layerText.textContent);
   }
 
