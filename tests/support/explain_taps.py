@@ -166,12 +166,23 @@ class Taps:
 
             logits = self.model([self.about["ids"]], tap=tap)["logits"]
             logits = logits if self.about["answers"]["of_the_text"] else logits[0][self.rows]
+            if what in ("weight", "bias"):
+                continue
             best = np.argsort(-logits, axis=-1, kind="stable")[:, :5]
             e = np.exp(logits - logits.max(-1, keepdims=True))
             probs = e / e.sum(-1, keepdims=True)
+            if what == "sums":
+                out.append(e.sum(-1))
+                continue
             found = {"ids": None, "logits": logits, "probs": probs}[what]
             out.append(best if found is None else np.take_along_axis(found, best, -1))
-        return np.array(out)
+        return np.array(out) if out else self.last_matrix(what)[logits.argmax(-1)]
+
+    def last_matrix(self, part: str) -> Array:
+        name = "decoder" if self.about["answers"]["kind"] == "masked_lm" else "classifier"
+        if f"{name}.{part}" in self.model.params:
+            return self.model.params[f"{name}.{part}"]
+        return self.model.params["embeddings.tok_embeddings.weight"]
 
 
 def expected_names(about: dict, config: Any, steps: set[str], params: set[str]) -> set[str]:
@@ -194,5 +205,6 @@ def expected_names(about: dict, config: Any, steps: set[str], params: set[str]) 
     names |= {f"rope.{kind}.{x}" for kind in ("full", "sliding") for x in ("inv_freq", "angle")}
     names |= {f"lengths.{x}" for x in ("residual", "attn_out", "mlp_out")} | {"E", "activation"}
     if about["answers"]["kind"] in HEADS:
-        names |= {f"answers.{x}" for x in ("ids", "probs", "logits")}
+        names |= {f"answers.{x}" for x in ("ids", "probs", "logits", "sums", "weight")}
+        names |= {"answers.bias"} if {"decoder.bias", "classifier.bias"} & params else set()
     return names

@@ -150,7 +150,51 @@ def test_lines_of_numbers_are_true_and_of_the_page(browser, pages, name):
     assert checked >= 12 * side["layers"] * 3
     assert seen >= {"embedding", "attn_norm", "q", "k", "v", "angle", "q_rot", "k_rot", "scores",
                     "probs", "attention", "attn_out", "residual_1", "mlp_norm", "wi", "glu",
-                    "mlp_out", "residual_2", "final_norm", "head.norm"}  # fmt: skip
+                    "mlp_out", "residual_2", "final_norm", "head.norm", "logits"}  # fmt: skip
+
+
+def shown(kept, *at):
+    """A number as it must stand on the page."""
+    return f"{kept.integers[at] / 10**kept.decimals:.{kept.decimals}f}"
+
+
+def cells_of(browser, step):
+    browser.run(f"document.querySelector('#step-{step} details').open = true")
+    browser.until(f"document.querySelector('#step-{step} table td')")
+    rows = f"[...document.querySelectorAll('#step-{step} details tbody tr')]"
+    return browser.run(
+        f"return {rows}.map(r => [...r.querySelectorAll('td')].map(d => d.innerText))"
+    )
+
+
+def test_tables_show_the_numbers_of_the_page(browser, pages):
+    _, (arrays,) = read_page(Path(pages["one"].removeprefix("file://")).read_text())
+    opened(browser, pages["one"])
+    browser.walk()
+    browser.run(SET % (1, 2, 3))
+    browser.settled()
+    browser.walk()
+    v, probs = arrays["layers.1.v"], arrays["layers.1.probs"]
+    assert cells_of(browser, "v") == [[shown(v, r, 2, c) for c in range(16)] for r in range(9)]
+    assert cells_of(browser, "attention") == [
+        [shown(probs, 2, i, j) for j in range(9)] for i in range(9)
+    ]
+    wide = arrays["layers.1.residual_1"]  # the part with the chosen column, the first of head 2
+    assert cells_of(browser, "residual_1") == [
+        [shown(wide, r, c) for c in range(128, 144)] for r in range(9)
+    ]
+    lengths = browser.run(
+        "return [...document.querySelectorAll('#step-stream tbody tr')].map("
+        "r => [...r.querySelectorAll('td')].map(d => d.textContent))"
+    )
+    residual, added, more = (arrays[f"lengths.{x}"] for x in ("residual", "attn_out", "mlp_out"))
+    assert lengths[0] == [shown(residual, 0, 3), "", ""]
+    assert lengths[2] == [shown(residual, 2, 3), shown(added, 1, 3), shown(more, 1, 3)]
+    said = browser.run("return [...document.querySelectorAll('#step-lens tr .number')].map("
+                       "e => e.textContent)")  # fmt: skip
+    asked = arrays["answers.probs"]
+    wanted = [[shown(asked, line, 3, n) for n in range(3)] for line in range(4, -1, -1)]
+    assert said == [number for line in wanted for number in line]
 
 
 def test_pictures_are_lighter_where_numbers_are_larger(browser, pages):

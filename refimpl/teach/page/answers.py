@@ -27,8 +27,11 @@ BEST = 5  # answers that are shown
 
 
 class Answers:
-    """See above. `arrays`: `answers.ids`, `answers.probs`, `answers.logits` [layers + 1, rows or 1,
-    best], and the head's steps after the last layer, once all layers were looked at."""
+    """See above. `arrays`, once all layers were looked at: `answers.ids`, `answers.probs` and
+    `answers.logits` [layers + 1, rows or 1, best]; `answers.sums` [layers + 1, rows or 1], as (27)
+    has them, over all answers; the head's steps after the last layer; and of its best answer the
+    row of the decoder or classifier, `answers.weight` [rows or 1, hidden], and `answers.bias`.
+    """
 
     def __init__(self, model: ModernBERT, tokenizer: Tokenizer, rows: tuple[int, ...]) -> None:
         self.rows, self._tokenizer = np.array(rows), tokenizer
@@ -46,7 +49,7 @@ class Answers:
         if self.of_the_text:
             self.function = default_function(model.config)
         self._params = {} if self.kind is None else self._needed(model)
-        self._found: list[tuple[Array, Array, Array]] = []
+        self._found: list[tuple[Array, ...]] = []
         self._steps: dict[str, Array] = {}
 
     def _needed(self, model: ModernBERT) -> dict[str, Array]:
@@ -75,15 +78,17 @@ class Answers:
         probs = FUNCTIONS[self.function](logits)
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :BEST]
         p, x = (np.take_along_axis(scores, best, axis=-1) for scores in (probs, logits))
-        self._found.append((best, p, x))
+        sums = np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1)
+        self._found.append((best, p, x, sums))
 
     @property
     def arrays(self) -> dict[str, Array]:
         """See the class."""
         if not self._found:
             return {}
-        ids, probs, logits = (np.array(x) for x in zip(*self._found, strict=True))
+        ids, probs, logits, sums = (np.array(x) for x in zip(*self._found, strict=True))
         out = {"answers.ids": ids, "answers.probs": probs, "answers.logits": logits}
+        out |= {"answers.sums": sums} | self._rows_of(ids[-1, :, 0])
         for name in ("head.dense", "head.act", "head.norm"):
             x = self._steps[name]
             out[name] = x if self.of_the_text else x[0]
@@ -91,6 +96,16 @@ class Answers:
         mean = into.mean(axis=-1, keepdims=True)
         out["head.norm.mean"] = mean[:, 0]
         out["head.norm.variance"] = ((into - mean) ** 2).mean(axis=-1)
+        return out
+
+    def _rows_of(self, answers: Array) -> dict[str, Array]:
+        """The rows of the last matrix that give these answers, and their biases."""
+        name = "decoder" if self.kind == "masked_lm" else "classifier"
+        tied = f"{name}.weight" not in self._params
+        weight = self._params["embeddings.tok_embeddings.weight" if tied else f"{name}.weight"]
+        out = {"answers.weight": weight[answers]}
+        if f"{name}.bias" in self._params:
+            out["answers.bias"] = self._params[f"{name}.bias"][answers]
         return out
 
     @property

@@ -68,7 +68,7 @@ def pairs(config: ModernBertConfig, seq: int) -> int:
 def numbers_of_a_row(config: ModernBertConfig) -> int:
     """Numbers of one token's vectors, over all steps."""
     of_a_layer = 12 * config.hidden_size + 3 * config.intermediate_size
-    return config.num_hidden_layers * of_a_layer + 6 * config.hidden_size
+    return config.num_hidden_layers * of_a_layer + 7 * config.hidden_size
 
 
 def weights_of_a_column(config: ModernBertConfig) -> int:

@@ -147,6 +147,20 @@ export function gluLine(view) {
     + held(text(view, at + "wi", row, side.inter + unit)) + " = " + text(view, at + "glu", row, unit);
 }
 
-export function valueLine(view, name, short, row = view.row) {
-  return short + " = " + text(view, name, row, view.wide);
+/* (30) to (32): the model's best answer, and the share that it has among all. row: that of the
+   token, or 0 where the text has one answer. */
+export function answerLines(view, row) {
+  const { side, token } = view, { kind, names, of_the_text: ofText, function: made } = side.answers;
+  const logits = side.get("answers.logits"), probs = side.get("answers.probs"), sums = side.get("answers.sums");
+  const [lines, rows, best] = logits.shape, last = (lines - 1) * rows + row, at = last * best;
+  const id = side.get("answers.ids").integers[at], x = side.get("head.norm"), width = side.hidden;
+  const bias = side.get("answers.bias"), matrix = kind === "masked_lm" ? "decoder" : "classifier";
+  const place = (ofText ? "[" : "[" + token + ", ") + id + "]", logit = logits.text(at);
+  const told = [names[id] + ":",
+    "logits" + place + " = head.norm" + (ofText ? "" : "[" + token + "]") + " . " + matrix + "[" + id + "]"
+      + "\n  = " + sum(width, run(x, row * width), run(side.get("answers.weight"), row * width))
+      + (bias ? " + " + held(bias.text(row)) : "") + " = " + logit];
+  if (made === "softmax") told.push("probs" + place + " = exp(" + held(logit) + " - " + held(logit) + ") / " + sums.text(last) + " = " + probs.text(at));
+  if (made === "sigmoid") told.push("probs" + place + " = 1 / (1 + exp(-" + held(logit) + ")) = " + probs.text(at));
+  return told;
 }

@@ -12,7 +12,7 @@ import { Stream } from "./stream.js";
 import { Answer, Lens } from "./answers.js";
 import { Table } from "./table.js";
 import { Curve } from "./curve.js";
-import { angleLines, attentionLines, gluLine, linearLine, normLine, residualLine, ropeLine } from "./equation.js";
+import { angleLines, answerLines, attentionLines, gluLine, linearLine, normLine, residualLine, ropeLine } from "./equation.js";
 
 /* A column that is picked is one of the hidden ones: its head, and its place in it. */
 function pickWide(which) {
@@ -130,6 +130,12 @@ function headPart(name, line) {
 
 const headText = (view, name) => view.side.get(name).text(headRow(view) * view.side.hidden + view.wide);
 
+/* As lines(), but a text's one answer is there whichever token is chosen. */
+function answerNumbers(which) {
+  const built = lines(view => answerLines(view, headRow(view)))(which);
+  return { ...built, needs: sides[which].answers.of_the_text ? "nothing" : "row" };
+}
+
 export const parts = [
   { id: "text", title: "The text as tokens", says: "What the model is given: a number for each token.", build: [tokenTable] },
   { step: "embedding", build: [
@@ -165,7 +171,7 @@ export const parts = [
   headPart("head.dense", view => "head.dense" + headIndex(view) + " = " + headText(view, "head.dense")),
   headPart("head.act", view => "head.act" + headIndex(view) + " = " + view.side.classifier_activation + "(" + headText(view, "head.dense") + ") = " + headText(view, "head.act")),
   headPart("head.norm", view => normLine(view, "head.norm", "head.norm" + headIndex(view), "head.act", view.wide, headRow(view))),
-  { id: "answer", title: "The answer", answer: true, says: "The decoder compares the vector with the row of every token; a classifier has a row for each label.", build: [one(Answer, "nothing")] },
+  { id: "answer", title: "The answer", answer: true, says: "The decoder compares the vector with the row of every token; a classifier has a row for each label.", build: [one(Answer, "nothing"), answerNumbers] },
   { id: "lens", title: "The answer, layer by layer", says: "The logit lens: the last norm and the head, put on the residual stream of every layer. A tick marks what the model says in the end.",
     build: [one(Lens, "nothing")] },
 ];
