@@ -156,7 +156,10 @@ def test_long_text_keeps_the_tokens_that_are_asked_for():
     found = explained(text, tokens=[500, 3], budget=3e6)
     assert len(found.ids) > 512 and found.centre == 500
     assert {500, 3, 499, 501} <= set(found.chosen.rows) and len(found.chosen.rows) < 100
-    assert len(page(found).encode()) <= 3e6
+    text = page(found)
+    assert len(text.encode()) <= 3e6
+    of_maps = {k.decimals for n, k in read_page(text)[1][0].items() if n.endswith(".overview")}
+    assert of_maps == {5}, "small shares have the digits that they need"
 
 
 def test_deep_model_fits_by_leaving_rows_out(tmp_path):
