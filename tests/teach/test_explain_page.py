@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from support.explain_taps import Taps, expected_names
-from support.text_folders import NER_LABELS, model_folder
+from support.text_folders import NER_LABELS, add_tokenizer, model_folder, sentence_folder
 
 import refimpl
 from refimpl.models.model import BUNDLED
@@ -43,8 +43,23 @@ def folders(tmp_path_factory):
         "ner": made("ner", "token_classification", id2label=NER_LABELS),
         "no head": made("bare", None),
         "answer": made("answer", "question_answering"),
+        "sentence": sentence(root / "sentence"),
+        "configured": configured(root / "configured"),
         "two layers": made("two", "masked_lm", num_hidden_layers=2, seed=3),
     }  # fmt: skip
+
+
+def sentence(folder):
+    folder.mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    return sentence_folder(folder, [("sentence_transformers.models.Pooling", pooling)])
+
+
+def configured(folder):
+    """A head by task type, whose kind has the name of one of Hugging Face's."""
+    task = refimpl.NLPTaskConfig("mood", "sentiment_analysis", num_classes=3)
+    refimpl.create_modern_bert_with_head("tiny", task).save_pretrained(folder)
+    return add_tokenizer(folder)
 
 
 def compare(text: str, side: int, folder) -> None:
@@ -71,6 +86,8 @@ def compare(text: str, side: int, folder) -> None:
         ("ner", TEXT, 8e6),
         ("no head", TEXT, 8e6),
         ("answer", TEXT, 8e6),
+        ("sentence", TEXT, 8e6),
+        ("configured", TEXT, 8e6),
         ("mask", LONG * 6, 0.4e6),
     ],
 )
@@ -80,6 +97,17 @@ def test_every_number_is_its_tap(folders, folder, text, budget):
     about, _ = read_page(page(found))
     assert about["sides"][0]["whole"] == (budget > 1e6)
     assert (len(found.chosen.rows) < len(found.ids)) == (budget < 1e6)
+
+
+@pytest.mark.parametrize(("folder", "said"), [
+    ("no head", "The model has no head: its way ends with final_norm."),
+    ("answer", "The model has a question_answering head (ModernBertForQuestionAnswering), which"),
+    ("sentence", "The model has"),
+    ("configured", "a configurable sequence_classification head (sentiment_analysis), which this"),
+])  # fmt: skip
+def test_head_that_is_not_shown_is_named(folders, folder, said):
+    answers = explained("a fine day", folders[folder]).answers
+    assert answers.kind is None and said in answers.why and answers.why.endswith("final_norm.")
 
 
 def test_two_texts_and_two_models_stand_side_by_side(folders):

@@ -13,9 +13,11 @@ import numpy as np
 
 from ...models.model import ModernBERT
 from ...models.scores import FUNCTIONS
+from ...models.summary import described_head
 from ...models.task_model import ModernBERTForTask
 from ...reference import ops
 from ...reference.encoder import norm
+from ...reference.heads import Head
 from ...tasks.classify import default_function
 from ...text.tokenizer import Tokenizer
 from .equations import ANSWERS
@@ -36,12 +38,11 @@ class Answers:
     def __init__(self, model: ModernBERT, tokenizer: Tokenizer, rows: tuple[int, ...]) -> None:
         self.rows, self._tokenizer = np.array(rows), tokenizer
         head = model.head if isinstance(model, ModernBERTForTask) else None
-        self.kind = head.kind if head is not None and head.kind in ANSWERS else None
+        self.kind = head.kind if isinstance(head, Head) and head.kind in ANSWERS else None
         self.why = ""
         if self.kind is None:
-            what = (
-                "no head" if head is None else f"a head ({head.kind}) that this page does not show"
-            )
+            what = f"{described_head(model)}, which this page does not show"
+            what = "no head" if head is None else what
             self.why = f"The model has {what}: its way ends with final_norm."
         self.config, self._head = model.config, head
         self.of_the_text = self.kind == "sequence_classification"
