@@ -398,7 +398,9 @@ def test_print_has_no_controls_and_every_picture(browser, pages):
     if not isinstance(browser, Chromium):
         pytest.skip("printing is Chromium's protocol")
     opened(browser, pages["one"])
-    browser.size(800, 1000, media="print")
+    browser.size(800, 1000, "dark", media="print")
+    paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(255, 255, 255)", "no page of ink"
     browser.run("dispatchEvent(new Event('beforeprint'))")
     assert not browser.run("return document.querySelector('.controls').checkVisibility()")
     sizes = "return [...document.querySelectorAll('.frame canvas')].map(c => c.width)"
