@@ -92,6 +92,7 @@ def test_the_bundled_model_passes_on_texts_it_has_not_seen(quantised):
     assert found.texts.tokens > 10_000
 
 
+@pytest.mark.heavy
 def test_what_it_certifies_is_what_one_measures_anew(quantised):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -339,6 +340,7 @@ def test_the_command_says_what_is_wrong_in_a_line(
     assert not told.out and not (tmp_path / "out").exists()
 
 
+@pytest.mark.heavy
 def test_the_command_writes_and_tells(tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS[:60]))
     out = tmp_path / "out"

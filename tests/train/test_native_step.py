@@ -194,6 +194,7 @@ def test_a_run_learns_as_one_of_numpy_does(tmp_path):
     assert figures["best"] == pytest.approx(theirs["best"], rel=1e-2)
 
 
+@pytest.mark.heavy
 def test_a_run_that_was_killed_goes_on_with_the_same_bits(tmp_path, on_native):
     trained(tmp_path / "whole")
     assert killed(tmp_path / "killed", 5, 4) >= 2

@@ -262,6 +262,7 @@ def trained(files, out, **options):
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("stop", [1, 2, 5])
 def test_a_run_that_broke_off_goes_on_with_the_same_bits(tmp_path, files, stop):
     trained(files, tmp_path / "whole")

@@ -57,6 +57,7 @@ def evidence(name, change, steps=(1,)):
     return Evidence(name, of, told, compare(of, told))
 
 
+@pytest.mark.heavy
 def test_two_mistakes_of_two_stages_are_both_named():
     def both(t):
         return ZOO["O5"].apply(ZOO["B9"].apply(t))
@@ -74,6 +75,7 @@ def test_a_mistake_of_one_head_is_told_beside_that_of_another():
     assert any(cases == {"several-labels"} for id, cases in found.items() if id != "L2")
 
 
+@pytest.mark.heavy
 def test_a_factor_is_told_as_a_divisor():
     port = ReferencePort(mistake=ZOO["L4"].apply)
     report = verify(port, [case("token-types")])

@@ -160,7 +160,13 @@ FOUND_IN_PORTS = [
 ]
 
 
-@pytest.mark.parametrize("ids", FOUND_IN_PORTS)
+@pytest.mark.parametrize(
+    "ids",
+    [
+        FOUND_IN_PORTS[0],
+        *(pytest.param(ids, marks=pytest.mark.heavy) for ids in FOUND_IN_PORTS[1:]),
+    ],
+)
 def test_sets_that_public_ports_have(ids: tuple[str, ...]) -> None:
     names = ("two-tokens", "eight-tokens", "silu-64", "window-66", "pad-id-is-a-word", "hard-rows",
              "cls-padding", "plain-new-keys")  # fmt: skip

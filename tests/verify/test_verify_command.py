@@ -58,6 +58,7 @@ def test_a_right_dump_of_one_case_is_incomplete_unless_that_is_asked_for(tmp_pat
     assert run(*given, "--partial", ",".join(data["coverage"]["not_shown"][1:])) == 4
 
 
+@pytest.mark.heavy
 def test_a_wrong_dump_fails_with_1_and_names_the_step(tmp_path, capsys):
     path = dump(tmp_path / "dump", lambda step, x: x * (1 + 1e-3 * (step == "layers.1.attn_out")))
     assert run("--dump", path, "--case", NAME, "--full") == 1

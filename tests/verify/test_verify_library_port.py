@@ -89,6 +89,7 @@ def test_tanh_gelu_is_a_deviation_named_so(build):
     assert report.suspects[0].id == "F2"
 
 
+@pytest.mark.heavy
 def test_a_stale_buffer_is_found_by_the_order_of_calls(build):
     report = verify(LibraryPort(build("BUG_STALE")), [case("padding-mixed")], suspects=False)
     assert report.verdict == "fail"
@@ -162,6 +163,7 @@ def test_an_encoder_that_ignores_the_mask_is_caught_without_heads(build):
     assert report.verdict == "fail"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("switches", "words"),
     [

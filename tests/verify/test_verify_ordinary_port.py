@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.heavy import heavy_but_first
 from support.readme import ROOT
 
 from refimpl.verify.judge.gates import verify
@@ -52,11 +53,13 @@ def test_it_is_right_as_far_as_it_goes_and_the_page_says_so(build, monkeypatch):
 
 @pytest.mark.parametrize(
     ("bug", "verdict", "first", "named"),
-    [
-        ("BUG_WINDOW", "fail", ("plain-short", "layers.1.attention"), "W3a"),
-        ("BUG_TANH", "declared deviation", ("plain-short", "layers.0.glu"), "F2"),
-        ("BUG_MASK", "fail", ("plain-padded", "layers.0.attention"), "W7"),
-    ],
+    heavy_but_first(
+        [
+            ("BUG_WINDOW", "fail", ("plain-short", "layers.1.attention"), "W3a"),
+            ("BUG_TANH", "declared deviation", ("plain-short", "layers.0.glu"), "F2"),
+            ("BUG_MASK", "fail", ("plain-padded", "layers.0.attention"), "W7"),
+        ]
+    ),
 )
 def test_a_planted_mistake_is_named_alone(build, bug, verdict, first, named):
     report = verify(CommandPort(str(build(bug))), FIRST)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.heavy import heavy_but_first
 
 from refimpl.verify.findings import Suspect
 from refimpl.verify.judge import gates
@@ -77,11 +78,13 @@ def test_rank_uses_a_case_that_is_right_as_evidence() -> None:
 
 @pytest.mark.parametrize(
     ("id", "value", "change"),
-    [
-        ("C4b", 17.0, lambda p: with_config(p, local_rope_theta=17.0)),
-        ("W4a", 4, lambda p: with_window(p, lambda w: None if w is None else 4)),
-        ("C7a", 0.0125, lambda p: with_config(p, norm_eps=0.0125)),
-    ],
+    heavy_but_first(
+        [
+            ("C4b", 17.0, lambda p: with_config(p, local_rope_theta=17.0)),
+            ("W4a", 4, lambda p: with_window(p, lambda w: None if w is None else 4)),
+            ("C7a", 0.0125, lambda p: with_config(p, norm_eps=0.0125)),
+        ]
+    ),
 )
 def test_rank_fits_a_value_that_the_zoo_does_not_have(
     id: str, value: float, change: Change

@@ -31,6 +31,7 @@ def slightly_off(glu: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return lambda u, act: glu(u, act) * (1 + 2.0**-22)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("few")
 def test_selftest_catches_names_and_ranks() -> None:
     lines: list[str] = []
