@@ -7,26 +7,12 @@ symptom and its hint.
 
 from __future__ import annotations
 
-from .table import Edit, Exercise
+from functools import partial
+
+from .table import FORWARD, Exercise, planted_bug
 
 SHORT, WINDOW, PADDED = "plain-short", "plain-window", "plain-padded"
-
-
-def bug(
-    number: int,
-    degree: int,
-    zoo: str,
-    title: str,
-    symptom: str,
-    hint: str,
-    cases: tuple[str, ...],
-    *edits: tuple[str, str],
-) -> Exercise:
-    """A row: edits are pairs of right and wrong text of port.py."""
-    return Exercise(
-        f"bug-{number:02d}", "bug", degree, title, symptom,
-        tuple(Edit(*edit) for edit in edits), (hint,), cases, zoo=zoo,
-    )  # fmt: skip
+bug = partial(planted_bug, FORWARD, "bug")
 
 
 BUGS: tuple[Exercise, ...] = (

@@ -69,6 +69,25 @@ class Exercise:
         return self.file == TRAINING
 
 
+def planted_bug(
+    file: str,
+    prefix: str,
+    number: int,
+    degree: int,
+    zoo: str,
+    title: str,
+    symptom: str,
+    hint: str,
+    cases: tuple[str, ...],
+    *edits: tuple[str, str],
+) -> Exercise:
+    """A row of the bugs in a file: edits are pairs of its right text and the wrong one."""
+    return Exercise(
+        f"{prefix}-{number:02d}", "bug", degree, title, symptom,
+        tuple(Edit(*edit) for edit in edits), (hint,), cases, file=file, zoo=zoo,
+    )  # fmt: skip
+
+
 def given(name: str) -> str:
     """The text of a file that students get, before anything is planted in it."""
     return (GIVEN / name).read_text(encoding="utf-8")

@@ -6,26 +6,12 @@ here with its edit, its symptom and its hint.
 
 from __future__ import annotations
 
-from .table import TRAINING, Edit, Exercise
+from functools import partial
+
+from .table import TRAINING, Exercise, planted_bug
 
 TIED, SILU, PLAIN = "mask-tied", "mask-silu", "classes-plain"
-
-
-def bug(
-    number: int,
-    degree: int,
-    zoo: str,
-    title: str,
-    symptom: str,
-    hint: str,
-    cases: tuple[str, ...],
-    *edits: tuple[str, str],
-) -> Exercise:
-    """A row: edits are pairs of right and wrong text of trainer.py."""
-    return Exercise(
-        f"step-{number:02d}", "bug", degree, title, symptom,
-        tuple(Edit(*edit) for edit in edits), (hint,), cases, file=TRAINING, zoo=zoo,
-    )  # fmt: skip
+bug = partial(planted_bug, TRAINING, "step")
 
 
 TRAINING_BUGS: tuple[Exercise, ...] = (
