@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .outputs import say_verdict
 from .verify import one_blas_thread
 
 HELP = "learn: write an equation of the model, or find the bug in a small port"
@@ -61,7 +62,7 @@ def _check(args: argparse.Namespace) -> int:
     from ..teach.exercises.referee import checked
 
     outcome = checked(read(args.folder))
-    print("\n".join(outcome.lines))
+    say_verdict("\n".join(outcome.lines))
     return 0 if outcome.right else 1
 
 

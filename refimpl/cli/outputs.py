@@ -14,7 +14,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +25,12 @@ SUFFIXES = {
     ".npy": "npy",
     ".npz": "npz",
 }
+
+
+def say_verdict(text: str) -> None:
+    """Print what the exit code says as well: `| head` may have read enough, and gets that code."""
+    with suppress(BrokenPipeError):
+        print(text, flush=True)
 
 
 @contextmanager

@@ -16,13 +16,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import verify_training
 from .numbers import bytes_of
 from .options import seconds
+from .outputs import say_verdict
 from .verify_ports import WAYS, dumped, port_of
 
 if TYPE_CHECKING:
@@ -125,8 +126,7 @@ def run(args: argparse.Namespace) -> int:
         for name in ("json", "html"):
             writable(f"--{name}", getattr(args, name))
     report = training_report(args) if args.training else forward_report(args)
-    with suppress(BrokenPipeError):  # `| head -1` has read enough: the exit code is the verdict's
-        tell(args, report)
+    tell(args, report)
     return report.exit_code
 
 
@@ -234,7 +234,7 @@ def tell(args: argparse.Namespace, report: Report) -> None:
         from ..verify.report.html import to_html
 
         args.html.write_text(to_html(data), encoding="utf-8")
-    print(render(report, colour=colour, full=args.full))
+    say_verdict(render(report, colour=colour, full=args.full))
 
 
 # -- without a port -------------------------------------------------------------------------------
@@ -283,11 +283,7 @@ def written(kit: Path) -> str:
 def self_test(args: argparse.Namespace) -> int:
     from ..verify.judge import selftest
 
-    def say(line: str) -> None:
-        with suppress(BrokenPipeError):
-            print(line, flush=True)
-
-    return selftest.main(say=say)
+    return selftest.main(say=say_verdict)
 
 
 def print_header(args: argparse.Namespace) -> int:
