@@ -39,6 +39,7 @@ def test_every_kernel_stays_within_its_bound_and_its_memory(program, rounds, rec
 
 
 @pytest.mark.heavy
+@pytest.mark.heavy
 def test_seed_chooses_the_cases_and_nothing_to_do_is_a_failure(program):
     first, again, other = (lines(program, "--op", "rope", "--seed", seed) for seed in "112")
     assert first == again != other

@@ -71,7 +71,7 @@ def check_within_bfloat16(case: Case, batch: Batch, tier: str) -> None:
 
 
 @on_float32_rows
-@pytest.mark.parametrize("case", heavy_but_first(CASES, 8), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", heavy_but_first(CASES, 4), ids=lambda case: case.name)
 def test_golden_cases_round_matrices_and_nothing_else(case: Case, tier: str):
     for batch in case.batches:
         check_rounds_matrices_alone(case, batch, tier)
@@ -85,7 +85,7 @@ def test_any_model_and_padding_rounds_matrices_and_nothing_else(tier: str, data:
 
 
 @mostly_the_best
-@pytest.mark.parametrize("case", heavy_but_first(CASES, 8), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", heavy_but_first(CASES, 4), ids=lambda case: case.name)
 def test_golden_cases_stay_within_the_bfloat16_budget(case: Case, tier: str):
     check_within_bfloat16(case, case.batches[-1], tier)
 

@@ -32,6 +32,7 @@ def output_of(driver: Path, sources: list[str], folder: Path) -> str:
     return run.stdout
 
 
+@pytest.mark.heavy
 def test_pool_and_cpu_quotas(tmp_path):
     """Every task once, stop, several callers, forks, control groups: see tests/native/pool.cpp."""
     out = output_of(DRIVERS / "pool.cpp", ["base/pool.cpp", "base/cpus.cpp"], tmp_path)

@@ -66,6 +66,7 @@ def bits(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.heavy
 def test_it_learns_and_the_folder_loads(tmp_path):
     settings = Settings(epochs=15, batch_size=10, learning_rate=1e-2)
     held_out = examples(30, 1)

@@ -54,6 +54,7 @@ def messages(result, level="fail"):
     return [f.message for f in result.findings if f.level == level]
 
 
+@pytest.mark.heavy
 def test_the_c_port_is_exact_spec(build):
     report = verify(LibraryPort(build()), [case(name) for name in SOME])
     assert report.verdict == "exact-spec", report.findings
@@ -156,6 +157,7 @@ def test_a_refused_head_is_run_to_the_final_norm(build):
     )
 
 
+@pytest.mark.heavy
 def test_an_encoder_that_ignores_the_mask_is_caught_without_heads(build):
     report = verify(
         LibraryPort(build("NO_HEADS", "BUG_MASK")), [case("padding-mixed")], suspects=False

@@ -42,6 +42,7 @@ def build(tmp_path_factory):
     return compiled
 
 
+@pytest.mark.heavy
 def test_it_is_right_as_far_as_it_goes_and_the_page_says_so(build, monkeypatch):
     monkeypatch.chdir(build().parent)
     report = verify(CommandPort("./case"), CASES)

@@ -62,6 +62,7 @@ def test_selftest_sees_a_false_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert selftest.false_alarm(("eight-tokens", 3)) is not None
 
 
+@pytest.mark.heavy
 def test_selftest_names_the_faulty_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "CASES", (selftest.BY_NAME["padding-mixed"],))
     verdict = selftest.judged_runtime("X3a")

@@ -66,6 +66,7 @@ def walked(tmp_path_factory):
     return folder, seen
 
 
+@pytest.mark.heavy
 def test_the_commands_print_what_the_page_says(walked):
     _, seen = walked
     assert len(seen) == 3
@@ -78,6 +79,7 @@ def test_the_commands_print_what_the_page_says(walked):
             at += lines[at:].index(wanted) + 1
 
 
+@pytest.mark.heavy
 def test_the_report_page_is_written(walked):
     folder, _ = walked
     page = (folder / "report.html").read_text(encoding="utf-8")
