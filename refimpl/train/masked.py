@@ -19,14 +19,13 @@ import numpy as np
 
 from ..models.task_model import ModernBERTForTask
 from ..text.tokenizer import Tokenizer
-from .counter import purpose, words
-from .documents import Document, DocumentFile, Reader
+from .documents import DocumentFile, Reader
 from .examples import Unit
 from .labels import fraction
 from .losses import IGNORED, cross_entropy
 from .masking import RATE, mask_tokens
 from .native import NativeStep
-from .order import batch_at, steps_per_epoch
+from .order import batch_at, shuffled, steps_per_epoch
 from .packing import best_fit
 from .settings import Settings
 from .work import Stepped, Work, of_units
@@ -35,7 +34,8 @@ Array = np.ndarray
 
 EVALUATION_RATE = 0.15
 NO_STEP = 2**32 - 1  # what the masks of an evaluation are keyed by: no run gets there
-BLOCK = 1024  # documents that are shuffled together
+SAMPLE = 256  # documents by which the length of a pass is told
+POOL = 2**20  # tokens that are shuffled together
 CHOICE = 4  # times the tokens of a step wait to be packed: the more, the fuller the rows
 
 
@@ -137,9 +137,11 @@ class Masked(Work):
 
 
 class Stream(Work):
-    """Documents as they come, shuffled in blocks, cut to `length`, in rows packed by best fit.
+    """Documents as they come, cut to `length`, shuffled in pools, in rows packed by best fit.
 
-    A step has the sequences of texts_a_step rows; what does not fit waits for the next.
+    The sequences are shuffled, not the documents: those of a long one would make whole steps that
+    know nothing else. A step has the sequences of texts_a_step rows; what does not fit waits for
+    the next.
     """
 
     task = "mask"
@@ -152,13 +154,16 @@ class Stream(Work):
         self.reader = Reader(self.files)
         self.pending: list[Held] = []
         self.empty = 0  # documents without a token
-        self._start, self._block, self._taken = self.reader.place(), list[Document](), 0
-        self._number = -1
+        # The pool: its number, where it begins in the files, how many were empty before it, its
+        # sequences, their order when it is drawn, and how many were taken.
+        self._number, self._start, self._empty_before = -1, self.reader.place(), 0
+        self._pool, self._taken = list[Held](), 0
+        self._order: Array | None = None
 
     def steps_per_epoch(self, settings: Settings) -> int:
-        """About one pass: by the tokens a byte of the first block."""
+        """About one pass: by the tokens a byte of the first documents."""
         reader, tokens, size = Reader(self.files), 0, 0
-        for _ in range(BLOCK // 4):
+        for _ in range(SAMPLE):
             text = reader.next().text
             if reader.epoch:
                 break
@@ -181,11 +186,8 @@ class Stream(Work):
         rows = self.rows(step, settings)
         tokens = sum(len(x.ids) for x in self.pending)
         while tokens < CHOICE * rows * self.length:
-            document = self._next(settings.seed)
-            found = pieces(self.tokenizer, document.text, document.where, self.length)
-            self.empty += not found
-            self.pending += found
-            tokens += sum(len(x.ids) for x in found)
+            self.pending.append(self._next(settings.seed))
+            tokens += len(self.pending[-1].ids)
         lengths = [len(x.ids) for x in self.pending]
         first, *packed = best_fit(lengths, self.length)
         packed.sort(key=lambda row: -sum(lengths[i] for i in row))
@@ -219,8 +221,8 @@ class Stream(Work):
         lengths = [len(x.ids) for x in self.pending]
         ids = np.concatenate([np.zeros(0, np.int64), *(x.ids for x in self.pending)])
         facts = {
-            "block": self._start, "number": self._number, "taken": self._taken,
-            "empty": self.empty, "where": [x.where for x in self.pending],
+            "pool": self._start, "number": self._number, "taken": self._taken,
+            "empty": self._empty_before, "where": [x.where for x in self.pending],
         }  # fmt: skip
         return {"ids": ids, "lengths": np.array(lengths, np.int64)}, facts
 
@@ -228,32 +230,38 @@ class Stream(Work):
         parts = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
         own = zip(parts, facts["where"], strict=False)
         self.pending = [Held(ids, where) for ids, where in own]
-        self.reader.go_to(facts["block"])
+        self.reader.go_to(facts["pool"])
         self.empty, self._number = facts["empty"], facts["number"]
-        self._block, self._taken = [], 0
         if self._number >= 0:
-            self._read_block()
-            self._taken = facts["taken"]
+            self._read()
+        self._taken = facts["taken"]
 
-    def _next(self, seed: int) -> Document:
-        """The next document of the block, in the order that the seed gives it."""
-        if self._taken == len(self._block):
+    def _next(self, seed: int) -> Held:
+        """The next sequence of the pool, in the order that the seed gives it."""
+        passes = self.reader.epoch
+        while self._taken == len(self._pool):
+            if self.reader.epoch > passes + 1:
+                raise ValueError("data holds no text: a whole pass over it gave no token")
             self._number += 1
-            self._read_block()
-        counter = (np.arange(len(self._block)), self._number, 0, 0)
-        drawn = words(purpose(seed, "documents"), counter)
-        wide = drawn.astype(np.uint64)
-        order = np.argsort(wide[:, 0] << np.uint64(32) | wide[:, 1], kind="stable")
+            self._read()
+        if self._order is None:
+            self._order = shuffled(len(self._pool), seed, self._number)
         self._taken += 1
-        return self._block[order[self._taken - 1]]
+        return self._pool[self._order[self._taken - 1]]
 
-    def _read_block(self) -> None:
-        """The next BLOCK documents, or those that are left of a pass over the data."""
-        self._start, self._block, self._taken = self.reader.place(), [], 0
-        while len(self._block) < BLOCK:
+    def _read(self) -> None:
+        """The next POOL tokens, to the end of a document, or those that are left of a pass."""
+        self._start, self._empty_before = self.reader.place(), self.empty
+        self._pool, self._order, self._taken = list[Held](), None, 0
+        tokens, documents = 0, 0
+        while tokens < POOL:
             before, epoch = self.reader.place(), self.reader.epoch
-            found = self.reader.next()
-            if self._block and self.reader.epoch != epoch:
+            document = self.reader.next()
+            if documents and self.reader.epoch != epoch:
                 self.reader.go_to(before)
                 return
-            self._block.append(found)
+            documents += 1
+            found = pieces(self.tokenizer, document.text, document.where, self.length)
+            self.empty += not found
+            self._pool += found
+            tokens += sum(len(x.ids) for x in found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,11 +142,35 @@ def test_rows_are_full_and_no_document_waits_for_ever(files):
     assert len(set(seen)) > 20 and np.mean(filled) > 0.95
 
 
-def test_every_document_comes_once_a_pass_in_another_order(files):
+def test_every_sequence_comes_once_a_pass_in_another_order(files):
     work, settings = stream(files)
-    passes = [[work._next(settings.seed).where for _ in range(60)] for _ in range(3)]
-    assert len({frozenset(one) for one in passes}) == 1 and len(set(passes[0])) == 60
-    assert passes[0] != passes[1] != passes[2] != sorted(passes[2])
+    reader = Reader([DocumentFile(f) for f in files])
+    held = [pieces(work.tokenizer, t, where, LENGTH) for where, t in read(reader, 60)]
+    n, wanted = sum(map(len, held)), Counter(x.where for found in held for x in found)
+    passes = [[work._next(settings.seed) for _ in range(n)] for _ in range(3)]
+    assert all(Counter(x.where for x in one) == wanted for one in passes) and n > 60
+    orders = [[x.ids.tobytes() for x in one] for one in passes]
+    assert orders[0] != orders[1] != orders[2] != sorted(orders[2])
+
+
+def test_a_long_document_is_spread_over_many_steps(tmp_path):
+    """Its sequences are the fullest, and stood in one step after another when documents were
+    shuffled."""
+    long = jsonl(tmp_path / "long.jsonl", [" ".join(texts(60, 1)), *texts(60, 2)])
+    work, settings = stream([long], batch_start=4)
+    shares = []
+    for step in range(10):
+        where = [unit.where for unit in work.units(step, settings)]
+        shares.append(np.mean([w.endswith("row 1") for w in where]))
+    assert max(shares[1:]) < 0.8 and np.count_nonzero(shares) >= 8, shares
+
+
+def test_data_without_a_token_is_refused(tmp_path):
+    """As a normaliser that takes everything away would make it."""
+    work, settings = stream([jsonl(tmp_path / "a.jsonl", ["a", "b"])])
+    work.tokenizer = SimpleNamespace(chunks=lambda text, **_: [])
+    with pytest.raises(ValueError, match="data holds no text: a whole pass over it gave no token"):
+        work.units(0, settings)
 
 
 def test_masks_are_those_of_the_step_and_the_place(files):
