@@ -1,16 +1,18 @@
-"""README.md's table of speed, error, memory and weight is made from benchmarks/results; a failure
-prints the right one."""
+"""README.md's table of speed, error, memory and weight and those of long inputs and of large in
+benchmarks/README.md are made from benchmarks/results; a failure prints the right one."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.readme import ROOT, TEXT, section
 
 RESULTS = ROOT / "benchmarks" / "results"
 SPEED = "epyc-avx512-base-2-threads.json"
 MEMORY = "epyc-avx512-base-memory.json"
 WEIGHT = "install-weight.json"
+MORE = ("epyc-avx512-base-long-2-threads.json", "epyc-avx512-large-2-threads.json")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -44,6 +46,18 @@ def table(
     return lines
 
 
+def speeds_alone(speed: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """The same without memory and install; the error is "-" for who ran where no truth was made."""
+    by_shape = {shape: measured(rows, "tokens_per_s") for shape, rows in speed.items()}
+    lines = [["", *by_shape, "error"]]
+    for name in dict.fromkeys(name for rows in by_shape.values() for name in rows):
+        rows = [r.get(name) for r in by_shape.values()]
+        errors = [r["error"] for r in rows if r and r["error"] is not None]
+        told = [f"{r['tokens_per_s']:,.0f}" if r else "-" for r in rows]
+        lines.append([name, *told, f"{max(errors):.1e}" if errors else "-"])
+    return lines
+
+
 def written(lines: list[list[str]]) -> str:
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
@@ -63,8 +77,17 @@ def test_table_is_that_of_the_results():
     assert told(speed) in text, told(speed)
 
 
+@pytest.mark.parametrize("name", MORE)
+def test_tables_of_long_inputs_and_large_are_those_of_the_results(name):
+    found = read(name)
+    text = section("Long inputs, and large", "benchmarks/README.md")
+    right = written(speeds_alone(found["rows"]))
+    assert right in text, right
+    assert told(found) in text, told(found)
+
+
 def test_every_result_is_read():
-    assert sorted(p.name for p in Path(RESULTS).iterdir()) == sorted([SPEED, MEMORY, WEIGHT])
+    assert sorted(p.name for p in Path(RESULTS).iterdir()) == sorted([SPEED, MEMORY, WEIGHT, *MORE])
 
 
 def test_who_was_not_measured_has_a_dash_and_who_was_left_out_no_row():
