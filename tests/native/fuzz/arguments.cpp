@@ -7,47 +7,21 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <vector>
 
+#include "fuzz/bytes.h"
 #include "fuzz/small_model.h"
 #include "modernbert.h"
 #include "modernbert_ops.h"
 
 namespace {
 
+using fuzz::Bytes;
+using fuzz::check;
+using fuzz::maybe_wrong;
+
 constexpr std::int64_t kRoom = 64;  // entries of every array; tokens of a pass that may be accepted
-
-class Bytes {
- public:
-  Bytes(const unsigned char* data, std::size_t size) : p_(data), end_(data + size) {}
-
-  template <class T>
-  T take() {
-    T value{};
-    const std::size_t n = std::min(sizeof value, static_cast<std::size_t>(end_ - p_));
-    std::memcpy(&value, p_, n);
-    p_ += n;
-    return value;
-  }
-  // Mostly small, now and then anything.
-  std::int64_t number(std::int64_t below) {
-    const auto kind = take<std::uint8_t>();
-    return kind < 8 ? take<std::int64_t>() : kind % below;
-  }
-  bool once_in(unsigned n) { return take<std::uint8_t>() % n == 0; }
-
- private:
-  const unsigned char *p_, *end_;
-};
-
-void check(int status) {
-  if (status < MODERNBERT_OK || status >= MODERNBERT_INTERNAL) std::abort();
-  if (status != MODERNBERT_OK && !*modernbert_last_error()) std::abort();
-}
-
-std::size_t maybe_wrong(Bytes& bytes, std::size_t size) { return bytes.once_in(32) ? bytes.take<std::size_t>() : size; }
 
 // Tensors of the small model, whose declared shapes are right or refused.
 modernbert_model* make(Bytes& bytes) {

@@ -1,17 +1,17 @@
 #!/bin/bash
-# Fuzzes the reading of model folders (files), packed weights (pack), tokenizers (text) or the arguments of the C
-# interface (arguments) with clang's libFuzzer under AddressSanitizer and UBSan, on one core.
+# Fuzzes the reading of model folders (files), packed weights (pack), tokenizers (text), the arguments of the C
+# interface (arguments) or calls of its training (training) with clang's libFuzzer under AddressSanitizer and UBSan, on one core.
 #
-#   tests/native/fuzz/run.sh files|pack|text|arguments [seconds]
+#   tests/native/fuzz/run.sh files|pack|text|arguments|training [seconds]
 #
 # CXX names the compiler, clang++ by default. Objects, corpus (seeds are made here) and what crashed
 # stand in build/fuzz. Ends with 0 when nothing was found; a second run goes on from the first's corpus.
 set -eu
-target=${1:?files, pack, text or arguments}; seconds=${2:-60}
+target=${1:?files, pack, text, arguments or training}; seconds=${2:-60}
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 place=$root/build/fuzz
 cxx=${CXX:-clang++}
-[ -e "$root/tests/native/fuzz/$target.cpp" ] || { echo "$target is none of files, pack, text, arguments" >&2; exit 2; }
+[ -e "$root/tests/native/fuzz/$target.cpp" ] || { echo "$target is none of files, pack, text, arguments, training" >&2; exit 2; }
 flags="-std=c++17 -ffp-contract=off -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 mkdir -p "$place/objects" "$place/$target"
 cd "$root"
