@@ -207,6 +207,8 @@ def run_nvcc(command):
         said = [line for line in (ran.stdout + ran.stderr).splitlines() if line.strip()]
         print("\n".join(said), file=sys.stderr)
         raise RuntimeError(f"nvcc failed: {next((s for s in said if 'error' in s), 'no word')}")
+    if told := ran.stderr.strip():
+        print(told, file=sys.stderr)
 
 
 def included(source):

@@ -12,28 +12,38 @@ that is slow, or dies, costs only itself:
     bits       sequences alone and in company, bit by bit
     memcheck, racecheck    compute-sanitizer over a small pass
     ceilings   bf16 products and copies, as torch has them
-    speed      shapes in bfloat16, with the floor of each and the share of it that is reached
-    peers      the same shapes by transformers: eager, sdpa, torch.compile max-autotune
+    speed      shapes in bfloat16, with the floor of each (gpu_floors.py) and the share of it that
+               is reached, as graphs and kernel by kernel
+    packed     the same shapes by packed-encoders: its graphs, its packed pass, its padded one
+    sdpa       by transformers with torch's sdpa
+    compile    by that under torch.compile max-autotune
+    sentence   by sentence-transformers, pooling with it
+    eager      by transformers, eager
 
-The floor of a shape is the larger of its bytes over the copy rate and its products over the product
-rate. A table comes last, JSON before it. Exits 1 when a part of the first six fails.
+A peer that is not here says so. Its inputs and results stay on the device. A library that
+REFIMPL_CUDA_LIBRARY names is taken as it is, and not built. A table comes last, JSON before it.
+Exits 1 when a part of the first six fails.
 Long because each part is a few lines that no other script needs.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_floors import SHAPES, floor_seconds, work
 
 ROOT = Path(__file__).resolve().parents[1]
 # Part -> most seconds, in falling order of importance.
@@ -46,51 +56,17 @@ LIMITS = {
     "racecheck": 60,
     "ceilings": 30,
     "speed": 60,
-    "peers": 150,
+    "packed": 60,
+    "sdpa": 30,
+    "compile": 120,
+    "sentence": 30,
+    "eager": 30,
 }
+PEERS = ("packed", "sdpa", "compile", "sentence", "eager")
 MUST_HOLD = ("build", "steps", "kit", "bits", "memcheck", "racecheck")
 DTYPES = ("float32", "bf16x3", "bfloat16")
 
-# Texts of a search index, short and long, drawn once.
-_MIXED = tuple(int(n) for n in np.random.default_rng(0).integers(8, 201, 32))
-SHAPES: dict[str, tuple[int, ...]] = {
-    "1x16": (16,),
-    "1x128": (128,),
-    "8 queries": (12, 20, 31, 40, 64, 77, 100, 128),
-    "32 texts": _MIXED,
-    "64x512": (512,) * 64,
-    "8x8192": (8192,) * 8,
-}
 SMALL_SHAPES = {"1x16": (16,), "2 queries": (5, 9)}
-
-
-# -- floors ---------------------------------------------------------------------------------------
-
-
-def work(config: Any, lengths: tuple[int, ...], number: int) -> dict[str, float]:
-    """Bytes that a pass has to move, and floating-point operations that it has to do.
-
-    Bytes: every weight of the layers once, in `number` bytes, and ids in and hidden states out.
-    Operations: the four products, and attention over the keys that each query may see.
-    """
-    h, inter, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    total = sum(lengths)
-    matrices = layers * (3 * h * h + h * h + 2 * inter * h + inter * h)
-    seen = 0.0
-    for i in range(layers):
-        window = config.window(i)
-        for n in lengths:
-            reach = n if window is None else min(n, window + 1)
-            # Of each query: the keys up to `reach` - 1 away on both sides, that exist.
-            seen += n * n if reach >= n else n * (2 * reach - 1) - reach * (reach - 1)
-    return {
-        "bytes": float(number * matrices + total * (8 + 4 * h)),
-        "flops": 2.0 * total * matrices + 4.0 * h * seen,
-    }
-
-
-def floor_seconds(of: dict[str, float], bytes_per_s: float, flops_per_s: float) -> float:
-    return max(of["bytes"] / bytes_per_s, of["flops"] / flops_per_s)
 
 
 # -- parts ----------------------------------------------------------------------------------------
@@ -111,7 +87,7 @@ def model_of(variant: str, dtype: str) -> Any:
 def build(args: argparse.Namespace) -> dict[str, Any]:
     from refimpl import info
 
-    if not args.rehearse:
+    if not os.environ.get("REFIMPL_CUDA_LIBRARY"):
         env = {**os.environ, "REFIMPL_CUDA": "1"}
         command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
         subprocess.run(command, cwd=ROOT, env=env, check=True)
@@ -167,7 +143,8 @@ def kit(args: argparse.Namespace) -> dict[str, Any]:
             command += ["--case", "plain-short", "--partial", "--no-runtime"]
         ran = subprocess.run(command, capture_output=True, text=True)
         out[dtype] = (ran.stdout.splitlines() or [ran.stderr[-200:]])[0]
-        out["ok"] = out["ok"] and ran.returncode == 0
+        # 4: of one case nothing more can be shown.
+        out["ok"] = out["ok"] and ran.returncode == (4 if args.rehearse else 0)
     return out
 
 
@@ -263,11 +240,34 @@ def tokens_of(lengths: tuple[int, ...], vocab: int) -> tuple[np.ndarray, np.ndar
     return ids, np.cumsum([0, *lengths])
 
 
+class IdsThere:
+    """Ids in memory of a device."""
+
+    def __init__(self, ids: np.ndarray, device: int) -> None:
+        from refimpl.backends import cuda
+
+        self.device, self.shape, memory = device, ids.shape, ctypes.c_void_p()
+        cuda.call("allocate", device, ctypes.c_size_t(ids.nbytes), ctypes.byref(memory))
+        self.pointer, self.free = memory.value, cuda.library().modernbert_cuda_free
+        to, given = ctypes.c_void_p(self.pointer), ids.ctypes.data_as(ctypes.c_void_p)
+        cuda.call("to_device", device, to, given, ctypes.c_size_t(ids.nbytes))
+
+    def __del__(self) -> None:
+        self.free(self.device, self.pointer)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "typestr": "<i8", "data": (self.pointer, True), "version": 3}
+
+
 def speed(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a pass: ids from the host and hidden states back, and with arrays that stay."""
-    from refimpl.backends.device_arrays import DeviceArray, packed
+    from refimpl.backends.device_arrays import packed
 
     model = model_of(args.variant, "bfloat16")
+    os.environ["REFIMPL_CUDA_GRAPHS"] = "0"
+    plain = model_of(args.variant, "bfloat16")
+    plain.encode_packed(np.arange(2), np.array([0, 2]))
     config, opened = model.config, model.engine.opened
     out: dict[str, Any] = {"ok": True}
     for name, lengths in shapes_of(args).items():
@@ -275,60 +275,80 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
         end_to_end = seconds_of(
             lambda ids=ids, cu=cu: model.encode_packed(ids, cu), lambda: None, args.least
         )
-        rows = DeviceArray((len(ids), config.hidden_size), opened.device)
-        stays: list[Any] = []
+        there_ids, stays = IdsThere(ids, opened.device), []
 
-        def there(rows=rows, cu=cu, stays=stays) -> None:
-            stays[:] = [packed(opened, None, cu, inputs_embeds=rows)]
+        def there(ids=there_ids, cu=cu, stays=stays) -> None:
+            stays[:] = [packed(opened, ids, cu)]
 
         device = seconds_of(there, lambda stays=stays: stays[0].finish(), args.least)
-        out[name] = {"s": end_to_end, "device_s": device, **work(config, lengths, 2)}
+        one_by_one = seconds_of(
+            lambda ids=ids, cu=cu: plain.encode_packed(ids, cu), lambda: None, args.least
+        )
+        out[name] = {"s": end_to_end, "device_s": device, "no_graphs_s": one_by_one}
+        out[name] |= work(config, lengths, 2)
     return out
 
 
-def peers(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a pass of others, inputs and outputs on the device; why one is left out."""
+# -- peers ----------------------------------------------------------------------------------------
+
+
+def timed_peers(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Seconds of a pass of others by shape, of the fastest of `names`; why one is left out."""
     try:
         import torch
     except ImportError:
         return {"ok": None, "why": "torch is not installed"}
     if not torch.cuda.is_available():
         return {"ok": None, "why": "torch sees no device"}
-    out: dict[str, Any] = {"ok": True}
+    out: dict[str, Any] = {"ok": True, "s": {}, "why": {}}
     end = time.monotonic() + 0.9 * args.limit
-    for peer in ("sdpa", "compile", "eager"):
-        found: dict[str, Any] = {}
+    for name in names:
         try:
-            run = peer_of(peer, args.variant, torch)
-            for name, lengths in shapes_of(args).items():
-                if time.monotonic() > end:
-                    found[name] = "no time was left"
-                    continue
-                found[name] = seconds_of(run(lengths), torch.cuda.synchronize, args.least)
+            made = MAKERS[name](args.variant, torch)
         except Exception as error:  # one that does not run here costs only itself
-            found["why"] = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
-        out[peer] = found
+            out["why"][name] = said(error)
+            continue
+        for shape, lengths in shapes_of(args).items():
+            if time.monotonic() > end:
+                out["why"][f"{name}, {shape}"] = "no time was left"
+                continue
+            try:
+                run = made(lengths)
+                run()
+                found = seconds_of(run, torch.cuda.synchronize, args.least)
+                out["s"][shape] = min(found, out["s"].get(shape, found))
+            except Exception as error:
+                out["why"][f"{name}, {shape}"] = said(error)
+            print(json.dumps(out), flush=True)  # what there is, should the time be up
+    if not out["s"]:
+        out["ok"] = None
     return out
 
 
-def peer_of(peer: str, variant: str, torch: Any) -> Any:
-    """lengths -> a function that runs a pass on the device. Random weights: speed only."""
+def said(error: Exception) -> str:
+    """Its kind and first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:200]
+
+
+def transformers_model(variant: str, torch: Any, attention: str) -> Any:
+    """Of random weights, bf16, on the device: for speed only."""
     import transformers
 
     config = config_of(variant)
     same = transformers.ModernBertConfig(
         vocab_size=config.vocab_size, hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size, num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        attn_implementation="eager" if peer == "eager" else "sdpa",
+        num_attention_heads=config.num_attention_heads, attn_implementation=attention,
     )  # fmt: skip
-    model = transformers.ModernBertModel(same).to("cuda", torch.bfloat16).eval()
-    if peer == "compile":
-        model = torch.compile(model, mode="max-autotune", dynamic=False)
+    return transformers.ModernBertModel(same).to("cuda", torch.bfloat16).eval()
+
+
+def padded_passes(model: Any, vocab: int, torch: Any) -> Any:
+    """lengths -> a function that runs model(input_ids, attention_mask) of padded rows."""
 
     def of(lengths: tuple[int, ...]) -> Any:
         longest = max(lengths)
-        ids = torch.randint(0, same.vocab_size, (len(lengths), longest), device="cuda")
+        ids = torch.randint(0, vocab, (len(lengths), longest), device="cuda")
         mask = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
         mask = mask.long().to("cuda")
 
@@ -341,8 +361,103 @@ def peer_of(peer: str, variant: str, torch: Any) -> Any:
     return of
 
 
-PARTS = {
-    f.__name__: f for f in (build, steps, kit, bits, memcheck, racecheck, ceilings, speed, peers)
+def eager(variant: str, torch: Any) -> Any:
+    model = transformers_model(variant, torch, "eager")
+    return padded_passes(model, model.config.vocab_size, torch)
+
+
+def sdpa(variant: str, torch: Any) -> Any:
+    model = transformers_model(variant, torch, "sdpa")
+    return padded_passes(model, model.config.vocab_size, torch)
+
+
+def compiled(variant: str, torch: Any) -> Any:
+    model = transformers_model(variant, torch, "sdpa")
+    vocab = model.config.vocab_size
+    return padded_passes(torch.compile(model, mode="max-autotune", dynamic=False), vocab, torch)
+
+
+def sentence(variant: str, torch: Any) -> Any:
+    """Its modules over tensors, texts left out: the encoder as a module, and its mean pooling."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling
+
+    inner = transformers_model(variant, torch, "sdpa")
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+            found = self.inner(
+                input_ids=features["input_ids"], attention_mask=features["attention_mask"]
+            )
+            return {**features, "token_embeddings": found.last_hidden_state}
+
+    whole = SentenceTransformer(modules=[Encoder(), Pooling(inner.config.hidden_size)])
+    whole = whole.to("cuda").eval()
+    return padded_passes(lambda **features: whole(features), inner.config.vocab_size, torch)
+
+
+def packed_padded(variant: str, torch: Any) -> Any:
+    import packed_encoders
+
+    model = transformers_model(variant, torch, "sdpa")
+    packed_encoders.pack(model)
+    return padded_passes(model, model.config.vocab_size, torch)
+
+
+def packed_graphs(variant: str, torch: Any) -> Any:
+    """Its graphs; shapes beyond what it bounds them by run without."""
+    import packed_encoders
+
+    model = transformers_model(variant, torch, "sdpa")
+    bounds = packed_encoders.GraphConfig(pad_to=64, max_batch=256, max_seq=128, max_graphs=32)
+    packed_encoders.pack(model, cuda_graph=bounds)
+    return padded_passes(model, model.config.vocab_size, torch)
+
+
+def packed_alone(variant: str, torch: Any) -> Any:
+    """Its pass over tokens that stand one after the other, as ours."""
+    import packed_encoders
+    from packed_encoders.config import ModernBertParams
+    from packed_encoders.forward import packed_forward
+
+    model = transformers_model(variant, torch, "sdpa")
+    packed_encoders.pack(model)
+    sizes = ModernBertParams.from_hf_config(model.config)
+
+    def of(lengths: tuple[int, ...]) -> Any:
+        ids = torch.randint(0, model.config.vocab_size, (sum(lengths),), device="cuda")
+        cu = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32, device="cuda")
+        positions = torch.cat([torch.arange(n) for n in lengths]).to("cuda")
+
+        def run() -> None:
+            with torch.inference_mode():
+                packed_forward(model, sizes, ids, cu, max(lengths), positions)
+
+        return run
+
+    return of
+
+
+MAKERS = {
+    f.__name__: f
+    for f in (eager, sdpa, compiled, sentence, packed_padded, packed_graphs, packed_alone)
+}
+# Part -> what it times.
+OF_A_PEER = {
+    "packed": ("packed_graphs", "packed_alone", "packed_padded"),
+    "sdpa": ("sdpa",),
+    "compile": ("compiled",),
+    "sentence": ("sentence",),
+    "eager": ("eager",),
+}
+
+PARTS = {f.__name__: f for f in (build, steps, kit, bits, memcheck, racecheck, ceilings, speed)}
+PARTS |= {
+    name: lambda args, what=what: timed_peers(args, *what) for name, what in OF_A_PEER.items()
 }
 
 
@@ -356,15 +471,32 @@ def run_part(name: str, argv: list[str], limit: float, rehearse: str | None) -> 
         env["REFIMPL_CUDA_LIBRARY"] = rehearse
     command = [sys.executable, __file__, "--part", name, "--limit", str(limit), *argv]
     start = time.monotonic()
-    try:
-        ran = subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=limit
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=out, stderr=errors, start_new_session=True
         )
-        lines = (ran.stdout.strip() or ran.stderr.strip() or "no output").splitlines()
-        found = json.loads(lines[-1]) if ran.returncode == 0 else {"ok": False, "why": lines[-1]}
-    except subprocess.TimeoutExpired:
-        found = {"ok": False, "why": f"more than {limit:.0f} s"}
+        try:
+            status: int | None = child.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            status = None
+            os.killpg(child.pid, signal.SIGKILL)  # and what it has started
+            child.wait()
+        out.seek(0), errors.seek(0)
+        found = result_of(status, out.read(), errors.read(), limit)
     return {**found, "took_s": round(time.monotonic() - start, 1)}
+
+
+def result_of(status: int | None, out: str, errors: str, limit: float) -> dict[str, Any]:
+    """What a part has found. status: how it ended, None when its time was up: then what it had."""
+    results = [line for line in out.splitlines() if line.startswith("{") and line.endswith("}")]
+    if status == 0 and results:
+        return json.loads(results[-1])
+    why = f"more than {limit:.0f} s"
+    if status is None and results:
+        return {**json.loads(results[-1]), "late": why}
+    if status is None:
+        return {"ok": False, "why": why}
+    return {"ok": False, "why": (errors.strip() or out.strip() or "no output").splitlines()[-1]}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -372,23 +504,20 @@ def table(results: dict[str, Any]) -> str:
     lines = []
     for name, r in results.items():
         state = {True: "ok", False: "FAILED", None: "left out"}[r.get("ok")]
-        more = {
-            k: v
-            for k, v in r.items()
-            if k not in ("ok", "took_s") and name not in ("speed", "peers")
-        }
+        more = {k: v for k, v in r.items() if k not in ("ok", "took_s") and name != "speed"}
         lines.append(f"{name:10s} {state:8s} {r['took_s']:6.1f} s  {json.dumps(more)[:160]}")
     rates, own = results.get("ceilings", {}), results.get("speed", {})
-    others = {n: p for n, p in results.get("peers", {}).items() if isinstance(p, dict)}
+    others = {n: results[n].get("s", {}) for n in PEERS if n in results}
     for shape, r in own.items():
         if not isinstance(r, dict):
             continue
         line = f"{shape:12s} {1e6 * r['s']:10.0f} us, {1e6 * r['device_s']:10.0f} us on the device"
+        line += f", {1e6 * r['no_graphs_s']:10.0f} us kernel by kernel"
         if rates.get("ok"):
             floor = floor_seconds(r, rates["bytes_per_s"], rates["flops_per_s"])
             share = r["flops"] / r["device_s"] / rates["flops_per_s"]
             line += f", floor {1e6 * floor:8.0f} us, {100 * share:4.1f} % of the product rate"
-        timed = {n: p[shape] for n, p in others.items() if isinstance(p.get(shape), float)}
+        timed = {n: p[shape] for n, p in others.items() if shape in p}
         if timed:
             best = min(timed, key=timed.__getitem__)
             line += f", {timed[best] / r['device_s']:.2f} times the best peer ({best})"

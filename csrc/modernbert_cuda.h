@@ -55,6 +55,7 @@ typedef struct {
     void (*packed)(void *user, int64_t layer);
     int (*reading)(void *user, int64_t layer);
     void *user;
+    int no_graphs; /* 1: kernels are started one by one, always */
 } modernbert_cuda_options;
 
 /* An encoder, and what stands behind it, from memory: tensors, and what becomes of them, are as modernbert_create
@@ -79,7 +80,10 @@ MODERNBERT_API int modernbert_cuda_model_facts(const modernbert_cuda_model *mode
 
 /* Bytes of the device that a pass takes for so many tokens in so many sequences, before anything is started; rotary
  * tables on top: 8 head_dim bytes a theta and position, of the next power of two of the longest sequence that
- * there was, or of every token where positions are given. A model keeps what up to four passes took. */
+ * there was, or of every token where positions are given. A model keeps what up to four passes took, and of each up to
+ * 16 CUDA graphs: passes of up to 2,048 tokens in 256 sequences are rounded up to a bucket's size, whose kernels are one
+ * launch from the second pass on, with the bits that they have one by one. What a graph takes of the device is the driver's
+ * to say. */
 MODERNBERT_API int modernbert_cuda_workspace_bytes(const modernbert_cuda_model *model, int64_t total,
                                                    int64_t sequences, uint64_t *bytes);
 /* Gives back what no pass uses. */
@@ -114,6 +118,8 @@ MODERNBERT_API int modernbert_cuda_allocate(int device, size_t bytes, void **mem
 MODERNBERT_API void modernbert_cuda_free(int device, void *memory); /* NULL is legal */
 MODERNBERT_API int modernbert_cuda_to_host(int device, void *to, const void *from, size_t bytes);
 MODERNBERT_API int modernbert_cuda_to_device(int device, void *to, const void *from, size_t bytes);
+/* What a stream of the caller is given from now on begins when all that another was given is done; nobody waits here. */
+MODERNBERT_API int modernbert_cuda_wait(int device, uintptr_t stream, uintptr_t other);
 /* All that a stream of the caller was given is done. */
 MODERNBERT_API int modernbert_cuda_finish(int device, uintptr_t stream);
 

@@ -1,6 +1,7 @@
 // The activations of kernels.h, one float32 at a time, by the device's erf, exp and tanh.
 //
-// NaN stays NaN. Which one it is, is chosen when a kernel is compiled, never inside of one.
+// NaN stays NaN. Which one it is, is chosen when a kernel is compiled; of those that are rare, inside of a
+// product's epilogue, when it runs.
 #pragma once
 
 #include "cuda/device.h"
@@ -25,6 +26,17 @@ REFIMPL_DEVICE float activate(float x) {
   if constexpr (A == Activation::relu) return x < 0.0f ? 0.0f : x;
   if constexpr (A == Activation::tanh) return tanh(x);
   if constexpr (A == Activation::sigmoid) return sigmoid(x);
+  return x;
+}
+
+// One function for all of a kernel's elements: with all of them in place the kernel would be as long as every one.
+REFIMPL_DEVICE_CALL float activate_by_name(Activation activation, float x) {
+  switch (activation) {
+#define REFIMPL_CHOICE(name, ...) \
+  case Activation::name: return activate<Activation::name>(x);
+    REFIMPL_ACTIVATIONS(REFIMPL_CHOICE)
+#undef REFIMPL_CHOICE
+  }
   return x;
 }
 

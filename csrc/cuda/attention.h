@@ -21,7 +21,7 @@ constexpr unsigned padded_head(std::size_t head_dim) {
   return head_dim <= 32 ? 32 : head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 0;
 }
 
-// 64 queries of a sequence, or what is left of it.
+// 64 queries of a sequence, or what is left of it; none, of length 0: a place that is free.
 struct QueryBlock {
   std::uint32_t first, length;  // of the sequence: its first token, its tokens
   std::uint32_t query;          // the first of the queries, a multiple of kQueries
@@ -243,22 +243,26 @@ struct AttentionWarp {
     const T* own_keys = a.keys + (head * a.total + b.first) * kD;
     const T* own_values = a.values + (head * a.total + b.first) * kD;
     const unsigned first_row = row - lane() / 4;
+    REFIMPL_NO_UNROLL  // what is rare takes no registers
     for (unsigned i = first_row; i < first_row + 16 && i < b.length; ++i) {
       const unsigned local = i - first_row;
       if (!any_lane(lane() / 4 == local % 8 && (rows >> local / 8 & 1u))) continue;
       const KeySpan seen = seen_by(i, i, a.window, b.length);
       const auto score = [&](std::uint32_t j) {
         float s = 0.0f;
+        REFIMPL_NO_UNROLL
         for (unsigned c = lane(); c < a.head_dim; c += kWarp)
           s = fma(as_float(load_global(q_row(i) + c)), as_float(load_global(own_keys + std::size_t{j} * kD + c)), s);
         return warp_sum(s);
       };
       float best = -HUGE_VALF, total = 0.0f, y[(kD + 63) / 64][2] = {};
+      REFIMPL_NO_UNROLL
       for (std::uint32_t j = seen.from; j < seen.to; ++j)
         if (is_visible(j)) {
           const float s = score(j);
           if (best < s) best = s;
         }
+      REFIMPL_NO_UNROLL
       for (std::uint32_t j = seen.from; j < seen.to; ++j)
         if (is_visible(j)) {
           const float p = exp2((score(j) - best) * kLog2e);
@@ -291,6 +295,7 @@ REFIMPL_KERNEL attention_kernel(Attention<T> a) {
   const Shared<T> keys = shared<T>(0, kTile), values = shared<T>(kTile * sizeof(T), kTile);
   const unsigned head = block_y();
   const QueryBlock b = load_global(a.block + block_x());
+  if (b.query >= b.length) return;
   const std::uint32_t last = b.length - b.query < kQueries ? b.length - 1 : b.query + kQueries - 1;
   const KeySpan seen = seen_by(b.query, last, a.window, b.length);
 

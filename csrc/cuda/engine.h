@@ -39,9 +39,12 @@ class DeviceEngine {
   // False when it was stopped. Throws DeviceFull, std::bad_alloc, and what tap throws.
   virtual bool run(const Pass& pass) const = 0;
 
-  // Bytes of a device that a pass takes for so many tokens in so many sequences; rotary tables of
-  // positions that are given come on top.
-  std::size_t workspace_bytes(std::size_t total, std::size_t sequences) const { return Layout(sizes, total, sequences).bytes; }
+  // Bytes of a device that a pass takes for so many tokens in so many sequences, rounded up to a bucket's; rotary
+  // tables of positions that are given come on top.
+  std::size_t workspace_bytes(std::size_t total, std::size_t sequences) const {
+    const Bucket bucket = sizes.bucket(total, sequences);
+    return Layout(sizes, bucket.tokens, bucket.sequences).bytes;
+  }
   // Bytes of the weights on the device, without the heads'.
   virtual std::size_t weight_bytes() const = 0;
   // Gives the memory of idle workspaces back.
@@ -54,7 +57,7 @@ class DeviceEngine {
  protected:
   DeviceEngine(int device, const Plan& plan, std::size_t number)
       : device(device), plan(plan),
-        sizes{plan.hidden, plan.inter, plan.heads, number, plan.activation != Activation::gelu, 0}, workspaces(device) {}
+        sizes{plan.hidden, plan.inter, plan.heads, number, true, 0}, workspaces(device) {}
   mutable Workspaces workspaces;
 };
 

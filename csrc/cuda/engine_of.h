@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <stdexcept>
 #include <vector>
@@ -23,6 +24,10 @@ constexpr std::size_t kNoLayer = static_cast<std::size_t>(-1);
 struct Tables {
   std::vector<double> thetas;
   std::size_t rows = 0, each = 0;
+  const std::uint64_t number = [] {  // none other has it
+    static std::atomic<std::uint64_t> made{0};
+    return ++made;
+  }();
   DeviceMemory memory;
 
   Tables(int device, Stream stream, const Plan& plan, std::size_t rows, const std::int64_t* positions) : rows(rows) {
@@ -154,8 +159,9 @@ class EngineOf<T, kTerms>::Run {
  public:
   Run(const EngineOf& engine, const Pass& pass)
       : e(engine), p(pass), b(pass.batch), hidden(e.plan.hidden), inter(e.plan.inter), total(b.cu_seqlens.back()),
-        sequences(b.cu_seqlens.size() - 1), layout(e.sizes, total, sequences), w(e.workspaces.take(layout)),
-        stream(p.has_stream ? p.stream : w->stream.get()), ldq(e.sizes.ld(hidden)), ldgated(e.sizes.ld(inter)) {}
+        sequences(b.cu_seqlens.size() - 1), short_(!p.tap && p.fused && !b.embeddings && !b.positions && !(p.on_device && p.head)),
+        bucket(short_ ? e.sizes.bucket(total, sequences) : Bucket{total, sequences}), layout(e.sizes, bucket.tokens, bucket.sequences),
+        w(e.workspaces.take(layout)), stream(p.has_stream ? p.stream : w->stream.get()), ldq(e.sizes.ld(hidden)), ldgated(e.sizes.ld(inter)) {}
   // Nothing of a pass is under way when its memory goes to the next one.
   ~Run() {
     if (!over_) {
@@ -171,7 +177,7 @@ class EngineOf<T, kTerms>::Run {
 
   bool run() {
     bring();
-    if (total && !encode()) return false;
+    if (!compute()) return false;
     tell();
     w->done.record(stream);
     if (!p.has_stream) finish(stream);
@@ -189,9 +195,46 @@ class EngineOf<T, kTerms>::Run {
     return reinterpret_cast<N*>(w->memory.data() + offset);
   }
 
+  // Whether the launches may be a graph's: all that they are told of stands in the workspace.
+  bool graphed() const { return short_ && e.sizes.graphs && total && total <= kGraphTokens && sequences <= kGraphSequences; }
+
+  // Everything that is launched. False when it was stopped.
+  bool compute() {
+    if (!graphed()) return compute_now();
+    if (stopped()) return false;
+    Graphs::Kept* const kept = w->graphs.find({bucket.tokens, bucket.sequences, p.width, p.prompt_tokens, types != nullptr, visible != nullptr,
+                                               p.normalize, p.head, tables ? tables->number : 0});
+    if (kept && !std::exchange(kept->tried, true)) {
+      try {
+        bool whole = true;
+        const Stream callers = std::exchange(stream, w->stream.get());
+        const Restored restored{stream, callers};
+        auto graph = std::make_unique<Graph>(stream, [&] { whole = compute_now(); });
+        if (!whole) {
+          kept->tried = false;
+          return false;
+        }
+        kept->graph = std::move(graph), kept->result = result;
+      } catch (const std::exception&) {  // launched one by one, and a device that is gone says so again
+      }
+    }
+    if (!kept || !kept->graph) return compute_now();
+    result = kept->result;
+    kept->graph->launch(stream);
+    return true;
+  }
+  bool compute_now() { return !total || encode() ? (head(), true) : false; }
+  struct Restored {
+    Stream& stream;
+    const Stream before;
+    ~Restored() { stream = before; }
+  };
+
   // -- what the host knows, to the device in one copy --
   void bring() {
     std::byte* const to = w->staging.data();
+    // What fills up a bucket: tokens of id 0, blocks without queries.
+    if (graphed()) std::memset(to, 0, layout.staged);
     const auto put = [&](std::size_t offset, const void* from, std::size_t bytes) {
       if (from && bytes) std::memcpy(to + offset, from, bytes);
     };
@@ -202,7 +245,7 @@ class EngineOf<T, kTerms>::Run {
     auto* const row = reinterpret_cast<std::uint32_t*>(to + layout.row);
     auto* const cu = reinterpret_cast<std::uint32_t*>(to + layout.cu);
     auto* const block = reinterpret_cast<QueryBlock*>(to + layout.blocks);
-    for (std::size_t s = 0; s <= sequences; ++s) cu[s] = static_cast<std::uint32_t>(b.cu_seqlens[s]);
+    for (std::size_t s = 0; s <= bucket.sequences; ++s) cu[s] = static_cast<std::uint32_t>(b.cu_seqlens[std::min(s, sequences)]);
     std::size_t longest = 0;
     for (std::size_t s = 0; s < sequences; ++s) {
       const std::uint32_t first = cu[s], length = cu[s + 1] - first;
@@ -210,14 +253,23 @@ class EngineOf<T, kTerms>::Run {
       for (std::uint32_t j = 0; j < length; ++j) row[first + j] = b.positions ? first + j : j;
       for (std::uint32_t query = 0; query < length; query += kQueries) block[blocks_++] = {first, length, query};
     }
+    if (graphed()) blocks_ = layout.most_blocks;
     to_device(stream, w->memory.data(), to, layout.staged);
-    ids = p.on_device ? b.ids : b.ids ? at<std::int64_t>(layout.ids) : nullptr;
-    types = p.on_device ? b.types : b.types ? at<std::int64_t>(layout.types) : nullptr;
-    visible = p.on_device ? b.visible : b.visible ? at<unsigned char>(layout.visible) : nullptr;
+    const bool theirs = p.on_device && !graphed();
+    ids = theirs ? b.ids : b.ids ? at<std::int64_t>(layout.ids) : nullptr;
+    types = theirs ? b.types : b.types ? at<std::int64_t>(layout.types) : nullptr;
+    visible = theirs ? b.visible : b.visible ? at<unsigned char>(layout.visible) : nullptr;
+    if (p.on_device && graphed()) {
+      const auto copy = [&](std::size_t offset, const void* from, std::size_t bytes) {
+        if (from) on_device(stream, w->memory.data() + offset, from, bytes);
+      };
+      copy(layout.ids, b.ids, total * sizeof(std::int64_t)), copy(layout.types, b.types, total * sizeof(std::int64_t));
+      copy(layout.visible, b.visible, total);
+    }
     // The residual stream stands in what the caller gave, where that is the device's and wanted.
-    x = p.on_device && !p.head ? p.out : at<float>(layout.x);
+    x = theirs && !p.head ? p.out : at<float>(layout.x);
     q = at<T>(layout.q), keys = at<T>(layout.keys), values = at<T>(layout.values);
-    normed = at<T>(layout.normed), gated = at<T>(layout.gated), u = at<float>(layout.u);
+    normed = at<T>(layout.normed), gated = at<T>(layout.gated);
     if (!total || e.layers_.empty()) return;
     const Stream own = w->stream.get();
     tables = b.positions ? std::make_shared<const Tables>(e.device, own, e.plan, total, b.positions) : e.tables_for(longest, own);
@@ -242,7 +294,7 @@ class EngineOf<T, kTerms>::Run {
         mlp(i, rows);
       });
     }
-    started(residual_norm<float>(turn(stream), {static_cast<unsigned>(total), static_cast<unsigned>(hidden), x, hidden, nullptr, 0,
+    started(residual_norm<float>(turn(stream), {static_cast<unsigned>(bucket.tokens), static_cast<unsigned>(hidden), x, hidden, nullptr, 0,
                                                 weights_of(e.final_norm_), x, hidden}));
     if (p.tap) tap_rows("final_norm", kNoLayer, {0, total}, hidden, x);
     return true;
@@ -291,7 +343,7 @@ class EngineOf<T, kTerms>::Run {
       const float *cos = tables->cos(theta), *sin = tables->sin(theta);
       if (p.fused) {
         multiply_rows<kTerms>(stream, l.wqkv, rows.count, static_cast<const T*>(normed), ldq,
-                              ToHeads<T>{l.wqkv.bias, heads, static_cast<unsigned>(d), width, q, ldq, keys, values, rows.first, total, cos, sin, row, scale});
+                              ToHeads<T>{l.wqkv.bias, heads, static_cast<unsigned>(d), width, q, ldq, keys, values, rows.first, bucket.tokens, cos, sin, row, scale});
         return;
       }
       const DeviceMemory memory(e.device, rows.count * 3 * hidden * sizeof(float));
@@ -303,7 +355,7 @@ class EngineOf<T, kTerms>::Run {
         started(rope(turn(stream), {rows.n(), heads, static_cast<unsigned>(d), part, 3 * hidden, cos, sin, row, 1.0f, part, 3 * hidden}));
       tap_part("q_rot", 0), tap_part("k_rot", 1);
       started(place<T>(turn(stream), {rows.n(), heads, static_cast<unsigned>(d), y, y + hidden, y + 2 * hidden, 3 * hidden, scale, q, ldq,
-                                      keys, values, rows.first, total, width}));
+                                      keys, values, rows.first, bucket.tokens, width}));
       finish(stream);
     });
   }
@@ -311,7 +363,7 @@ class EngineOf<T, kTerms>::Run {
   void attend(std::size_t layer) {
     started(attention<T, kTerms>(turn(stream), {static_cast<unsigned>(blocks_), static_cast<unsigned>(e.plan.heads),
                                                 static_cast<unsigned>(e.sizes.head_dim()), at<QueryBlock>(layout.blocks),
-                                                e.plan.layers[layer].window, q, ldq, keys, values, total, visible}));
+                                                e.plan.layers[layer].window, q, ldq, keys, values, bucket.tokens, visible}));
     if (p.tap) tap_operands("attention", layer, {0, total}, hidden, q, ldq);
   }
 
@@ -325,15 +377,17 @@ class EngineOf<T, kTerms>::Run {
     norm(l.mlp_norm, rows);
     if (p.tap) tap_operands("mlp_norm", layer, rows, hidden, normed, ldq);
     const T* const in = normed;
-    if (p.fused && !e.sizes.plain_glu) {
-      multiply_rows<kTerms>(stream, l.wi, rows.count, in, ldq, Gated<Activation::gelu, T>{l.wi.bias, gated, ldgated});
+    if (p.fused && e.plan.activation == Activation::gelu) {
+      multiply_rows<kTerms>(stream, l.wi, rows.count, in, ldq, Gated<Gelu, T>{{}, l.wi.bias, gated, ldgated});
+    } else if (p.fused) {
+      multiply_rows<kTerms>(stream, l.wi, rows.count, in, ldq, Gated<Named, T>{{e.plan.activation}, l.wi.bias, gated, ldgated});
     } else {
-      const DeviceMemory memory(e.device, e.sizes.plain_glu ? 0 : rows.count * 2 * inter * sizeof(float));
-      float* const y = e.sizes.plain_glu ? u : reinterpret_cast<float*>(memory.data());
+      const DeviceMemory memory(e.device, rows.count * 2 * inter * sizeof(float));
+      float* const y = reinterpret_cast<float*>(memory.data());
       multiply_rows<kTerms>(stream, l.wi, rows.count, in, ldq, AddTo{l.wi.bias, nullptr, 0, y, 2 * inter});
-      if (!p.fused) tap_rows("wi", layer, rows, 2 * inter, y);
+      tap_rows("wi", layer, rows, 2 * inter, y);
       started(glu<T>(turn(stream), e.plan.activation, {rows.n(), static_cast<unsigned>(inter), y, 2 * inter, gated, ldgated}));
-      if (memory.bytes()) finish(stream);
+      finish(stream);
     }
     if (p.tap) tap_operands("glu", layer, rows, inter, gated, ldgated);
     add(l.mlp_wo, rows, gated, ldgated, "mlp_out", layer);
@@ -357,20 +411,25 @@ class EngineOf<T, kTerms>::Run {
   }
 
   // -- what comes of it --
-  void tell() {
+  void head() {
     if (!p.head) {
-      if (!p.on_device) to_host(stream, p.out, x, total * hidden * sizeof(float));
+      result = x;
       return;
     }
     if (!sequences) return;
     const DeviceHead::Vectors found =
-        p.head->run(stream, sequences, x, at<std::uint32_t>(layout.cu), visible, p.prompt_tokens,
+        p.head->run(stream, bucket.sequences, x, at<std::uint32_t>(layout.cu), visible, p.prompt_tokens,
                     {at<float>(layout.vectors[0]), at<float>(layout.vectors[1]), e.sizes.ld_vector()});
-    const unsigned rows = static_cast<unsigned>(sequences), width = static_cast<unsigned>(p.width);
-    float* const to = p.on_device ? p.out : found.is_free;
-    if (p.normalize) started(unit_rows(turn(stream), {rows, width, found.is_in, found.ld, to, p.width}));
-    else started(narrow<float>(turn(stream), {rows, width, found.is_in, found.ld, to, p.width}));
-    if (!p.on_device) to_host(stream, p.out, to, sequences * p.width * sizeof(float));
+    const unsigned rows = static_cast<unsigned>(bucket.sequences), width = static_cast<unsigned>(p.width);
+    result = p.on_device ? p.out : found.is_free;
+    if (p.normalize) started(unit_rows(turn(stream), {rows, width, found.is_in, found.ld, result, p.width}));
+    else started(narrow<float>(turn(stream), {rows, width, found.is_in, found.ld, result, p.width}));
+  }
+  void tell() {
+    if (result == p.out) return;
+    const std::size_t bytes = (p.head ? sequences * p.width : total * hidden) * sizeof(float);
+    if (p.on_device) on_device(stream, p.out, result, bytes);
+    else to_host(stream, p.out, result, bytes);
   }
 
   // -- what is told of it --
@@ -425,13 +484,15 @@ class EngineOf<T, kTerms>::Run {
 
   template <class F>
   void each_chunk(F f) {
-    for (std::size_t first = 0; first < total; first += kTokenChunk) f(Rows{first, std::min(kTokenChunk, total - first)});
+    for (std::size_t first = 0; first < bucket.tokens; first += kTokenChunk) f(Rows{first, std::min(kTokenChunk, bucket.tokens - first)});
   }
 
   const EngineOf& e;
   const Pass& p;
   const Batch& b;
   const std::size_t hidden, inter, total, sequences;
+  const bool short_;  // fused, of ids, at the usual positions
+  const Bucket bucket;
   const Layout layout;
   std::unique_ptr<Workspace> w;
   Stream stream;
@@ -441,7 +502,7 @@ class EngineOf<T, kTerms>::Run {
   std::shared_ptr<const Tables> tables;
   const std::int64_t *ids = nullptr, *types = nullptr;
   const unsigned char* visible = nullptr;
-  float *x = nullptr, *u = nullptr;
+  float *x = nullptr, *result = nullptr;
   T *q = nullptr, *keys = nullptr, *values = nullptr, *normed = nullptr, *gated = nullptr;
 };
 

@@ -99,10 +99,19 @@ struct AddTo {
   }
 };
 
-// y [rows, n / 2] = act(gate) * up; packed with group = n. Of activations that are rare, AddTo and glu do the same, to the
-// same bits: each one here is three more kernels of each dtype.
-template <Activation A, class T>
+// The activation of a GLU: ModernBERT's, as it is compiled, or any other, to the bits of `glu`.
+struct Gelu {
+  REFIMPL_DEVICE float operator()(float x) const { return activate<Activation::gelu>(x); }
+};
+struct Named {
+  Activation activation;
+  REFIMPL_DEVICE float operator()(float x) const { return activate_by_name(activation, x); }
+};
+
+// y [rows, n / 2] = act(gate) * up; packed with group = n.
+template <class Act, class T>
 struct Gated {
+  Act act;
   const float* bias;
   T* y;
   std::size_t ldy;
@@ -113,7 +122,7 @@ struct Gated {
       const unsigned column = p.first + c + e;
       float gate = sums.first[e], up = sums.second[e];
       if (bias) gate += load_global(bias + column), up += load_global(bias + p.second + c + e);
-      store_global(y + row * ldy + column, as<T>(activate<A>(gate) * up));
+      store_global(y + row * ldy + column, as<T>(act(gate) * up));
     }
   }
 };

@@ -115,7 +115,7 @@ int modernbert_cuda_create(const modernbert_config* config, const modernbert_ten
       made->classifier = std::make_unique<DeviceHead>(o.device, given.config.hidden, given.classifier);
       widest = std::max(widest, made->classifier->widest()), made->labels = made->classifier->width();
     }
-    made->engine->sizes.vector = widest;
+    made->engine->sizes.vector = widest, made->engine->sizes.graphs = !o.no_graphs;
     *model = made.release();
   });
 }
@@ -285,6 +285,16 @@ int modernbert_cuda_to_device(int device, void* to, const void* from, size_t byt
     const OwnStream stream(device);
     to_device(stream.get(), to, &not_null(static_cast<const char*>(from), "from"), bytes);
     finish(stream.get());
+  });
+}
+
+int modernbert_cuda_wait(int device, uintptr_t stream, uintptr_t other) {
+  return guarded([&] {
+    facts_of(device);
+    const OnDevice here(device);
+    Event given(device);
+    given.record(stream_of(other));
+    given.stream_waits(stream_of(stream));
   });
 }
 

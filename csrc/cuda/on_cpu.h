@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -67,7 +68,7 @@ class Machine {
   Out together(const char* what, const In& in, F f) {
     Warp& w = warps_[now_ / kWarp];
     Out out{};
-    if (w.arrived && std::strcmp(w.what, what)) refuse("a lane of a warp is at %s, another at %s", what, w.what);
+    if (w.arrived && w.what != what && std::strcmp(w.what, what)) refuse("a lane of a warp is at %s, another at %s", what, w.what);
     w.what = waits_[now_] = what, w.in[now_ % kWarp] = &in, w.out[now_ % kWarp] = &out;
     if (++w.arrived == kWarp) {
       f([&](unsigned l) -> const In& { return *static_cast<const In*>(w.in[l]); },
@@ -141,7 +142,7 @@ class Machine {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
-  std::size_t below(std::size_t n) { return static_cast<std::size_t>(bits() % n); }
+  std::size_t below(std::size_t n) { return static_cast<std::size_t>((bits() >> 32) * n >> 32); }
 
   void run_block(unsigned x, unsigned y) {
     x_ = x, y_ = y, left_ = grid_.threads, at_barrier_ = 0, moment_ = {};
@@ -331,34 +332,42 @@ Matrices load_matrices(const Shared<bf16>& s, unsigned i) {
   });
 }
 
-// A sum as tensor cores are known to make it, on the careless side: the addends of eight products and what
-// there was are cut, not rounded, to 24 bits below the largest one's first, and so is their sum to a float32.
-inline float tensor_sum(float before, const float* a, const float* b) {
-  double term[9] = {static_cast<double>(before)}, sum = before, largest = std::fabs(before);
-  for (int k = 0; k < 8; ++k) {
-    term[k + 1] = static_cast<double>(a[k]) * static_cast<double>(b[k]);
-    sum += term[k + 1];
-    const double size = std::fabs(term[k + 1]);
-    largest = largest < size ? size : largest;
+// Eight sums as tensor cores are known to make them, on the careless side: sums[c] += a[k] b[k][c] over eight k. The
+// addends and what there was are cut, not rounded, to 24 bits below the largest one's first, and so is their sum to a
+// float32.
+inline void add_products(float* sums, const float* a, const float (*b)[8]) {
+  double term[9][8], sum[8], largest[8];
+  for (int c = 0; c < 8; ++c) term[8][c] = sum[c] = sums[c], largest[c] = std::fabs(sum[c]);
+  for (int k = 0; k < 8; ++k)
+    for (int c = 0; c < 8; ++c) {
+      const double product = static_cast<double>(a[k]) * static_cast<double>(b[k][c]), size = std::fabs(product);
+      term[k][c] = product, sum[c] += product, largest[c] = largest[c] < size ? size : largest[c];
+    }
+  bool plain[8], any_plain = false;  // zeros, or an Inf or NaN
+  double unit[8], per_unit[8];
+  for (int c = 0; c < 8; ++c) {
+    plain[c] = largest[c] == 0 || !(std::fabs(sum[c]) < HUGE_VAL), any_plain |= plain[c];
+    std::uint64_t exponent;  // of the largest, and 1023
+    std::memcpy(&exponent, &largest[c], sizeof exponent);
+    exponent >>= 52;
+    const std::uint64_t biased = (exponent < 1023 - 125 ? 1023 - 125 : exponent) - 24;  // of 2^-149 at least
+    const std::uint64_t one = biased << 52, inverse = (2046 - biased) << 52;
+    std::memcpy(&unit[c], &one, sizeof one), std::memcpy(&per_unit[c], &inverse, sizeof inverse);
   }
-  if (largest == 0 || !(std::fabs(sum) < HUGE_VAL)) return static_cast<float>(sum);  // zeros, or an Inf or NaN
-  std::int64_t exponent;  // of the largest, and 1023
-  std::memcpy(&exponent, &largest, sizeof exponent);
-  exponent >>= 52;
-  const std::int64_t unit = (exponent < 1023 - 125 ? 1023 - 125 : exponent) - 24;  // 2^-149 at least
-  const auto power = [](std::int64_t biased) {
-    const std::int64_t bits = biased << 52;
-    double x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-  };
-  const double per_unit = power(2046 - unit);
-  std::int64_t units = 0;
-  for (const double t : term) units += static_cast<std::int64_t>(t * per_unit);
-  const std::uint64_t size = static_cast<std::uint64_t>(units < 0 ? -units : units);
-  const int more = size >> 24 ? 40 - __builtin_clzll(size) : 0;  // bits that a float32 has no room for
-  const double kept = static_cast<double>(size >> more << more) * power(unit);
-  return static_cast<float>(units < 0 ? -kept : kept);
+  if (any_plain)
+    for (int c = 0; c < 8; ++c)
+      for (int k = 0; plain[c] && k < 9; ++k) term[k][c] = 0;
+  std::int32_t units[8] = {};  // each addend has less than 2^25
+  for (int k = 0; k < 9; ++k)
+    for (int c = 0; c < 8; ++c) units[c] += static_cast<std::int32_t>(term[k][c] * per_unit[c]);
+  for (int c = 0; c < 8; ++c) {
+    double kept = units[c];
+    std::uint64_t bits;
+    std::memcpy(&bits, &kept, sizeof bits);
+    bits &= ~((std::uint64_t{1} << 29) - 1);  // that a float32 has no room for
+    std::memcpy(&kept, &bits, sizeof bits);
+    sums[c] = static_cast<float>(plain[c] ? sum[c] : kept * unit[c]);
+  }
 }
 
 }  // namespace emulated
@@ -374,18 +383,18 @@ inline void multiply(FragmentD& d, const FragmentA& a, const FragmentB& b) {
   };
   d = emulated::machine().together<FragmentD>("multiply", Brought{&d, &a, &b}, [](auto in, auto out) {
     const auto half = [](std::uint32_t pair, unsigned which) { return to_float(bf16{static_cast<std::uint16_t>(pair >> 16 * which)}); };
-    float x[16][16], y[8][16];
+    float x[16][16], y[16][8], sums[16][8];
     for (unsigned l = 0; l < kWarp; ++l)
       for (unsigned e = 0; e < 8; ++e) {  // a[pair]: its row 8 further when the pair is odd, its column when it is 2 or 3
         const unsigned pair = e / 2, column = 2 * (l % 4) + e % 2;
         x[l / 4 + 8 * (pair % 2)][column + 8 * (pair / 2)] = half(in(l).a->pair[pair], e % 2);
-        if (pair < 2) y[l / 4][column + 8 * pair] = half(in(l).b->pair[pair], e % 2);
+        if (pair < 2) y[column + 8 * pair][l / 4] = half(in(l).b->pair[pair], e % 2);
+        if (e < 4) sums[l / 4 + 8 * pair][column] = in(l).d->x[e];
       }
+    for (unsigned row = 0; row < 16; ++row)
+      for (unsigned k = 0; k < 16; k += 8) emulated::add_products(sums[row], x[row] + k, y + k);
     for (unsigned l = 0; l < kWarp; ++l)
-      for (unsigned e = 0; e < 4; ++e) {
-        const float *row = x[l / 4 + 8 * (e / 2)], *column = y[2 * (l % 4) + e % 2];
-        out(l).x[e] = emulated::tensor_sum(emulated::tensor_sum(in(l).d->x[e], row, column), row + 8, column + 8);
-      }
+      for (unsigned e = 0; e < 4; ++e) out(l).x[e] = sums[l / 4 + 8 * (e / 2)][2 * (l % 4) + e % 2];
   });
 }
 
@@ -410,11 +419,24 @@ inline float widened_half(std::uint16_t x) {
 // What the order of blocks and threads is drawn from.
 using Stream = std::uint64_t;
 
+namespace emulated {
+// What is started while a graph is made, kept instead of done.
+using Kept = std::vector<std::function<void(Stream)>>;
+inline thread_local Kept* kept = nullptr;
+
+inline void now_or_kept(Stream stream, std::function<void(Stream)> f) {
+  if (kept) kept->push_back(std::move(f));
+  else f(stream);
+}
+}  // namespace emulated
+
 template <class Arguments>
 int launch(void (*kernel)(Arguments), const Grid& grid, Stream stream, const Arguments& arguments) {
-  if (emulated::apart.open) emulated::apart.open();
-  emulated::Machine::of_this_thread().run(grid, stream, [&] { kernel(arguments); });
-  if (emulated::apart.close) emulated::apart.close();
+  emulated::now_or_kept(stream, [kernel, grid, arguments](Stream order) {
+    if (emulated::apart.open) emulated::apart.open();
+    emulated::Machine::of_this_thread().run(grid, order, [&] { kernel(arguments); });
+    if (emulated::apart.close) emulated::apart.close();
+  });
   return 0;
 }
 

@@ -9,7 +9,7 @@
 
 #define REFIMPL_KERNEL __global__ void
 #define REFIMPL_DEVICE __device__ __forceinline__
-#define REFIMPL_DEVICE_CALL __device__ __noinline__  // for what is rare and would make a kernel long
+#define REFIMPL_DEVICE_CALL inline __device__ __noinline__  // for what is rare and would make a kernel long
 #define REFIMPL_UNROLL _Pragma("unroll")
 #define REFIMPL_NO_UNROLL _Pragma("unroll 1")
 

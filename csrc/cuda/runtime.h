@@ -14,6 +14,7 @@
 //   to_device to_host on_device (stream, to, from, bytes): copies in the stream's order; zero(stream, p, bytes)
 //   finish(stream)              all of it is done
 //   turn(stream)                the stream of the next launch
+//   Graph(stream, f)            what f starts in the stream, kept instead of done: launches, zeros; launch(stream): all of it
 //   started(launch(..))         throws where it was not
 #pragma once
 

@@ -26,6 +26,10 @@ struct StandIn {
   std::size_t memory = std::size_t{64} << 30;
 };
 inline StandIn stand_in;
+// What the orders of blocks and threads are drawn from, beside the stream; graphs that there are, and their launches.
+inline std::atomic<Stream> order{0};
+inline std::atomic<long> graphs{0}, graph_launches{0};
+inline std::atomic<Stream> last_stream{0};  // that of the last pass, plus its launches
 
 // All memory of all devices: pieces of one range of addresses, with a page between that nobody may touch.
 class Pages {
@@ -185,7 +189,7 @@ class OwnStream {
     static std::atomic<Stream> streams{0};
     stream_ = ++streams << 32;
   }
-  Stream get() const { return stream_; }
+  Stream get() const { return stream_ ^ emulated::order; }
 
  private:
   Stream stream_;
@@ -193,13 +197,14 @@ class OwnStream {
 
 struct Event {
   explicit Event(int) {}
-  void record(Stream) {}
+  void record(Stream stream) { emulated::last_stream = stream; }
   void stream_waits(Stream) const {}
   void finish() const {}
 };
 
 inline void copied(void* to, const void* from, std::size_t bytes, bool to_own, bool from_own) {
   if (!bytes) return;
+  if (emulated::kept) emulated::refuse("a copy of %zu bytes while a graph is made", bytes);
   emulated::Pages& pages = emulated::Pages::all();
   if (pages.has(to, bytes) != to_own || pages.has(from, bytes) != from_own)
     emulated::refuse("a copy of %zu bytes between other memory than it says", bytes);
@@ -212,15 +217,41 @@ inline void on_device(Stream, void* to, const void* from, std::size_t bytes) { c
 inline void zero(Stream, void* p, std::size_t bytes) {
   if (!bytes) return;
   if (!emulated::Pages::all().has(p, bytes)) emulated::refuse("zeros into memory that is no device's");
-  const emulated::Opened opened;
-  std::memset(p, 0, bytes);
+  emulated::now_or_kept(0, [p, bytes](Stream) {
+    const emulated::Opened opened;
+    std::memset(p, 0, bytes);
+  });
 }
-inline void finish(Stream) {}
+inline void finish(Stream) {
+  if (emulated::kept) emulated::refuse("a wait while a graph is made");
+}
 inline Stream turn(Stream& stream) { return stream++; }
 inline Stream stream_of(std::uintptr_t number) { return number; }
 inline void check_pointer(const void* p, int, const char* name) {
   if (!emulated::Pages::all().has(p, 1)) refuse(std::string(name) + " is no memory of a device");
 }
 inline void started(int) {}
+
+class Graph {
+ public:
+  template <class F>
+  Graph(Stream, const F& f) {
+    struct Keeping {
+      explicit Keeping(emulated::Kept& to) { emulated::kept = &to; }
+      ~Keeping() { emulated::kept = nullptr; }
+    } const keeping(kept_);
+    f();
+    ++emulated::graphs;
+  }
+  Graph(const Graph&) = delete;
+  ~Graph() { --emulated::graphs; }
+  void launch(Stream& stream) const {
+    ++emulated::graph_launches;
+    for (const auto& f : kept_) f(stream++);
+  }
+
+ private:
+  emulated::Kept kept_;
+};
 
 }  // namespace refimpl::cuda

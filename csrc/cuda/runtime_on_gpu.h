@@ -188,6 +188,33 @@ inline void finish(Stream stream) { must(cudaStreamSynchronize(stream), "a pass 
 inline Stream turn(Stream& stream) { return stream; }
 // A stream of the caller, as a number: 0 and 1 the legacy default stream, 2 that of the thread.
 inline Stream stream_of(std::uintptr_t number) { return reinterpret_cast<Stream>(number); }
+
+class Graph {
+ public:
+  template <class F>
+  Graph(Stream stream, const F& f) {
+    must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "a graph");
+    cudaGraph_t graph = nullptr;
+    try {
+      f();
+    } catch (...) {
+      if (cudaStreamEndCapture(stream, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
+      cudaGetLastError();
+      throw;
+    }
+    must(cudaStreamEndCapture(stream, &graph), "a graph");
+    const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
+    cudaGraphDestroy(graph);
+    must(made, "a graph");
+  }
+  Graph(const Graph&) = delete;
+  ~Graph() { cudaGraphExecDestroy(graph_); }
+  void launch(Stream stream) const { must(cudaGraphLaunch(graph_, stream), "a graph"); }
+
+ private:
+  cudaGraphExec_t graph_ = nullptr;
+};
+
 // That a pointer is memory of this device.
 inline void check_pointer(const void* p, int device, const char* name) {
   cudaPointerAttributes a{};

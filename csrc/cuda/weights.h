@@ -26,7 +26,7 @@ class Room {
   template <class N>
   N* take(std::size_t n) {
     const std::size_t at = std::exchange(bytes_, round_up(bytes_ + n * sizeof(N), 256));
-    return reinterpret_cast<N*>(memory_ + at);  // of no memory: a number that nobody reads
+    return memory_ ? reinterpret_cast<N*>(memory_ + at) : nullptr;
   }
   std::size_t bytes() const { return bytes_; }
 

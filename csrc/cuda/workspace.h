@@ -1,5 +1,5 @@
 // What one pass needs of a device: where each array stands in one piece of memory, and the pieces that wait
-// for the next pass.
+// for the next pass, each with the graphs that were made of it.
 //
 // The size is a function of tokens and sequences alone (`Layout`), so that it can be published. At most
 // kIdle pieces wait; one that is too small is given back before a larger one is taken.
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cuda/attention.h"
+#include "cuda/graphs.h"
 #include "cuda/runtime.h"
 #include "engine/engine.h"
 
@@ -22,19 +23,22 @@ constexpr std::size_t kTokenChunk = 8192;
 // Sizes of a model, and of an operand's number.
 struct Sizes {
   std::size_t hidden, inter, heads, number;
-  bool plain_glu;         // Wi has no epilogue of its own for the activation
+  bool graphs;            // short passes are rounded up to a bucket
   std::size_t vector;     // the widest that a head makes of a sequence; 0: no head
 
   std::size_t head_dim() const { return hidden / heads; }
   // Numbers from row to row of operands, rows of 16 bytes; and of a head's vectors.
   std::size_t ld(std::size_t columns) const { return round_up(columns, 16 / number); }
   std::size_t ld_vector() const { return round_up(vector, 4); }
+  Bucket bucket(std::size_t tokens, std::size_t sequences) const {
+    return graphs ? bucket_of(tokens, sequences) : Bucket{tokens, sequences};
+  }
 };
 
 // Offsets in bytes. What the host writes comes first, `staged` bytes of it.
 struct Layout {
   std::size_t ids, types, visible, row, cu, blocks, staged;
-  std::size_t x, q, keys, values, normed, gated, u, vectors[2], bytes;
+  std::size_t x, q, keys, values, normed, gated, vectors[2], bytes;
   std::size_t kv_bytes, most_blocks;
 
   Layout(const Sizes& s, std::size_t total, std::size_t sequences) {
@@ -50,7 +54,6 @@ struct Layout {
     x = place(total * s.hidden * sizeof(float)), q = place(total * s.ld(s.hidden) * s.number);
     keys = place(kv_bytes), values = place(kv_bytes);
     normed = place(chunk * s.ld(s.hidden) * s.number), gated = place(chunk * s.ld(s.inter) * s.number);
-    u = place(s.plain_glu ? chunk * 2 * s.inter * sizeof(float) : 0);
     for (std::size_t& v : vectors) v = place(sequences * s.ld_vector() * sizeof(float));
     bytes = end;
   }
@@ -58,10 +61,17 @@ struct Layout {
 
 struct Workspace {
   explicit Workspace(int device) : stream(device), done(device) {}
+  ~Workspace() {
+    try {
+      done.finish();  // a pass on a stream of the caller may not be over
+    } catch (const std::exception&) {
+    }  // the device is gone
+  }
   DeviceMemory memory;
   HostMemory staging;
   OwnStream stream;
   Event done;  // of the last pass
+  Graphs graphs;
 };
 
 // Those of a model that no pass uses.
@@ -80,7 +90,7 @@ class Workspaces {
     out->done.finish();  // a pass on a stream of the caller may not be over
     if (out->staging.bytes() < layout.staged) out->staging = {}, out->staging = HostMemory(layout.staged);
     if (out->memory.bytes() < layout.bytes) {
-      out->memory = {};
+      out->graphs.clear(), out->memory = {};
       try {
         out->memory = DeviceMemory(device_, layout.bytes);
       } catch (const DeviceFull&) {

@@ -3,6 +3,7 @@
 
 Imported, and the library loaded, only when a device is asked for. REFIMPL_CUDA_LIBRARY names
 another library than the one beside this file: the tests' own, whose devices are this processor.
+REFIMPL_CUDA_GRAPHS=0 starts every kernel by itself, where short passes are one launch else.
 Errors are ValueError for what is not there or was asked wrongly, MemoryError for a device that is
 full, OSError for a file that cannot be read any more. Long because every struct of the interface is
 written down here.
@@ -95,7 +96,12 @@ class TensorOf(c.Structure):
 
 class Options(Sized):
     _fields_ = SIZE + fields(
-        device=c.c_int, dtype=c.c_char_p, packed=Told, reading=Asked, user=c.c_void_p
+        device=c.c_int,
+        dtype=c.c_char_p,
+        packed=Told,
+        reading=Asked,
+        user=c.c_void_p,
+        no_graphs=c.c_int,
     )
 
 
@@ -304,6 +310,7 @@ class Engine:
             dtype=dtype.encode(),
             packed=Told(lambda user, layer: None if after(user, layer) else None),
             reading=Asked(told(reading)),
+            no_graphs=os.environ.get("REFIMPL_CUDA_GRAPHS") == "0",
         )
         create = library().modernbert_cuda_create
         status = create(

@@ -125,11 +125,28 @@ class DeviceArray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return CUDA_DEVICE, self.device
 
-    def __dlpack__(self, *, stream: int | None = None, **_: Any) -> Any:
-        """A capsule "dltensor", safe to be read in `stream` (-1: whoever reads it waits itself)."""
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+        **_: Any,
+    ) -> Any:
+        """A capsule "dltensor", safe to be read in `stream` (-1: whoever reads it waits itself).
+
+        Raises BufferError for another device or a copy, ValueError for stream 0, which the protocol
+        leaves undefined.
+        """
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"the array is on cuda:{self.device}, and is not brought elsewhere")
+        if copy:
+            raise BufferError("the array is not copied; numpy() gives a copy on the host")
         wanted = DEFAULT_STREAM if stream is None else stream
-        if wanted not in (-1, self.stream):
-            self.finish()
+        if wanted == 0:
+            raise ValueError("stream is 0, which may be two; 1 is the default stream, 2 a thread's")
+        if wanted != -1:
+            after(self.device, wanted, self.stream)
         shape = (c.c_int64 * len(self.shape))(*self.shape)
         tensor = DLTensor(self.pointer, CUDA_DEVICE, self.device, len(self.shape), 2, 32, 1)
         tensor.shape = shape
@@ -164,11 +181,17 @@ def is_there(x: Any) -> bool:
     return hasattr(x, "__cuda_array_interface__")
 
 
-def view(x: Any, name: str, stream: int) -> View:
-    """The array, ready to be read in a stream. Raises ValueError, TypeError."""
+def after(device: int, stream: int, other: int) -> None:
+    """What `stream` is given from now on begins when what `other` was given is done."""
+    if stream != other:
+        cuda.call("wait", device, c.c_size_t(stream), c.c_size_t(other))
+
+
+def view(x: Any, name: str, stream: int, device: int) -> View:
+    """The array, ready to be read in a stream of a device. Raises ValueError, TypeError."""
     if hasattr(x, "__dlpack__"):
         return _by_dlpack(x, name, stream)
-    return _by_interface(x, name, stream)
+    return _by_interface(x, name, stream, device)
 
 
 def _by_dlpack(x: Any, name: str, stream: int) -> View:
@@ -197,7 +220,7 @@ def _by_dlpack(x: Any, name: str, stream: int) -> View:
     return out
 
 
-def _by_interface(x: Any, name: str, stream: int) -> View:
+def _by_interface(x: Any, name: str, stream: int, device: int) -> View:
     given = x.__cuda_array_interface__
     dtype, shape = np.dtype(given["typestr"]), tuple(given["shape"])
     strides = given.get("strides")
@@ -206,8 +229,10 @@ def _by_interface(x: Any, name: str, stream: int) -> View:
     if strides is not None and not _contiguous(shape, [s // dtype.itemsize for s in strides]):
         raise ValueError(f"{name} is not contiguous, and is not copied")
     own = given.get("stream")
-    if own is not None and own != stream:
-        cuda.call("finish", 0, c.c_size_t(own))
+    if own == 0:
+        raise ValueError(f"{name} says that its stream is 0, which may be two; 1 is the default")
+    if own is not None:
+        after(device, stream, own)
     keep = [x]
     return View(given["data"][0] or 0, shape, dtype, None, keep.clear)
 
@@ -233,7 +258,7 @@ def on_host(x: Any, name: str, device: int) -> Array:
     """An array of either side on the host; one of a device is waited for."""
     if not is_there(x):
         return np.asarray(x)
-    found = view(x, name, DEFAULT_STREAM)
+    found = view(x, name, DEFAULT_STREAM, device)
     cuda.call("finish", device, c.c_size_t(DEFAULT_STREAM))
     return to_host(found.pointer, found.shape, found.dtype, device)
 
@@ -274,7 +299,7 @@ def packed(
             continue
         if not is_there(x):
             raise ValueError(f"{name} is on the host; all arrays of a call must be on the device")
-        v = views[field] = view(x, name, stream)
+        v = views[field] = view(x, name, stream, model.device)
         if v.dtype.str not in dtypes:
             names = " or ".join(np.dtype(d).name for d in dtypes)
             raise TypeError(f"{name} is {v.dtype.name} on the device; it must be {names}")

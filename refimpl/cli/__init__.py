@@ -56,6 +56,7 @@ environment:
   REFIMPL_PACK_FOLDER     where packed weights are, else beside config.json
   REFIMPL_REQUIRE_NATIVE  1: a missing engine is an error, not a reason to take numpy
   REFIMPL_CUDA_LIBRARY    the library of backend cuda, else libmodernbert_cuda.so in the package
+  REFIMPL_CUDA_GRAPHS     0: on backend cuda every kernel is started by itself, in short passes too
   REFIMPL_SERVE_MAX_BODY_BYTES and so on: a twin of each flag of `serve`
   HF_HUB_CACHE            where models of the hub are kept, else HUGGINGFACE_HUB_CACHE, else
                           HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache

@@ -129,12 +129,25 @@ def measured(model: ModernBERT, lengths: list[int], seconds: float) -> Record:
         "p99_ms": 1e3 * p99,
         "runs": len(taken),
         "rss_mib": resident_mib(),
+        "device_mib": device_mib(model, total, len(lengths)),
         "error": None,
         "backend": model.backend,
         "tier": engine and engine.tier,
         "dtype": model.compute_dtype,
-        "threads": engine and engine.num_threads,
+        "threads": None if engine is None or on_device(model) else engine.num_threads,
     }
+
+
+def on_device(model: ModernBERT) -> bool:
+    return model.backend.startswith("cuda")
+
+
+def device_mib(model: ModernBERT, total: int, texts: int) -> float | None:
+    """Memory of the device that weights and such a pass take; None on this processor."""
+    if not on_device(model) or model.engine is None:
+        return None
+    opened = model.engine.opened
+    return (opened.facts.weight_bytes + opened.workspace_bytes(total, texts)) / 2**20
 
 
 def error(model: ModernBERT, tokens: int) -> float:

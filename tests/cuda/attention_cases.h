@@ -39,6 +39,7 @@ Matrix attend_all(Random& random, const Tokens& t, std::size_t heads, std::size_
       cuda::place<T>(next_order(), {static_cast<unsigned>(rows), some_heads, head_dim, q.row(first), k.row(first), v.row(first), q.ld, scale,
                                     to_q.data(), ldq, to_k, to_v, first, total, padded});
   std::vector<cuda::QueryBlock> blocks = blocks_of(t.sequences);
+  for (std::size_t free = random.below(3); free; --free) blocks.push_back({});
   for (std::size_t i = blocks.size(); i > 1; --i) std::swap(blocks[i - 1], blocks[random.below(i)]);
   Device<cuda::QueryBlock> list(blocks.size());
   std::copy(blocks.begin(), blocks.end(), list.data());

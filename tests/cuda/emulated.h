@@ -98,18 +98,8 @@ void project(const Gemm& g, const float* residual, std::size_t ldr, float* y, st
 template <class T, unsigned kTerms>
 void project_glu(const Gemm& g, Activation activation, void* y, std::size_t ldy, const Range& range, void*) {
   T* to = reinterpret_cast<T*>(static_cast<std::byte*>(y) + range.row0 * ldy);
-  if (activation == Activation::gelu)
-    return product<T, kTerms>(g, range, cuda::Gated<Activation::gelu, T>{g.bias, to, ldy / sizeof(T)});
-  const std::size_t n = g.packing.n, inter = n / 2, rows = range.row1 - range.row0;
-  std::vector<float> u(rows * n);
-  std::vector<T> gated(rows * inter);
-  product<T, kTerms>(g, range, cuda::AddTo{g.bias, nullptr, 0, u.data(), n});
-  cuda::glu<T>(next_order(), activation, {static_cast<unsigned>(rows), static_cast<unsigned>(inter), u.data(), n, gated.data(), inter});
-  for (std::size_t panel = range.panel0; panel < range.panel1; ++panel) {
-    const PanelColumns own = columns_of(g.packing, panel, cuda::kLanes);
-    for (std::size_t r = 0; r < rows; ++r)
-      std::copy_n(gated.data() + r * inter + own.first, own.n_first, to + r * (ldy / sizeof(T)) + own.first);
-  }
+  if (activation == Activation::gelu) product<T, kTerms>(g, range, cuda::Gated<cuda::Gelu, T>{{}, g.bias, to, ldy / sizeof(T)});
+  else product<T, kTerms>(g, range, cuda::Gated<cuda::Named, T>{{activation}, g.bias, to, ldy / sizeof(T)});
 }
 template <class T, unsigned kTerms>
 void project_qkv(const Gemm& g, const Heads& h, const Rotation& turn, const Range& range, void*) {

@@ -17,4 +17,10 @@ __attribute__((visibility("default"))) std::size_t modernbert_cuda_most_used() {
   return most;
 }
 
+// All orders of blocks and threads are drawn anew.
+__attribute__((visibility("default"))) void modernbert_cuda_order(std::uint64_t seed) { emulated::order = seed; }
+__attribute__((visibility("default"))) std::uint64_t modernbert_cuda_last_stream() { return emulated::last_stream; }
+__attribute__((visibility("default"))) long modernbert_cuda_graphs() { return emulated::graphs; }
+__attribute__((visibility("default"))) long modernbert_cuda_graph_launches() { return emulated::graph_launches; }
+
 }  // extern "C"

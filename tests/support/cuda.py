@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -55,7 +56,10 @@ def library(*flags: str) -> Path:
     are the same."""
     own = [*sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "tests" / "cuda" / "stand_in.cpp"]
     sources = [*own, *shared_sources()]
-    always = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", *flags]
+    always = ["-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", *flags]
+    if platform.machine() == "x86_64":  # emulated matrix instructions are most of the time
+        always.append("-march=native")
+    always += os.environ.get("REFIMPL_CUDA_TEST_FLAGS", "").split()  # of sanitize.sh
     digest = hashlib.sha256(repr((COMPILER, always)).encode())
     for path in sorted(p for p in (ROOT / "csrc").rglob("*.*") if p.suffix != ".md"):
         digest.update(path.read_bytes())
@@ -87,12 +91,27 @@ def stand_in(
         here.modernbert_cuda_stand_in(1, 9, 0, ctypes.c_size_t(64 << 30))
 
 
+def asked(path: Path, name: str) -> int:
+    """What stand_in.cpp tells of one thing."""
+    ask = getattr(ctypes.CDLL(str(path)), f"modernbert_cuda_{name}")
+    ask.restype = ctypes.c_uint64
+    return int(ask())
+
+
 def used(path: Path, most: bool = False) -> int:
     """Bytes of devices that are in use, or the most that were since the last such question."""
+    return asked(path, "most_used" if most else "used")
+
+
+@contextmanager
+def order(path: Path, seed: int) -> Iterator[None]:
+    """Blocks and threads go in other orders meanwhile, by the seed."""
     here = ctypes.CDLL(str(path))
-    ask = here.modernbert_cuda_most_used if most else here.modernbert_cuda_used
-    ask.restype = ctypes.c_size_t
-    return ask()
+    here.modernbert_cuda_order(ctypes.c_uint64(seed))
+    try:
+        yield
+    finally:
+        here.modernbert_cuda_order(ctypes.c_uint64(0))
 
 
 def usable() -> bool:
