@@ -45,7 +45,8 @@ def test_a_planted_mistake_is_seen(what, tmp_path):
     assert text.count(right) == 1, f"{name} has {text.count(right)} places of {right!r}"
     path.write_text(text.replace(right, wrong), encoding="utf-8")
     source = "pass.cpp" if kernel == "forward" else "kernels.cpp"
-    program = built(tmp_path / "program", source, csrc=tmp_path / "csrc")
+    only = f'-DREFIMPL_ONLY="{kernel}"'
+    program = built(tmp_path / "program", source, only, csrc=tmp_path / "csrc")
     status, report = lines(program, "--op", kernel, "--rounds", "12")
     assert status == 1, "\n".join(report)
     assert any("FAILED" in line or "the kernel is wrong" in line for line in report)
