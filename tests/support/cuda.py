@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
@@ -65,10 +66,14 @@ def library(*flags: str) -> Path:
         digest.update(path.read_bytes())
     digest.update(own[-1].read_bytes())
     made = ROOT / "build" / "cuda-here" / digest.hexdigest()[:16] / "libmodernbert_cuda.so"
-    if made.exists():
-        return made
     made.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+    with (
+        open(made.with_suffix(".lock"), "w") as lock,
+        tempfile.TemporaryDirectory(dir=made.parent) as folder,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes of one run make it once
+        if made.exists():
+            return made
         new = Path(folder) / made.name
         link = ["-shared", f"-Wl,--version-script={ROOT / 'csrc' / 'libmodernbert_cuda.map'}"]
         files = ["-x", "c++", *sources, "-pthread", "-o", new]
