@@ -53,6 +53,7 @@ class OnDevice:
     def __init__(self, x: np.ndarray, device: int = 0, strides: tuple[int, ...] | None = None):
         x = np.ascontiguousarray(x)
         self.x, self.device, self.strides = x, device, strides
+        self.free = cuda.library().modernbert_cuda_free
         memory = c.c_void_p()
         cuda.call("allocate", device, c.c_size_t(max(1, x.nbytes)), c.byref(memory))
         self.pointer = memory.value
@@ -60,7 +61,7 @@ class OnDevice:
         cuda.call("to_device", device, to, from_, c.c_size_t(x.nbytes))
 
     def __del__(self) -> None:
-        cuda.library().modernbert_cuda_free(self.device, self.pointer)
+        self.free(self.device, self.pointer)
 
 
 class ByDLPack(OnDevice):
