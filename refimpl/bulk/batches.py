@@ -1,9 +1,10 @@
-"""The kinds of batches that engines hand over, with the columns that an Embedder adds.
+"""The kinds of batches that engines hand over, with the columns that a RowTask adds.
 
-    dict of arrays     vectors [rows, width] float32, NaN for a row with an error
-    Arrow, pandas      fixed-size lists of float32, null for a row with an error
+    dict of arrays     the values as they are: vectors [rows, width] float32, NaN for a row with an
+                       error; results [rows] of lists, None for one
+    Arrow, pandas      fixed-size lists of float32, lists of structs; null for a row with an error
 
-Values never pass through Python floats. pandas gets Arrow's type, where pyarrow is installed.
+Vectors never pass through Python floats. pandas gets Arrow's types.
 """
 
 from __future__ import annotations
@@ -16,29 +17,35 @@ import numpy as np
 from ..errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from .embedder import Columns, Embedder
+    from .row_task import Columns, RowTask
 
 
-def with_columns(embedder: Embedder, batch: Any) -> Any:
-    """See Embedder.__call__."""
+def with_columns(task: RowTask, batch: Any) -> Any:
+    """See RowTask.__call__."""
     kind = type(batch).__module__.partition(".")[0]
     names = names_of(batch, kind)
-    if embedder.column not in names:
-        raise ValueError(f"the batch has no column {embedder.column!r}; its columns: {names}")
-    if taken := {embedder.out, "truncated", "error"} & set(names):
+    if lacking := [name for name in task.needed if name not in names]:
+        raise ValueError(f"the batch has no column {lacking[0]!r}; its columns: {names}")
+    if taken := {task.out, "truncated", "error"} & set(names):
         raise ValueError(f"the batch has a column {sorted(taken)[0]!r} already; rename it")
+    read = [name for name in (task.column, *task.beside) if name in names]
+    found = task.columns(task.rows_of({name: cells_of(batch, kind, name) for name in read}))
     if isinstance(batch, Mapping):
-        found = embedder.columns(list(batch[embedder.column]))
-        new = (found.vectors, found.truncated, np.array(found.errors, object))
-        return {**batch, **dict(zip((embedder.out, "truncated", "error"), new, strict=True))}
+        new = (found.values, found.truncated, np.array(found.errors, object))
+        return {**batch, **dict(zip((task.out, "truncated", "error"), new, strict=True))}
     if kind == "pandas":
-        texts = batch[embedder.column].astype(object)
-        found = embedder.columns(texts.where(texts.notna(), None).tolist())
-        return batch.assign(**pandas_columns(found, embedder.out))
-    found = embedder.columns(batch.column(embedder.column).to_pylist())
-    for name, column in arrow_columns(found, embedder.out).items():
+        return batch.assign(**pandas_columns(task, found))
+    for name, column in arrow_columns(task, found).items():
         batch = batch.append_column(name, column)
     return batch
+
+
+def cells_of(batch: Any, kind: str, name: str) -> list[Any]:
+    """A column of a batch, None where it has no value."""
+    if kind == "pandas":
+        column = batch[name].astype(object)
+        return list(column.where(column.notna(), None))
+    return list(batch[name]) if isinstance(batch, Mapping) else batch.column(name).to_pylist()
 
 
 def names_of(batch: Any, kind: str) -> list[str]:
@@ -55,42 +62,39 @@ def names_of(batch: Any, kind: str) -> list[str]:
     )
 
 
-def arrow_columns(found: Columns, out: str) -> dict[str, Any]:
+def arrow_columns(task: RowTask, found: Columns) -> dict[str, Any]:
     """Arrow's arrays for the new columns."""
     pa = arrow()
-    rows, width = found.vectors.shape
-    values = pa.array(found.vectors.reshape(-1))
-    bad = pa.array([error is not None for error in found.errors], pa.bool_())
-    vectors = pa.FixedSizeListArray.from_arrays(values, width, mask=bad if rows else None)
+    bad = np.array([error is not None for error in found.errors], bool)
     return {
-        out: vectors,
+        task.out: task.arrow_values(found.values, bad),
         "truncated": pa.array(found.truncated),
         "error": pa.array(found.errors, pa.string()),
     }
 
 
-def pandas_columns(found: Columns, out: str) -> dict[str, Any]:
+def pandas_columns(task: RowTask, found: Columns) -> dict[str, Any]:
     """The same for a pandas frame."""
     import pandas as pd
 
-    types = pandas_types(found.vectors.shape[1], out)
+    types = pandas_types(task)
     return {
         name: pd.arrays.ArrowExtensionArray(column).astype(types[name])
-        for name, column in arrow_columns(found, out).items()
+        for name, column in arrow_columns(task, found).items()
     }
 
 
-def pandas_types(width: int, out: str) -> dict[str, Any]:
+def pandas_types(task: RowTask) -> dict[str, Any]:
     """Column -> dtype of a pandas frame."""
     import pandas as pd
 
-    return {name: pd.ArrowDtype(kind) for name, kind in arrow_types(width, out).items()}
+    return {name: pd.ArrowDtype(kind) for name, kind in arrow_types(task).items()}
 
 
-def arrow_types(width: int, out: str) -> dict[str, Any]:
+def arrow_types(task: RowTask) -> dict[str, Any]:
     """Column -> type of Arrow."""
     pa = arrow()
-    return {out: pa.list_(pa.float32(), width), "truncated": pa.int32(), "error": pa.string()}
+    return {task.out: task.arrow_type(), "truncated": pa.int32(), "error": pa.string()}
 
 
 def arrow() -> Any:
@@ -98,5 +102,5 @@ def arrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise MissingExtraError("pyarrow", "bulk", "a column of vectors") from None
+        raise MissingExtraError("pyarrow", "bulk", "a column of vectors or results") from None
     return pyarrow

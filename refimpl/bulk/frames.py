@@ -21,7 +21,7 @@ from .embedder import Embedder
 def embed_frame(frame: Any, folder: str | None = None, **options: Any) -> Any:
     """A dask.dataframe with the columns of `Embedder(folder, **options)`. Raises as that does."""
     embedder = Embedder(folder, **options)
-    types = pandas_types(embedder.width, embedder.out)
+    types = pandas_types(embedder)
     empty = frame._meta
     meta = empty.assign(**{name: _empty(empty, kind) for name, kind in types.items()})
     return frame.map_partitions(embedder, meta=meta)
@@ -33,7 +33,7 @@ def embed_spark(frame: Any, folder: str | None = None, **options: Any) -> Any:
     from pyspark.sql.types import StructType
 
     embedder = Embedder(folder, **options)
-    types = arrow_types(embedder.width, embedder.out) | {embedder.out: _spark_vectors()}
+    types = arrow_types(embedder) | {embedder.out: _spark_vectors()}
     schema = StructType(list(frame.schema.fields))  # `add` changes the one it is called on
     for name, kind in types.items():
         schema = schema.add(name, from_arrow_type(kind))

@@ -1,7 +1,7 @@
 """Files of texts, cut into fragments that can be read one by one, in any order, by anybody.
 
-    fragments(paths, rows) -> Fragment, ...      in the order of files and rows
-    read(fragment, column, id) -> Rows
+    fragments(path, rows, columns) -> Fragment, ...      in the order of the rows
+    read(fragment, columns, id) -> Rows
 
 JSONL, CSV, TSV and plain text by bytes, Parquet by row group, Arrow files by record batch; what is
 longer than `rows` is cut on. Promise: every row is in one fragment, blank lines are no rows (of
@@ -47,10 +47,10 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts [count], None where there is an error or a null; errors {place: why}; ids [count] as an
-    Arrow array, None where none were asked for."""
+    """Name -> cells [count], None where there is an error or a null; errors {place: why}; ids
+    [count] as an Arrow array, None where none were asked for."""
 
-    texts: list[Any]
+    cells: dict[str, list[Any]]
     errors: dict[int, str]
     ids: Any = None
 
@@ -63,13 +63,15 @@ def kind_of(path: str) -> str:
     return KINDS[suffix]
 
 
-def fragments(path: str, rows: int, column: str, id: str | None = None) -> list[Fragment]:
+def fragments(
+    path: str, rows: int, columns: Sequence[str], id: str | None = None
+) -> list[Fragment]:
     """See above. Raises OSError; ValueError for a file without these columns, or of another
     format."""
     kind = kind_of(path)
     if kind in ("parquet", "arrow"):
         with opened_table(path, kind) as table:
-            _check_columns(path, list(table.names), column, id)
+            _check_columns(path, list(table.names), columns, id)
             out, first = [], 0
             for unit, count in enumerate(table.counts):
                 for skipped in range(0, count, rows):
@@ -80,29 +82,30 @@ def fragments(path: str, rows: int, column: str, id: str | None = None) -> list[
     with open(path, "rb") as stream:
         header = _header(path, stream, kind)
         if header is not None:
-            _check_columns(path, header, column, id)
-        elif kind == "text" and id is not None:
-            raise ValueError(f"{path} holds plain lines, which have no {id!r}")
+            _check_columns(path, header, columns, id)
+        elif kind == "text" and (others := [*columns[1:], *([] if id is None else [id])]):
+            raise ValueError(f"{path} holds plain lines, which have no {others[0]!r}")
         return list(_by_bytes(path, stream, kind, rows))
 
 
-def read(fragment: Fragment, column: str, id: str | None = None) -> Rows:
-    """The texts of a fragment. Raises OSError; ValueError where it has not the rows that were found
-    in it before."""
+def read(fragment: Fragment, columns: Sequence[str], id: str | None = None) -> Rows:
+    """The rows of a fragment: the first column must be a text in each, others may lack. Raises
+    OSError; ValueError where it has not the rows that were found in it before."""
     kind = kind_of(fragment.path)
     if kind in ("parquet", "arrow"):
         with opened_table(fragment.path, kind) as table:
             unit, skipped = fragment.place
-            found = table.read(unit, [column] if id is None else [column, id])
+            there = [name for name in columns if name in table.names]
+            found = table.read(unit, there if id is None else [*there, id])
             found = found.slice(skipped, fragment.count)
-            rows = Rows(
-                found.column(column).to_pylist(), {}, None if id is None else found.column(id)
-            )
+            cells = {name: found.column(name).to_pylist() for name in there}
+            rows = Rows(cells, {}, None if id is None else found.column(id))
     else:
-        rows = _of_lines(fragment, kind, column, id)
-    if len(rows.texts) != fragment.count:
+        rows = _of_lines(fragment, kind, columns, id)
+    count = len(rows.cells[columns[0]])
+    if count != fragment.count:
         raise ValueError(
-            f"{fragment.path}: {len(rows.texts)} rows where {fragment.count} were: it was changed"
+            f"{fragment.path}: {count} rows where {fragment.count} were: it was changed"
         )
     return rows
 
@@ -150,7 +153,7 @@ def _header(path: str, stream: BinaryIO, kind: str) -> list[str] | None:
     return [name.strip() for name in cells]
 
 
-def _of_lines(fragment: Fragment, kind: str, column: str, id: str | None) -> Rows:
+def _of_lines(fragment: Fragment, kind: str, columns: Sequence[str], id: str | None) -> Rows:
     start, end = fragment.place
     with open(fragment.path, "rb") as stream:
         header = _header(fragment.path, stream, kind)
@@ -161,21 +164,23 @@ def _of_lines(fragment: Fragment, kind: str, column: str, id: str | None) -> Row
     if kind in DELIMITERS:
         lines = lines_under(header or [], _rows(kind, raw))
     else:
-        lines = (json_lines if kind == "jsonl" else text_lines)(raw, column)
-    texts: list[Any] = []
+        lines = (json_lines if kind == "jsonl" else text_lines)(raw, columns[0])
+    cells: dict[str, list[Any]] = {name: [] for name in columns}
     ids: list[Any] = []
     errors: dict[int, str] = {}
-    for line in lines:
-        text, error = None, line.error
+    for number, line in enumerate(lines):
+        error = line.error
         try:
-            text = needed(line, column)[0] if error is None else None
+            if error is None:
+                needed(line, columns[0])
         except (ValueError, TypeError) as why:
             error = str(why)
         if error is not None:
-            errors[len(texts)] = " ".join(error.split())
-        texts.append(text)
+            errors[number] = " ".join(error.split())
+        for name, column in cells.items():
+            column.append(line.fields.get(name) if error is None else None)
         ids.append(_as_text(line.fields.get(id)) if id is not None else None)
-    return Rows(texts, errors, None if id is None else arrow().array(ids, arrow().string()))
+    return Rows(cells, errors, None if id is None else arrow().array(ids, arrow().string()))
 
 
 def _as_text(value: Any) -> str | None:
@@ -221,7 +226,7 @@ class opened_table:
         self._close()
 
 
-def _check_columns(path: str, names: list[str], column: str, id: str | None) -> None:
-    for name in (column, id):
+def _check_columns(path: str, names: list[str], columns: Sequence[str], id: str | None) -> None:
+    for name in (*columns, id):
         if name is not None and name not in names:
             raise ValueError(f"{path} has no column {name!r}; its columns: {names}")

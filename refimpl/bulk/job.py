@@ -30,9 +30,9 @@ from ..files.abandoned import TOKEN, remove_abandoned
 from ..files.atomic import replacing
 from ..files.strictjson import read_json
 from ..tasks.space import Space
-from .embedder import Columns, Embedder, Report
 from .inputs import Fragment, fragments, kind_of, read
 from .parts import FORMATS, read_line, write_part
+from .row_task import Columns, Report, RowTask
 
 ROWS = 16_384
 """Rows of a part: 48 MiB of vectors of base."""
@@ -61,7 +61,7 @@ class Job:
     stand in another folder."""
 
     out: str
-    embedder: Embedder
+    task: RowTask
     pieces: tuple[Fragment, ...]
     inputs: tuple[str, ...]
     names: tuple[str, ...]
@@ -73,27 +73,24 @@ class Job:
         cls,
         inputs: Sequence[str],
         out: str,
-        embedder: Embedder,
+        task: RowTask,
         *,
         id: str | None = None,
         rows: int = ROWS,
         format: str = "parquet",
     ) -> Job:
-        """Find the fragments of the inputs. id: the column that is kept beside the vectors; rows:
-        most of a part. A finished plan in `out` is taken where it is one of the same files. Raises
-        OSError; ValueError for wrong inputs and for a folder with another job; SpaceError where
-        that was made with another model.
+        """Find the fragments of the inputs. task: an Embedder, or one of scorers.py; id: the column
+        that is kept beside its values; rows: most of a part. A finished plan in `out` is taken
+        where it is one of the same files. Raises OSError; ValueError for wrong inputs and for a
+        folder with another job; SpaceError where that was made with another model.
         """
-        files = check_plan(inputs, embedder, id, rows, format)
+        files = check_plan(inputs, task, id, rows, format)
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; the parts need a folder")
         asked: Line = {
             "format": 1,
-            "space": embedder.space,
-            "column": embedder.column,
-            "out": embedder.out,
-            "truncate": embedder.truncate,
+            **task.asked(),
             "id": id,
             "rows": rows,
             "parts": format,
@@ -104,7 +101,7 @@ class Job:
             cut = [
                 [number, f.first, f.count, *f.place]
                 for number, path in enumerate(inputs)
-                for f in fragments(str(path), rows, embedder.column, id)
+                for f in fragments(str(path), rows, task.needed, id)
             ]
             found = asked | {"fragments": cut}
         described = json.dumps(found)
@@ -116,7 +113,7 @@ class Job:
             given.append(paths[n])
             names.append(f"{n:04d}-{_plain(paths[n])}-{first:010d}-{digest}.{format}")
         out = os.path.abspath(folder)
-        return cls(out, embedder, tuple(pieces), tuple(given), tuple(names), described, id)
+        return cls(out, task, tuple(pieces), tuple(given), tuple(names), described, id)
 
     @property
     def rows(self) -> int:
@@ -160,13 +157,13 @@ class Job:
     def part(self, k: int, report: Report | None = None) -> Line:
         """Make the k-th part, whether it is there or not; its line of the manifest."""
         piece = self.pieces[k]
-        rows = read(piece, self.embedder.column, self.id)
-        found = self.embedder.columns(rows.texts, report)
+        rows = read(piece, (self.task.column, *self.task.beside), self.id)
+        found = self.task.columns(self.task.rows_of(rows.cells), report)
         # Why a row could not be read says more than that it is no text.
         errors = [rows.errors.get(i, error) for i, error in enumerate(found.errors)]
-        found = Columns(found.vectors, found.truncated, errors, found.tokens)
+        found = Columns(found.values, found.truncated, errors, found.tokens)
         path = Path(self.out) / self.names[k]
-        return write_part(path, piece, rows, found, (self.embedder.out, self.id))
+        return write_part(path, piece, rows, self.task, found, self.id)
 
     def _begin(self) -> None:
         """job.json, where it is not there. ValueError where another job came first."""
@@ -198,14 +195,14 @@ class Job:
 
 
 def check_plan(
-    inputs: Sequence[str], embedder: Embedder | None, id: str | None, rows: int, format: str
+    inputs: Sequence[str], task: RowTask | None, id: str | None, rows: int, format: str
 ) -> list[Line]:
     """The inputs as job.json has them. Raises ValueError, OSError."""
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     if type(rows) is not int or rows < 1:
         raise ValueError(f"rows must be an int of at least 1, not {rows!r}")
-    if embedder is not None and id in ("row", embedder.out, "truncated", "error"):
+    if task is not None and id in ("row", task.out, "truncated", "error"):
         raise ValueError(f"id is {id!r}, which is the name of another column of the parts")
     if not inputs:
         raise ValueError("inputs is empty: there is no file to read")

@@ -1,7 +1,7 @@
-"""A part: the vectors of one fragment in one file, Parquet or Arrow, written whole or not at all.
+"""A part: the values of one fragment in one file, Parquet or Arrow, written whole or not at all.
 
-    columns: row int64 (its number in the input file), the id if there is one,
-             embedding (fixed-size lists of float32, null with an error), truncated, error
+    columns: row int64 (its number in the input file), the id if there is one, what was made of the
+             rows (embedding: fixed-size lists of float32; null with an error), truncated, error
 
 Promise: the same rows, model, options and version of pyarrow give the same bytes, whoever writes
 them. What the manifest says of a part can be made again from the part.
@@ -16,24 +16,22 @@ from typing import Any
 
 from ..files.atomic import replacing
 from .batches import arrow, arrow_columns
-from .embedder import Columns
 from .inputs import Fragment, Rows
+from .row_task import Columns, RowTask
 
 FORMATS = ("parquet", "arrow")
 KEY = b"refimpl"  # of the schema's metadata
 
 
 def write_part(
-    path: Path, fragment: Fragment, rows: Rows, found: Columns, names: tuple[str, str | None]
+    path: Path, fragment: Fragment, rows: Rows, task: RowTask, found: Columns, id: str | None
 ) -> dict[str, Any]:
-    """Write a part; its line of the manifest. names: of the column of vectors, and of the ids.
-    Raises OSError."""
+    """Write a part; its line of the manifest. id: the column of the ids. Raises OSError."""
     pa = arrow()
-    out, id = names
     columns = {"row": pa.array(range(fragment.first, fragment.first + fragment.count), pa.int64())}
     if id is not None:
         columns[id] = rows.ids
-    columns |= arrow_columns(found, out)
+    columns |= arrow_columns(task, found)
     facts = {
         "rows": fragment.count,
         "first_row": fragment.first,

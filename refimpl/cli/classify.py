@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files.lines import Line, needed
 from .inputs import read_lines
+from .job import add_job, check_job, run_job, task_options
 from .options import (
     add_length,
     add_model,
@@ -19,19 +20,24 @@ from .options import (
 )
 from .records import Record, Writer, place, run_blocks
 
+if TYPE_CHECKING:
+    from ..bulk.row_task import RowTask
+
 HELP = "label texts, or pairs of texts, with a sequence classifier"
-USAGE = "[TEXT ...]"
+USAGE = "[TEXT ...] | FILE ... --out FOLDER"
 EXAMPLE = (
     'modernbert classify --model FOLDER "a fine day"\n'
     '  echo \'{"text": "a premise", "text_pair": "a hypothesis"}\' | '
-    "modernbert classify --model FOLDER -"
+    "modernbert classify --model FOLDER -\n"
+    "  modernbert classify --model FOLDER *.parquet --id id --out labels --resume"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text", "text_pair")'
-    )
+        "texts", nargs="*", metavar="TEXT",
+        help='texts; - for lines ("text", "text_pair"); with --out files',
+    )  # fmt: skip
     parser.add_argument(
         "--top-k", type=positive, metavar="N", help="how many labels (default: all)"
     )
@@ -41,10 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "a sequence classification head")
     add_length(parser)
     add_streams(parser)
+    add_job(parser, "labels")
 
 
 def run(args: argparse.Namespace) -> int:
+    check_job(args, args.texts)
     check_model(args)
+    if args.folder is not None:
+        return run_job(args, args.texts, lambda: row_task(args))
     given = read_lines(args, args.texts)
     from ..tasks import pipeline
 
@@ -58,6 +68,12 @@ def run(args: argparse.Namespace) -> int:
 
     writer = Writer(args, ("text", "label", "score"), rows)
     return run_blocks(args, given, writer, answer, record)
+
+
+def row_task(args: argparse.Namespace) -> RowTask:
+    from ..bulk import Classifier
+
+    return Classifier(top_k=args.top_k, function=args.function, **task_options(args))
 
 
 def text_or_pair(line: Line) -> dict[str, str]:

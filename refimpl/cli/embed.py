@@ -1,5 +1,5 @@
 """`modernbert embed`: one vector per text, as JSONL, .npy, .npz, or a table of first values; with
---out files of texts to a folder of parts (embed_files.py)."""
+--out files of texts to a folder of parts (job.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..files.lines import Line, needed
-from . import embed_files
 from .inputs import read_lines
+from .job import add_job, check_job, run_job, task_options
 from .options import (
     add_length,
     add_model,
@@ -25,6 +25,8 @@ from .records import Record, Writer, counted, place, run_blocks
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ..bulk.row_task import RowTask
 
 HELP = "turn texts into embeddings"
 USAGE = "[TEXT ...] | FILE ... --out FOLDER"
@@ -49,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_length(parser)
     add_streams(parser, *BINARY, batch_size=32)
-    embed_files.add_arguments(parser)
+    add_job(parser, "vectors")
 
 
 def run(args: argparse.Namespace) -> int:
-    embed_files.check_arguments(args)
+    check_job(args, args.texts)
     if args.folder is not None:
-        return embed_files.run(args)
+        return run_job(args, args.texts, lambda: row_task(args))
     if args.format in BINARY and args.out is sys.stdout and sys.stdout.isatty():
         kind = args.format
         args.usage_error(f"{kind} is binary: send it to a file, as in --output vectors.{kind}")
@@ -121,6 +123,18 @@ def run(args: argparse.Namespace) -> int:
         },
     )
     return code
+
+
+def row_task(args: argparse.Namespace) -> RowTask:
+    from ..bulk import Embedder
+
+    return Embedder(
+        prompt=args.prompt,
+        prompt_name=args.prompt_name,
+        normalize=args.normalize,
+        truncate_dim=args.truncate_dim,
+        **task_options(args),
+    )
 
 
 def write(

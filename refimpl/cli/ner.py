@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files.lines import Line, needed
 from .inputs import read_lines
+from .job import add_job, check_job, run_job, task_options
 from .options import (
     add_length,
     add_model,
@@ -19,14 +20,22 @@ from .options import (
 )
 from .records import Record, Writer, place, run_blocks
 
+if TYPE_CHECKING:
+    from ..bulk.row_task import RowTask
+
 HELP = "find entities, or label each token, with a token classifier"
-USAGE = "[TEXT ...]"
-EXAMPLE = 'modernbert ner --model FOLDER "Ada Lovelace lived in London"'
+USAGE = "[TEXT ...] | FILE ... --out FOLDER"
+EXAMPLE = (
+    'modernbert ner --model FOLDER "Ada Lovelace lived in London"\n'
+    "  modernbert ner --model FOLDER *.jsonl --column body --out entities --resume"
+)
 STRATEGIES = ("none", "simple", "first", "average", "max")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text")')
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help='texts; - for lines ("text"); with --out files'
+    )
     parser.add_argument(
         "--aggregation", choices=STRATEGIES, default="simple", help="(default: %(default)s)"
     )
@@ -45,10 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "a token classification head")
     add_length(parser)
     add_streams(parser)
+    add_job(parser, "entities")
 
 
 def run(args: argparse.Namespace) -> int:
+    check_job(args, args.texts)
     check_model(args)
+    if args.folder is not None:
+        return run_job(args, args.texts, lambda: row_task(args))
     given = read_lines(args, args.texts)
     from ..tasks import pipeline
 
@@ -69,6 +82,17 @@ def run(args: argparse.Namespace) -> int:
 
     columns = ("text", "entity", "score", "word", "start", "end")
     return run_blocks(args, given, Writer(args, columns, rows), answer, record)
+
+
+def row_task(args: argparse.Namespace) -> RowTask:
+    from ..bulk import Tagger
+
+    return Tagger(
+        aggregation=args.aggregation,
+        ignore_labels=tuple(args.ignore_labels or ["O"]),
+        stride=args.stride,
+        **task_options(args),
+    )
 
 
 def record(line: Line, answer: tuple[list[Any], int]) -> Record:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..files.lines import Line, needed
+from ..files.lines import Line, documents_of, needed
 from .inputs import Input, read_lines, refuse_files
+from .job import add_job, check_job, run_job, task_options
 from .options import (
     add_length,
     add_model,
@@ -19,31 +20,45 @@ from .options import (
 )
 from .records import Record, Writer, place, progress_shown, run_blocks
 
+if TYPE_CHECKING:
+    from ..bulk.row_task import RowTask
+
 HELP = "order documents by how well they answer a query"
-USAGE = "QUERY [DOCUMENT ...]"
+USAGE = "QUERY [DOCUMENT ...] | QUERY FILE ... --out FOLDER"
 EXAMPLE = (
     'modernbert rerank --model FOLDER "a query" "one document" "another one"\n'
-    '  echo \'{"query": "...", "documents": ["...", "..."]}\' | modernbert rerank --model FOLDER -'
+    '  echo \'{"query": "...", "documents": ["...", "..."]}\' | '
+    "modernbert rerank --model FOLDER -\n"
+    '  modernbert rerank --model FOLDER "a query" documents.csv --id id --out scores\n'
+    "  modernbert rerank --model FOLDER - queries.jsonl --out ranks --resume"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "query", metavar="QUERY", help='the query; - for lines ("query", "documents")'
-    )
+        "query", metavar="QUERY",
+        help='the query; - for lines, or with --out rows, that bring theirs ("query", "documents")',
+    )  # fmt: skip
     parser.add_argument(
-        "texts", nargs="*", metavar="DOCUMENT", help='the documents; - for lines ("text")'
-    )
+        "texts", nargs="*", metavar="DOCUMENT",
+        help='the documents; - for lines ("text"); with --out files',
+    )  # fmt: skip
     parser.add_argument(
         "--top-k", type=positive, metavar="N", help="keep the best N (default: all)"
     )
     add_model(parser, "a sequence classification head of one label")
     add_length(parser)
     add_streams(parser)
+    add_job(parser, "scores")
 
 
 def run(args: argparse.Namespace) -> int:
+    check_job(args, args.texts)
     check_model(args)
+    if args.folder is not None:
+        if args.query != "-" and args.top_k is not None:
+            args.usage_error("--top-k: with --out a query's documents are scored, not ordered")
+        return run_job(args, args.texts, lambda: row_task(args))
     if args.query == "-" and args.texts:
         args.usage_error("with - as the query, each line brings its documents")
     writer = Writer(args, ("query", "document", "score", "text"), rows)
@@ -79,6 +94,14 @@ def run(args: argparse.Namespace) -> int:
     return writer.finish()
 
 
+def row_task(args: argparse.Namespace) -> RowTask:
+    from ..bulk import Ranker, Scorer
+
+    if args.query == "-":
+        return Ranker(top_k=args.top_k, **task_options(args))
+    return Scorer(query=args.query, **task_options(args))
+
+
 def _documents(given: Input, writer: Writer) -> Iterator[Line]:
     """The documents of a query on the command line; lines that hold none are told."""
     for line in given.lines:
@@ -94,21 +117,6 @@ def _documents(given: Input, writer: Writer) -> Iterator[Line]:
 def named(line: Line, found: dict[str, Any]) -> dict[str, Any]:
     """A result under the number of its document's line, and its id where it has one."""
     return found | {"corpus_id": line.index} | {k: x for k, x in line.head.items() if k == "id"}
-
-
-def documents_of(line: Line) -> list[Line]:
-    """The documents of a JSONL line: texts, or objects with "text" and perhaps "id"."""
-    documents = line.fields.get("documents")
-    if not isinstance(documents, list):
-        raise TypeError('the field "documents" must be a list of texts')
-    out = []
-    for i, given in enumerate(documents):
-        out.append(Line(i, given if isinstance(given, dict) else {"text": given}))
-        try:
-            needed(out[-1], "text")
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"documents[{i}]: {error}") from None
-    return out
 
 
 def record(line: Line, results: list[Any]) -> Record:

@@ -64,5 +64,21 @@ def needed(line: Line, *keys: str) -> list[Any]:
     return [line.fields[key] for key in keys]
 
 
+def documents_of(line: Line) -> list[Line]:
+    """The field "documents" of a line: texts, or objects with "text" and perhaps "id". Raises
+    TypeError, ValueError as `needed`."""
+    documents = line.fields.get("documents")
+    if not isinstance(documents, list):
+        raise TypeError('the field "documents" must be a list of texts')
+    out = []
+    for i, given in enumerate(documents):
+        out.append(Line(i, given if isinstance(given, dict) else {"text": given}))
+        try:
+            needed(out[-1], "text")
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"documents[{i}]: {error}") from None
+    return out
+
+
 def missing(key: str, line: Line) -> str:
     return f'the field "{key}" is missing; this line has {sorted(line.fields)}'

@@ -14,6 +14,8 @@ import numpy as np
 
 from ..models.scores import FUNCTIONS, scores_of
 from ..reference.config import ModernBertConfig
+from ..reference.numerics import underflow_is_zero
+from ..text.tokenizer import Encoded
 from .task import TextTask, as_list, check_top_k, flagged
 
 TextOrPair = str | Mapping[str, str]
@@ -43,22 +45,50 @@ class TextClassification(TextTask):
         """
         if top_k != "best" and top_k is not None:
             check_top_k(top_k)
-        name = function_to_apply or default_function(self.model.config)
-        if name not in FUNCTIONS:
-            known = ", ".join(FUNCTIONS)
-            raise ValueError(f"function_to_apply must be one of {known}, not {name!r}")
+        self.check_function(function_to_apply)
         items, single = as_list(inputs)
-        texts = [_pair(item, i) for i, item in enumerate(items)]
-        encodings = self._encode(texts, max_length, truncate)
+        encodings = self.tokenized(items, max_length=max_length, truncate=truncate)
         results: list[Any] = []
-        for encoded, row in zip(encodings, self._rows(encodings, batch_size), strict=True):
-            scores = scores_of(self.model, name, row["logits"])
-            labels = ranked(scores, self.model.config.id2label)
-            labels = [flagged(label, encoded.lost) for label in labels]
+        for labels in self.labelled(encodings, function_to_apply, batch_size):
             results.append(labels[0] if top_k == "best" else labels[:top_k])
         if not single:
             return results
         return results if isinstance(inputs, str) and top_k == "best" else results[0]
+
+    def tokenized(
+        self,
+        inputs: Sequence[TextOrPair],
+        *,
+        max_length: int | None = None,
+        truncate: str | None = None,
+    ) -> list[Encoded]:
+        """The first half of `run`: texts and pairs as ids."""
+        texts = [_pair(item, i) for i, item in enumerate(inputs)]
+        return self._encode(texts, max_length, truncate)
+
+    @underflow_is_zero
+    def labelled(
+        self,
+        encodings: Sequence[Encoded],
+        function_to_apply: str | None = None,
+        batch_size: int | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """The second half, of what `tokenized` gave: every label of each, best first."""
+        name = self.check_function(function_to_apply)
+        results = []
+        for encoded, row in zip(encodings, self._rows(encodings, batch_size), strict=True):
+            scores = scores_of(self.model, name, row["logits"])
+            labels = ranked(scores, self.model.config.id2label)
+            results.append([flagged(label, encoded.lost) for label in labels])
+        return results
+
+    def check_function(self, name: str | None) -> str:
+        """The function from logits to scores, the config's where none is named. ValueError."""
+        name = name or default_function(self.model.config)
+        if name not in FUNCTIONS:
+            known = ", ".join(FUNCTIONS)
+            raise ValueError(f"function_to_apply must be one of {known}, not {name!r}")
+        return name
 
 
 def default_function(config: ModernBertConfig) -> str:

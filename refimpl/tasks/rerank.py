@@ -3,7 +3,8 @@
     predict: (text, text) -> logits -> activation (sigmoid for one label, else none)
     rank: a query with each document, best first
 
-Two forms of folder: a sequence classifier, or modules.json whose last Dense gives the scores.
+Two forms of folder: a sequence classifier, or modules.json whose last Dense gives the scores. Long
+because `predict` stands whole and in two halves, which jobs of files take (bulk/scorers.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..models.task_model import ModernBERTForTask
 from ..reference.numerics import underflow_is_zero
 from ..reference.ops import ACTIVATIONS
 from ..reference.sentence import Dense, SentenceHead, activation_of
-from ..text.tokenizer import Tokenizer
+from ..text.tokenizer import Encoded, Tokenizer
 from .batches import Passes, in_passes
 from .embed import settings_of
 from .prompts import Prompts
@@ -41,7 +42,8 @@ Activation = Callable[[Array], Array]
 
 
 class Reranker:
-    """Scores for pairs. `num_labels`: scores per pair; `activation_fn`: from logits to scores."""
+    """Scores for pairs. `num_labels`: scores per pair; `activation_fn`: from logits to scores, and
+    `activation` its name, None for one of the caller's own."""
 
     def __init__(
         self,
@@ -70,7 +72,11 @@ class Reranker:
         self.tokenizer = tokenizer
         limit = settings.max_seq_length or head_limit(self.model)
         self.max_seq_length = limit or tokenizer.max_length
-        self.activation_fn = activation_fn or self._activation(settings.activation_fn)
+        self.activation: str | None = None
+        if activation_fn is None:
+            self.activation = self._activation(settings.activation_fn)
+            activation_fn = partial(scores_of, self.model, self.activation)
+        self.activation_fn = activation_fn
         self._prompts = Prompts(settings, prompts, default_prompt_name)
         self.passes: Passes = in_passes
 
@@ -104,11 +110,52 @@ class Reranker:
         Raises ValueError, TypeError.
         """
         single = len(pairs) > 0 and isinstance(pairs[0], str)
-        items = [_pair(pair, i) for i, pair in enumerate([pairs] if single else pairs)]
+        encodings = self.tokenized(
+            [pairs] if single else pairs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            max_length=max_length,
+            truncate=truncate,
+        )
+        scores = self.scored(
+            encodings,
+            batch_size,
+            activation_fn=activation_fn,
+            apply_softmax=apply_softmax,
+            show_progress_bar=show_progress_bar,
+        )
+        lost = np.array([e.lost for e in encodings], dtype=np.int64)
+        if single:
+            scores = scores[0]
+        return (scores, lost) if return_lost else scores
+
+    def tokenized(
+        self,
+        pairs: Sequence[Any] | Array,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        truncate: str = "warn",
+    ) -> list[Encoded]:
+        """The first half of `predict`: pairs, the first text behind its prompt, as ids."""
+        items = [_pair(pair, i) for i, pair in enumerate(pairs)]
         before = self._prompts.text(prompt, prompt_name)
         items = [(before + first, second) for first, second in items]
         limit = self.max_seq_length if max_length is None else max_length
-        encodings = self.tokenizer.encode_batch(items, max_length=limit, truncate=truncate)
+        return self.tokenizer.encode_batch(items, max_length=limit, truncate=truncate)
+
+    @underflow_is_zero
+    def scored(
+        self,
+        encodings: Sequence[Encoded],
+        batch_size: int | None = None,
+        *,
+        activation_fn: Activation | None = None,
+        apply_softmax: bool = False,
+        show_progress_bar: bool | None = False,
+    ) -> Array:
+        """The second half, of what `tokenized` gave: [pairs], or [pairs, labels]."""
         rows = output_rows(
             self.model, self.tokenizer, encodings, batch_size, self.passes, label="predict",
             verbose=show_progress_bar,
@@ -118,12 +165,7 @@ class Reranker:
         scores = (activation_fn or self.activation_fn)(scores)
         if apply_softmax and self.num_labels > 1:
             scores = scores_of(self.model, "softmax", scores)
-        if self.num_labels == 1:
-            scores = scores[:, 0]
-        lost = np.array([e.lost for e in encodings], dtype=np.int64)
-        if single:
-            scores = scores[0]
-        return (scores, lost) if return_lost else scores
+        return scores[:, 0] if self.num_labels == 1 else scores
 
     def rank(
         self,
@@ -155,7 +197,7 @@ class Reranker:
             results.append(flagged(result | text, int(lost[i])))
         return results
 
-    def _activation(self, named: str | None) -> Activation:
+    def _activation(self, named: str | None) -> str:
         """What the folder names, in any of its spellings, else the default."""
         config = self.model.config
         nested = config.extra.get("sentence_transformers")
@@ -174,8 +216,8 @@ class Reranker:
                     file=str(self.model.folder),
                     key="activation_fn",
                 )
-            return partial(scores_of, self.model, row)
-        return partial(scores_of, self.model, "sigmoid" if self.num_labels == 1 else "linear")
+            return row
+        return "sigmoid" if self.num_labels == 1 else "linear"
 
 
 def _pair(pair: Any, i: int) -> tuple[str, str]:

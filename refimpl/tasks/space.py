@@ -22,6 +22,9 @@ import numpy as np
 from ..errors import SpaceError
 from ..files.safetensors import in_memory
 from ..models.model import ModernBERT
+from ..models.task_model import ModernBERTForTask
+from ..reference.heads import Head
+from ..text.tokenizer import Tokenizer
 
 FORMAT = "es1"
 EXAMPLE = "es1-d47d93cbf116-3df0691d-807a4faf-78ad6391-256n-float32-avx512"
@@ -115,6 +118,26 @@ def check_space(
             f"{name} ({getattr(made, name)} there, {getattr(now, name)} here)" for name in differing
         )
         raise SpaceError(f"{what} was made in another embedding space: {said}")
+
+
+def score_space(model: ModernBERT, tokenizer: Tokenizer, limit: int | None, *said: Any) -> Space:
+    """The same for scores of a head, which stands for the pooling with what becomes of its logits:
+    the labels, and `said`, whose `repr` says it all. limit: most tokens of a text; the width is the
+    number of labels. Raises OSError; ValueError for a model that came from no folder."""
+    config = model.config
+    known: Any = model.head if isinstance(model, ModernBERTForTask) else None
+    if isinstance(known, Head):  # its functions have no lasting names
+        known = (known.kind, config.classifier_activation, config.classifier_pooling)
+    return Space.of(
+        weights=weights_digest(model, model.shapes()),
+        tokenizer=tokenizer.digest(),
+        pooling=(known, sorted(config.id2label.items()), said),
+        texts=(limit, tokenizer.truncation_side),
+        width=config.num_labels,
+        normalized=False,
+        dtype=model.compute_dtype,
+        tier=model.tier or "numpy",
+    )
 
 
 def weights_digest(model: ModernBERT, names: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..models.scores import softmax
+from ..reference.numerics import underflow_is_zero
 from ..text.tokenizer import Encoded
 from . import entities
 from .entities import Entity
@@ -47,17 +48,52 @@ class TokenClassification(TextTask):
         instead of cutting it. return_lost: give (results, tokens cut off each text).
         Raises ValueError for no text, an unknown strategy, or a stride with the strategy "none".
         """
-        if aggregation_strategy not in entities.STRATEGIES:
-            known = ", ".join(entities.STRATEGIES)
-            raise ValueError(
-                f"aggregation_strategy must be one of {known}, not {aggregation_strategy!r}"
-            )
-        if isinstance(ignore_labels, str):
-            raise TypeError(f"ignore_labels must be a list of labels, not {ignore_labels!r}")
+        self.check_strategy(aggregation_strategy, ignore_labels)
         texts, single = as_list(inputs)
         if not texts:
             raise ValueError("inputs is empty; at least one text is needed")
-        pieces = self._pieces(texts, stride, aggregation_strategy, max_length, truncate)
+        pieces = self.tokenized(
+            texts,
+            aggregation_strategy=aggregation_strategy,
+            stride=stride,
+            max_length=max_length,
+            truncate=truncate,
+        )
+        results = self.entities_of(texts, pieces, aggregation_strategy, ignore_labels, batch_size)
+        found = results[0] if single else results
+        return (found, [of_text[0].lost for of_text in pieces]) if return_lost else found
+
+    def tokenized(
+        self,
+        texts: Sequence[str],
+        *,
+        aggregation_strategy: str = "none",
+        stride: int | None = None,
+        max_length: int | None = None,
+        truncate: str | None = None,
+    ) -> list[list[Encoded]]:
+        """The first half of `run`: per text its encoding, or with a stride its pieces."""
+        if stride is None:
+            return [[e] for e in self._encode(texts, max_length, truncate)]
+        if aggregation_strategy == "none":
+            raise ValueError('stride needs an aggregation_strategy other than "none"')
+        own = head_limit(self.model) or self.tokenizer.max_length
+        limit = own if max_length is None else max_length
+        if limit is None:
+            raise ValueError("stride needs max_length: the folder gives no limit")
+        return [self.tokenizer.chunks(text, max_length=limit, stride=stride) for text in texts]
+
+    @underflow_is_zero
+    def entities_of(
+        self,
+        texts: Sequence[str],
+        pieces: Sequence[Sequence[Encoded]],
+        aggregation_strategy: str = "none",
+        ignore_labels: Sequence[str] = ("O",),
+        batch_size: int | None = None,
+    ) -> list[list[Entity]]:
+        """The second half: the entities of each text, from what `tokenized` gave for them."""
+        self.check_strategy(aggregation_strategy, ignore_labels)
         flat = [piece for of_text in pieces for piece in of_text]
         rows = iter(self._rows(flat, batch_size))
         results = []
@@ -69,27 +105,17 @@ class TokenClassification(TextTask):
                 found += [e for e in of_piece if entities.label_of(e) not in ignore_labels]
             found = entities.without_overlaps(found) if len(of_text) > 1 else found
             results.append([flagged(e, of_text[0].lost) for e in found])
-        found_all = results[0] if single else results
-        return (found_all, [of_text[0].lost for of_text in pieces]) if return_lost else found_all
+        return results
 
-    def _pieces(
-        self,
-        texts: list[str],
-        stride: int | None,
-        strategy: str,
-        max_length: int | None,
-        truncate: str | None,
-    ) -> list[list[Encoded]]:
-        """Per text its encoding, or with a stride its overlapping pieces."""
-        if stride is None:
-            return [[e] for e in self._encode(texts, max_length, truncate)]
-        if strategy == "none":
-            raise ValueError('stride needs an aggregation_strategy other than "none"')
-        own = head_limit(self.model) or self.tokenizer.max_length
-        limit = own if max_length is None else max_length
-        if limit is None:
-            raise ValueError("stride needs max_length: the folder gives no limit")
-        return [self.tokenizer.chunks(text, max_length=limit, stride=stride) for text in texts]
+    def check_strategy(self, aggregation_strategy: str, ignore_labels: Sequence[str]) -> None:
+        """ValueError, TypeError for what neither half takes."""
+        if aggregation_strategy not in entities.STRATEGIES:
+            known = ", ".join(entities.STRATEGIES)
+            raise ValueError(
+                f"aggregation_strategy must be one of {known}, not {aggregation_strategy!r}"
+            )
+        if isinstance(ignore_labels, str):
+            raise TypeError(f"ignore_labels must be a list of labels, not {ignore_labels!r}")
 
     def _entities(
         self, text: str, encoded: Encoded, scores: np.ndarray, strategy: str

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.text_folders import sentence_folder, some_texts
+from support.text_folders import NER_LABELS, model_folder, sentence_folder, some_texts
 
 POOLING = "sentence_transformers.models.Pooling"
 MEAN = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
@@ -17,6 +17,20 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def other(tmp_path_factory):
     return str(sentence_folder(tmp_path_factory.mktemp("other"), [(POOLING, MEAN)], seed=1))
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory):
+    """Verb -> a model with its head."""
+    labels = {
+        "classify": ("sequence_classification", {0: "no", 1: "perhaps", 2: "yes"}),
+        "ner": ("token_classification", NER_LABELS),
+        "rerank": ("sequence_classification", {0: "score"}),
+    }
+    return {
+        verb: str(model_folder(tmp_path_factory.mktemp(verb), kind, id2label=names))
+        for verb, (kind, names) in labels.items()
+    }
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from support.text_folders import some_texts
 
 import refimpl
-from refimpl.bulk import Embedder, embed_frame, embedder
+from refimpl.bulk import Embedder, embed_frame
 
 pytestmark = pytest.mark.extras
 pa = pytest.importorskip("pyarrow")
@@ -58,7 +58,7 @@ def test_no_rows(embed):
 
 
 def test_errors_stay_in_their_rows(embed, expected, monkeypatch):
-    monkeypatch.setattr(embedder, "WINDOW", 4)
+    monkeypatch.setattr(Embedder, "window", 4)
     texts = some_texts(12)
     mixed = [*texts[:5], *BAD, *texts[5:]]
     found = embed({"text": np.array(mixed, object)})
@@ -86,10 +86,10 @@ def test_it_is_sent_without_weights_and_checks_what_it_loads(embed, other, folde
     sent = pickle.dumps(embed)
     assert len(sent) < 1000
     again = pickle.loads(sent)
-    assert again == embed and again.encoder() is embed.encoder()
+    assert again == embed and again.task() is embed.task()
     with pytest.raises(refimpl.SpaceError, match="this Embedder .* embedding space: weights"):
         replace(embed, folder=other).columns(["a"])
-    assert Embedder(folder).encoder() is embed.encoder()  # one model for all options
+    assert Embedder(folder).task() is embed.task()  # one model for all options
 
 
 def test_a_process_loads_the_model_once(embed):
@@ -121,6 +121,8 @@ def test_refusals(embed, folder):
         Embedder(folder, out="text")
     with pytest.raises(ValueError, match="must differ"):
         Embedder(folder, column="error")
+    with pytest.raises(ValueError, match="max_length 1 leaves no room for text"):
+        Embedder(folder, max_length=1)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes", "synchronous"])

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.extras
 
 def cut(path, rows, column="text", id=None):
     """All texts, errors by row and ids, read fragment by fragment, the last one first."""
-    found = fragments(str(path), rows, column, id)
+    found = fragments(str(path), rows, (column,), id)
     assert [f.first for f in found] == [0, *(f.first + f.count for f in found)][:-1]
     assert all(1 <= f.count <= rows for f in found)
-    parts = {f.first: read(f, column, id) for f in reversed(found)}
-    texts = list(chain.from_iterable(parts[f.first].texts for f in found))
+    parts = {f.first: read(f, (column,), id) for f in reversed(found)}
+    texts = list(chain.from_iterable(parts[f.first].cells[column] for f in found))
     errors = {f.first + i: why for f in found for i, why in parts[f.first].errors.items()}
     ids = [x for f in found for x in parts[f.first].ids.to_pylist()] if id else None
     return texts, errors, ids
@@ -84,7 +84,7 @@ def test_tables_are_cut_within_their_units(tmp_path, kind):
     else:
         with pa.ipc.new_file(str(path), table.schema) as writer:
             writer.write_table(table, max_chunksize=20)
-    assert [f.count for f in fragments(str(path), 8, "body")] == [8, 8, 4, 8, 8, 4, 8, 2]
+    assert [f.count for f in fragments(str(path), 8, ("body",))] == [8, 8, 4, 8, 8, 4, 8, 2]
     for rows in (1, 8, 20, 99):
         assert cut(path, rows, "body", "key") == (texts, {}, [i * i for i in range(50)])
 
@@ -92,7 +92,7 @@ def test_tables_are_cut_within_their_units(tmp_path, kind):
 def test_wrong_files_are_refused(tmp_path, files):
     def refused(said, path, *names):
         with pytest.raises(ValueError, match=said):
-            fragments(str(path), 5, *names)
+            fragments(str(path), 5, names[:1], *names[1:])
 
     refused("suffix is none of .jsonl", tmp_path / "a.xlsx", "text")
     refused(r"no column 'body'; its columns: \['id', 'text'\]", files[1], "body")
@@ -102,7 +102,7 @@ def test_wrong_files_are_refused(tmp_path, files):
     (tmp_path / "a.txt").write_text("a\n")
     refused("plain lines, which have no 'id'", tmp_path / "a.txt", "text", "id")
     with pytest.raises(OSError):
-        fragments(str(tmp_path / "none.csv"), 5, "text")
+        fragments(str(tmp_path / "none.csv"), 5, ("text",))
 
 
 def test_a_file_that_was_changed_is_an_error(tmp_path):

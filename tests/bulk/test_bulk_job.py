@@ -1,19 +1,15 @@
 """Jobs: the same bytes from every way of running one, killed or not; other jobs are refused."""
 
-import hashlib
 import json
 import os
 import random
-import signal
-import subprocess
-import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.children import PROGRAM
+from support.kills import digests, killed_and_resumed
 
 import refimpl
 from refimpl.bulk import Embedder, Job
@@ -30,14 +26,6 @@ ROWS = 37
 
 def plan(files, out, folder, **options):
     return Job.plan(files, str(out), Embedder(folder), **({"id": "id", "rows": ROWS} | options))
-
-
-def digests(out):
-    """Name -> sha256 of every part; nothing else is there but job.json and manifests."""
-    found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in Path(out).iterdir()}
-    others = [name for name in found if not name.endswith((".parquet", ".arrow"))]
-    assert all(n == "job.json" or n.startswith("manifest") for n in others), others
-    return {name: found[name] for name in found if name not in others}
 
 
 def manifest(path):
@@ -62,14 +50,14 @@ def test_parts_hold_every_row_once_and_in_order(done, files, folder):
     for path in files:
         tables = [pq.read_table(out / x["part"]) for x in lines if x["input"] == path]
         table = pa.concat_tables(tables)
-        (whole,) = fragments(path, 10**6, "text", "id")
-        rows = read(whole, "text", "id")
+        (whole,) = fragments(path, 10**6, ("text",), "id")
+        rows = read(whole, ("text",), "id")
         assert table["row"].to_pylist() == list(range(whole.count))
         assert table["id"].to_pylist() == rows.ids.to_pylist()
         errors = {i: e for i, e in enumerate(table["error"].to_pylist()) if e is not None}
         assert errors == rows.errors
         good = [i for i in range(whole.count) if i not in errors]
-        vectors = encoder.encode([rows.texts[i] for i in good])
+        vectors = encoder.encode([rows.cells["text"][i] for i in good])
         found = table["embedding"].take(good).combine_chunks().flatten().to_numpy()
         assert np.array_equal(found.reshape(-1, 32), vectors)
         assert table["embedding"].is_null().to_pylist() == [i in errors for i in range(whole.count)]
@@ -209,48 +197,12 @@ def test_wrong_usage_is_told_before_a_model_is_loaded(tmp_path, capsys):
     assert "a.csv" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
-def started(files, folder, out):
-    command = [*PROGRAM, "embed", *files, "--model", folder, "--id", "id"]
-    command += ["--part-rows", str(ROWS), "--out", str(out), "--resume", "--threads", "1"]
-    with open(f"{out}.stderr", "w") as stream:
-        return subprocess.Popen(command, stderr=stream, start_new_session=True)
-
-
-def told(out):
-    return Path(f"{out}.stderr").read_text()
-
-
 @pytest.mark.parametrize(
     "kills", [KILLS, pytest.param(100, marks=pytest.mark.soak)], ids=["few", "many"]
 )
 def test_runs_that_are_killed_lose_nothing(done, files, folder, tmp_path, kills):
-    """SIGKILL to the process group at random moments: behind some parts of its own, and while it
-    starts. A run that ends before its kill starts the job anew."""
-    rng = random.Random(kills)
-    wanted, finished, killed, on_their_way = done[2], 0, 0, 0
-    while killed < kills:
-        folder_now = tmp_path / f"{finished}"
-        process = started(files, folder, folder_now)
-        there = len(list(folder_now.glob("*.parquet")))
-        more, end = rng.randrange(5), time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end:
-            if len(list(folder_now.glob("*.parquet"))) >= there + more:
-                break
-            time.sleep(0.001)
-        time.sleep(rng.random() * 0.02)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            killed += 1
-            on_their_way += len(list(folder_now.glob("*.parquet"))) > there
-        assert process.wait() in (0, 3, -signal.SIGKILL), told(folder_now)
-        parts = {
-            p.name: hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in folder_now.glob("[0-9]*.parquet")
-        }
-        assert parts.items() <= wanted.items()
-        finished += process.returncode in (0, 3)
-    last = tmp_path / f"{finished}"
-    assert started(files, folder, last).wait() == 3, told(last)
-    for i in range(finished + 1):
-        assert digests(tmp_path / f"{i}") == wanted
+    said = ["embed", *files, "--model", folder, "--id", "id", "--part-rows", str(ROWS)]
+    jobs, on_their_way = killed_and_resumed(said, done[2], tmp_path, kills)
     assert on_their_way > kills / 4
+    told = f"embed: {kills} SIGKILLs to the group, {on_their_way} after parts of their run"
+    print(f"{told}; {jobs} jobs of {len(done[2])} parts equal to the byte")

@@ -1,6 +1,7 @@
-"""`modernbert embed FILE... --out FOLDER`: files of texts to a folder of parts, resumable.
+"""`modernbert VERB FILE... --out FOLDER`: files of texts to a folder of parts, resumable.
 
-What is done, and how it is resumed, is bulk/job.py; here are the options, and what is told.
+What is done, and how it is resumed, is bulk/job.py; here are the options, and what is told. Verbs
+that have it: embed, classify, ner and rerank, each with its RowTask (bulk/row_task.py).
 """
 
 from __future__ import annotations
@@ -9,22 +10,27 @@ import argparse
 import re
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress, rate
-from .options import model_options, positive
+from .options import positive
 from .records import BAD_LINES, counted
+
+if TYPE_CHECKING:
+    from ..bulk.row_task import RowTask
 
 # What reads and writes streams; a job's files say it by their suffix, and a part is a part.
 OF_STREAMS = ("file", "input", "delimiter", "no_header", "output", "batch_size")
 OF_FOLDERS = ("shard", "resume", "part_rows", "part_format")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_job(parser: argparse.ArgumentParser, what: str) -> None:
+    """what: is made of each row."""
     group = parser.add_argument_group("many files")
     group.add_argument(
         "--out", dest="folder", metavar="FOLDER",
-        help="the TEXTs are files (JSONL, CSV, TSV, text, Parquet, Arrow); write their vectors "
+        help=f"name files (JSONL, CSV, TSV, text, Parquet, Arrow) instead of texts; write {what} "
         "here, in parts that a killed run leaves whole (needs pyarrow)",
     )  # fmt: skip
     group.add_argument(
@@ -48,49 +54,52 @@ def shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    """Usage error for options of the one way where the other was asked for."""
+def check_job(args: argparse.Namespace, files: Sequence[str]) -> None:
+    """Usage error for options of the one way where the other was asked for. files: arguments that
+    are names with --out."""
     wrong = OF_STREAMS if args.folder is not None else OF_FOLDERS
     for name in wrong:
         if getattr(args, name) != args.default_of(name):
             option = "--" + name.replace("_", "-")
             way = "goes without --out" if args.folder is not None else "needs --out FOLDER"
             args.usage_error(f"{option} {way}")
-    if args.folder is not None and (not args.texts or args.texts == ["-"]):
+    if args.folder is None:
+        return
+    if not files or list(files) == ["-"]:
         args.usage_error("--out needs the names of files")
-    if args.folder is not None and args.truncate == "never":
+    if args.truncate == "never":
         args.usage_error("--truncate never goes without --out")
-    if args.folder is not None and args.format in ("npy", "npz"):
+    if args.format in ("npy", "npz"):
         args.usage_error(f"--format {args.format} goes without --out; see --part-format")
 
 
-def run(args: argparse.Namespace) -> int:
-    from ..bulk.embedder import Embedder
+def task_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a RowTask that all verbs have."""
+    return {
+        "folder": args.model,
+        "dtype": args.dtype,
+        "backend": args.backend,
+        "threads": args.threads,
+        "max_length": args.max_length,
+        "truncate": "error" if args.truncate == "error" else "silent",
+        **({} if args.field is None else {"column": args.field}),
+    }
+
+
+def run_job(args: argparse.Namespace, files: Sequence[str], make: Callable[[], RowTask]) -> int:
+    """make: loads the model, which waits until the files are known to be right."""
     from ..bulk.job import ROWS, Job, check_plan
 
     options: dict[str, Any] = {
         "rows": args.part_rows or ROWS,
         "format": args.part_format or "parquet",
     }
-    check_plan(args.texts, None, args.id, **options)
-    model = model_options(args)
-    embedder = Embedder(
-        model["model"],
-        column=args.field or "text",
-        dtype=model["dtype"],
-        backend=model["backend"],
-        threads=model["num_threads"],
-        prompt=args.prompt,
-        prompt_name=args.prompt_name,
-        normalize=args.normalize,
-        truncate_dim=args.truncate_dim,
-        max_length=args.max_length,
-        truncate="error" if args.truncate == "error" else "silent",
-    )
-    job = Job.plan(args.texts, args.folder, embedder, id=args.id, **options)
+    check_plan(files, None, args.id, **options)
+    task = make()
+    job = Job.plan(files, args.folder, task, id=args.id, **options)
     seconds = -time.monotonic()
     total = 0
-    with Progress("embed") as shown:
+    with Progress(args.verb) as shown:
 
         def report(rows: int, tokens: int, left: int) -> None:
             nonlocal total
@@ -101,11 +110,11 @@ def run(args: argparse.Namespace) -> int:
 
         done = job.run(shard=args.shard or (1, 1), resume=bool(args.resume), report=report)
     told = f"{counted(done.parts, 'part')} of {counted(done.rows, 'row')}, {done.made} made now"
-    print(f"modernbert embed: {args.folder} has {told}; {embedder.space}", file=sys.stderr)
+    print(f"modernbert {args.verb}: {args.folder} has {told}; {task.space}", file=sys.stderr)
     if done.truncated and args.truncate == "warn":
-        told = f"{counted(done.truncated, 'text')} cut (see --max-length; column truncated)"
-        print(f"modernbert embed: {told}", file=sys.stderr)
+        told = f"{counted(done.truncated, 'row')} cut (see --max-length; column truncated)"
+        print(f"modernbert {args.verb}: {told}", file=sys.stderr)
     if done.errors:
-        told = f"{counted(done.errors, 'bad row')} without a vector (column error)"
-        print(f"modernbert embed: {told}", file=sys.stderr)
+        told = f"{counted(done.errors, 'bad row')} without a value (column error)"
+        print(f"modernbert {args.verb}: {told}", file=sys.stderr)
     return BAD_LINES if done.errors else 0
