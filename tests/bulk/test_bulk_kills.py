@@ -22,6 +22,8 @@ from refimpl.bulk import Embedder, Job
 
 pytestmark = [pytest.mark.extras, pytest.mark.soak]
 ROWS, KILLS = 9, 100
+STUCK = 120.0  # seconds without a part, after which a run is killed with all that it started
+JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts sooner, and is killed soon
 
 DRIVER = """
 import sys
@@ -51,9 +53,8 @@ RAY = """
 """
 SPARK = """
     from pyspark.sql import SparkSession
-    made = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    made = made.config("spark.driver.bindAddress", "127.0.0.1")
-    sc = made.config("spark.driver.host", "127.0.0.1").getOrCreate().sparkContext
+    made = SparkSession.builder.master("local[2,8]").config("spark.ui.enabled", "false")
+    sc = made.getOrCreate().sparkContext
     run(lambda part, which: sc.parallelize(which, len(which)).map(part).collect())
 """
 # Engine -> its package, its driver, and what the command line of a worker holds.
@@ -80,7 +81,8 @@ class Run:
         name, _, value = self.mark.partition("=")
         paths = os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT / "tests")])
         env = {**os.environ, name: value, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1",
-               "PYSPARK_PYTHON": sys.executable, "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
+               "PYSPARK_PYTHON": sys.executable, "RAY_USAGE_STATS_ENABLED": "0",
+               "SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": JAVA}  # fmt: skip
         command = [sys.executable, str(script), folder, str(out), str(ROWS), *files]
         self.log = out.with_suffix(".log").open("w")
         self.driver = subprocess.Popen(
@@ -130,9 +132,12 @@ class Run:
         self.log.close()
 
 
+def parts(out):
+    return list(Path(out).glob("[0-9]*.parquet"))
+
+
 def digests(out):
-    parts = sorted(Path(out).glob("[0-9]*.parquet"))
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in parts}
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in parts(out)}
 
 
 @pytest.mark.parametrize(("engine", "victim"), MOMENTS)
@@ -142,27 +147,32 @@ def test_what_is_killed_is_resumed_to_the_same_bytes(files, folder, tmp_path, en
     (tmp_path / "driver.py").write_text(DRIVER + does)
     Job.plan(files, str(tmp_path / "plain"), Embedder(folder, threads=1), id="id", rows=ROWS).run()
     wanted = digests(tmp_path / "plain")
-    rng = random.Random(f"{engine} {victim}")
     kills = int(os.environ.get("REFIMPL_TEST_KILLS", KILLS))
-    killed = finished = beside = 0
+    rng = random.Random(f"{engine} {victim} {kills}")
+    killed = finished = beside = stuck = 0
     runs = []
     try:
         while killed < kills:
             out = tmp_path / f"{finished}"
             run = Run(engine, tmp_path / "driver.py", folder, out, files)
             runs.append(run)
-            there = len(digests(out))
+            there = len(parts(out))
             while run.driver.poll() is None:  # several workers may be killed of one run
-                more = rng.randrange(12)
-                while run.driver.poll() is None and len(digests(out)) < there + more:
+                more, end = rng.randrange(12), time.monotonic() + STUCK
+                while run.driver.poll() is None and len(parts(out)) < there + more:
                     time.sleep(0.002)
+                    if time.monotonic() > end:  # the pool of a dead worker may wait for its lock
+                        run.kill("group", rng)
+                        run.driver.wait(60)
+                        stuck += 1
+                        break
                 time.sleep(rng.random() * 0.05)
                 if run.kill(victim, rng):
                     killed += 1
-                    beside += len(digests(out)) > there
+                    beside += len(parts(out)) > there
                     if victim != "worker":
                         run.driver.wait(60)
-                    there = len(digests(out))
+                    there = len(parts(out))
                 if killed >= kills:
                     break
                 time.sleep(0.01)
@@ -184,4 +194,5 @@ def test_what_is_killed_is_resumed_to_the_same_bytes(files, folder, tmp_path, en
         assert digests(tmp_path / f"{i}") == wanted
     assert not list(out.glob(".*")) and beside >= kills // 10
     told = f"{engine}: {killed} SIGKILLs to {victim}, {beside} after parts of their run"
+    told += f", and {stuck} to runs that hung" * (stuck > 0)
     print(f"{told}; {finished + 1} jobs of {len(wanted)} parts equal to the byte")
