@@ -3,9 +3,9 @@
 import asyncio
 import socket
 import threading
-import time
 
 import pytest
+from support.serving import wait_for
 
 from refimpl.serve import connections
 from refimpl.serve.server import listening
@@ -18,9 +18,8 @@ LARGE = 2**25
 
 
 @pytest.fixture
-def port(monkeypatch):
-    """Of a server in this process whose answers are LARGE, with a little patience."""
-    monkeypatch.setattr(connections, "PATIENCE", 0.2)
+def port():
+    """Of a server in this process whose answers are LARGE."""
 
     async def app(scope, receive, send):
         length = (b"content-length", b"%d" % LARGE)
@@ -68,25 +67,57 @@ def test_an_answer_goes_out_at_once():
 
 
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
-def test_an_answer_that_is_not_taken_is_dropped(port, more):
+def test_an_answer_that_is_not_taken_is_dropped(port, more, monkeypatch):
+    monkeypatch.setattr(connections, "PATIENCE", 0.2)
     number, held = port
-    with socket.create_connection(("127.0.0.1", number), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", number), timeout=60) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n")
-        end = time.monotonic() + 20
-        while not held:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        while held:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_for(lambda: held)
+        wait_for(lambda: not held)
 
 
-def test_an_answer_that_is_taken_slowly_arrives(port):
+def test_an_answer_that_is_taken_arrives(port):
     number, _ = port
-    with socket.create_connection(("127.0.0.1", number), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", number), timeout=60) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         size = 0
         while part := sock.recv(2**22):
             size += len(part)
-            time.sleep(0.05)
         assert size > LARGE
+
+
+@pytest.mark.parametrize(
+    ("left", "does"),
+    [
+        ([300_000, 200_000, 100_000, 30_000, 0], "waits"),  # slowly, but as much as it must
+        ([300_000, 300_000 - connections.LEAST, 0], "waits"),
+        ([300_000, 300_001 - connections.LEAST], "aborts"),
+        ([300_000, 200_000, 200_000], "aborts"),
+        ([10_000, 9_000], "aborts"),
+        ([0], "waits"),
+    ],
+)
+def test_patience_is_for_those_who_take(left, does):
+    """What is left of an answer whenever the connection looks, and what becomes of it; no clock."""
+    looks, done, left = [], [], iter(left)
+
+    class Transport:
+        def get_write_buffer_size(self):
+            return next(left)
+
+        def abort(self):
+            done.append("aborts")
+
+    class Loop:
+        def call_later(self, seconds, does, *given):
+            assert seconds == connections.PATIENCE
+            looks.append((does, given))
+
+    one = object.__new__(connections.connection(20))
+    one.transport, one.loop = Transport(), Loop()
+    if size := one.transport.get_write_buffer_size():  # as behind a complete answer
+        one.loop.call_later(connections.PATIENCE, one._taken, size)
+    while looks:
+        look, given = looks.pop()
+        look(*given)
+    assert next(left, None) is None and done == ([] if does == "waits" else ["aborts"])

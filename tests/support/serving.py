@@ -11,11 +11,21 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from support.children import PROGRAM
 
-START = 60.0  # seconds, on a busy machine
+START = 120.0  # seconds, on a busy machine
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Until it holds; AssertionError after a time that no busy machine takes."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} seconds"
+        time.sleep(0.005)
 
 
 class Server:
@@ -46,7 +56,7 @@ class Server:
         return [json.loads(x) for x in self.log().splitlines() if x.startswith("{")]
 
     def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
 
     def ask(
         self, path: str, body: Any = None, headers: dict[str, str] | None = None, raw: bool = False
@@ -71,22 +81,28 @@ class Server:
         assert status == 200, found
         return found
 
-    def raw(self, sent: bytes, timeout: float = 20.0, half_close: bool = False) -> bytes:
-        """What comes back for these bytes until the server closes, or for so long."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as sock:
+    def raw(self, sent: bytes, half_close: bool = False) -> bytes:
+        """What comes back for these bytes until the server closes, which it may do before it has
+        taken all of them."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as sock:
             found = b""
-            try:
+            with suppress(ConnectionError):
                 sock.sendall(sent)
-                if half_close:
-                    sock.shutdown(socket.SHUT_WR)
+            if half_close:
+                sock.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
                 while part := sock.recv(2**16):
                     found += part
-            except (TimeoutError, ConnectionError):
-                pass
             return found
+
+    def figure(self, name: str) -> float:
+        """The sum of a figure of /metrics, over its labels."""
+        text = self.ask("/metrics", raw=True)[1].decode()
+        lines = [x for x in text.splitlines() if re.match(rf"{name}[{{ ]", x)]
+        return sum(float(x.rpartition(" ")[2]) for x in lines)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Tell it to end; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(120)
