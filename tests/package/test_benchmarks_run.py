@@ -448,3 +448,22 @@ def test_operations_are_told_with_their_share(harness, monkeypatch, capsys):
     head, product, rowwise, result = capsys.readouterr().out.splitlines()
     assert product.split()[-3:] == ["50.0", "0.025", "-"] and rowwise.split()[-1] == "0%"
     assert json.loads(result)["rows"][1]["share"] == 1e-4 / 0.04
+
+
+@pytest.mark.extras
+@pytest.mark.skipif(why_not_native() is not None, reason="needs the engine")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_serving_benchmark_runs_and_names_the_peers_that_are_absent():
+    pytest.importorskip("uvicorn")
+    command = [sys.executable, "benchmarks/serving.py", "--seconds", "1"]
+    command += ["--st-python", "/nowhere/python", "--infinity", "no-such-command"]
+    out = subprocess.run(
+        command, cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True
+    ).stdout
+    assert "sentence-transformers    left out: /nowhere/python" in out
+    assert "infinity_emb             left out: there is no no-such-command" in out
+    result = json.loads(out.splitlines()[-1])["result"]
+    assert result["exit_code"] == result["overload_exit_code"] == 0
+    assert result["http_tokens_per_s"] > 0 and result["query_p99_ms"] > 0
+    assert result["overload_answered"] > 0
+    assert result["rss_mib"]["first half at most"] >= result["rss_mib"]["ready"] > 0
