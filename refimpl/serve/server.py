@@ -27,12 +27,14 @@ from .workers import supervise
 
 BACKLOG = 2048
 KEEP_ALIVE = 30  # seconds that an idle connection is kept
+M_MMAP_THRESHOLD, LARGE = -3, 2**16  # of malloc.h; bytes
 
 
 def serve(settings: Settings, tell: Callable[[str], object]) -> int:
     """Load, listen, serve. tell: gets the line that says where. Raises OSError, ValueError, and
     what loading raises; MissingExtraError without uvicorn or prometheus_client."""
     needed()
+    give_back_memory()
     with listening(settings) as sock:
         if settings.workers == 1:
             metrics = Metrics()
@@ -61,6 +63,17 @@ def needed() -> None:
     for package in ("uvicorn", "httptools", "prometheus_client"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "serve", "modernbert serve")
+
+
+def give_back_memory() -> None:
+    """Large blocks come from the system and go back to it, where glibc is. Left to itself it soon
+    takes them from among the small ones, some of which live on, and what a crowd of requests took
+    is never whole again: memory grows for days, if ever more slowly."""
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from support.serving import Server, wait_for
+from support.serving import Server, resident, wait_for
 from support.text_folders import some_texts
 
 import refimpl
@@ -18,6 +18,7 @@ pytest.importorskip("uvicorn")
 
 CLIENTS = 16
 MANY = int(os.environ.get("REFIMPL_TEST_REQUESTS", 100_000))
+GROWTH = 2**12  # KiB, of resident memory over the second half of a server's requests
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_no_bit_depends_on_the_load(folders, requests):
     wanted = [encoder.encode(texts, **kind) for kind in kinds]
     left = iter(range(requests))
     lock = threading.Lock()
-    wrong, served, statuses = [], [0], {}
+    asked, wrong, served, statuses = [0], [], [0], {}
 
     def client(number):
         rng = random.Random(number)
@@ -41,6 +42,7 @@ def test_no_bit_depends_on_the_load(folders, requests):
             with lock:
                 if next(left, None) is None:
                     return
+                asked[0] += 1
             some = [rng.randrange(len(texts)) for _ in range(rng.choice((1, 1, 1, 2, 5, 20)))]
             kind = rng.randrange(4)
             given = [texts[i] for i in some]
@@ -67,14 +69,22 @@ def test_no_bit_depends_on_the_load(folders, requests):
                 if not np.array_equal(rows, wanted[kind][some]):
                     wrong.append((path, kind, some))
 
-    for _ in range(2):
+    for half in range(2):
         left = iter(range(requests // 2))
         server = Server("--model", folders["embed"], "--log", "none", "--timeout", "600")
         threads = [threading.Thread(target=client, args=(i,)) for i in range(CLIENTS)]
         for thread in threads:
             thread.start()
+        most = []  # KiB that the server has, by tenths of its requests
+        for part in range(1, 11) if requests >= MANY else ():
+            count = (10 * half + part) * requests // 20
+            wait_for(lambda count=count: asked[0] >= count, 10**6)
+            most.append(resident(server.process.pid))
         for thread in threads:
             thread.join()
+        if most:
+            print(f"KiB by tenths of {requests // 2} requests: {most}")
+            assert most[-1] - most[4] < GROWTH
         assert server.end() == 0
     assert wrong == [] and statuses == {} and served[0] > requests
     print(f"{requests} requests, {served[0]} vectors: none differs")

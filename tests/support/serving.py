@@ -28,6 +28,14 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
         time.sleep(0.005)
 
 
+def resident(pid: int) -> int:
+    """Memory of a process, KiB."""
+    with open(f"/proc/{pid}/status") as stream:
+        found = re.search(r"VmRSS:\s*(\d+) kB", stream.read())
+    assert found is not None
+    return int(found[1])
+
+
 class Server:
     """`modernbert serve` on a free port of 127.0.0.1; its log in a file."""
 
