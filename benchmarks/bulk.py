@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from refimpl.bulk import Embedder, Job, embed_frame
 from refimpl.files.hub import BUNDLED
 
 LENGTHS, ROUNDS, RESUMES = (512, 16), 5, 5
+PACKAGE = Path(refimpl.__file__).parents[1]  # where `-m` finds the one that runs here
 
 
 def ways(folder: str, dtype: str, texts: list[str], root: Path) -> dict[str, Callable[[], Any]]:
@@ -90,7 +92,7 @@ def resumes(folder: str, dtype: str, rows: int, root: Path) -> dict[str, Any]:
     seconds = []
     for _ in range(1 + RESUMES):
         begin = time.perf_counter()
-        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        run = subprocess.run(command, cwd=PACKAGE, check=True, capture_output=True, text=True)
         seconds.append(time.perf_counter() - begin)
     assert "0 made now" in run.stderr, run.stderr
     return {"rows": rows, "run_s": seconds[0], "resume_s": statistics.median(seconds[1:])}
@@ -113,7 +115,7 @@ def main() -> None:
                 told = ", ".join(f"{100 * x:+.1f} % {unit}" for unit, x in of.items())
                 print(f"{length:4} tokens  {name:8} {told}")
         if args.rows:
-            result["resume"] = resumes(args.folder, args.dtype, args.rows, root)
+            result["resume"] = resumes(os.path.abspath(args.folder), args.dtype, args.rows, root)
             print(f"resume of {args.rows} rows: {result['resume']['resume_s']:.2f} s")
     print(json.dumps({"machine": machine(), "result": result}))
 

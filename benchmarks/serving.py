@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from serving_peers import Absent, Running, infinity, sentence_transformers, vect
 import refimpl
 from refimpl.files.hub import BUNDLED
 
+PACKAGE = Path(refimpl.__file__).parents[1]  # where `-m` finds the one that runs here
 PARTS = ("tokens", "mix", "overload")
 ROUNDS = 3
 QUERY, MIDDLE, DOCUMENT, SHARE = 16, 128, 2048, 0.1
@@ -62,7 +64,7 @@ class Server:
         command = [sys.executable, "-m", "refimpl", "serve", "--model", folder, "--port", "0"]
         command += ["--dtype", dtype, "--log", "none", *options]
         start = time.perf_counter()
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, cwd=PACKAGE, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         for line in self.process.stderr:
             if found := re.search(r"on http://127\.0\.0\.1:(\d+)", line):
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--st-python", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--infinity", default="infinity_emb", metavar="COMMAND")
     args = parser.parse_args()
+    args.folder = os.path.abspath(args.folder)
     encoder = refimpl.SentenceEncoder(args.folder, dtype=args.dtype)
     texts = {"query": text_of(encoder, QUERY), "document": text_of(encoder, DOCUMENT)}
     middle = text_of(encoder, MIDDLE)

@@ -2,7 +2,8 @@
 // threads of a block. One runs at a time; `switch_to` goes from the running one to another.
 //
 // On x86-64 a switch is 16 instructions; elsewhere ucontext, which asks the system each time. A stack
-// ends at a page that nobody may touch. AddressSanitizer is told of every switch.
+// ends at a page that nobody may touch. AddressSanitizer is told of every switch, and of stacks that go: what it
+// forbade of them would else be forbidden of whatever is mapped there next.
 #pragma once
 
 #include <sys/mman.h>
@@ -26,7 +27,7 @@
 #endif
 #endif
 #if defined(REFIMPL_ASAN)
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #endif
 
 namespace refimpl::cuda::emulated {
@@ -57,7 +58,11 @@ class Fibre {
   Fibre(const Fibre&) = delete;
   Fibre& operator=(const Fibre&) = delete;
   ~Fibre() {
-    if (stack_) munmap(stack_, bytes_);
+    if (!stack_) return;
+#if defined(REFIMPL_ASAN)
+    __asan_unpoison_memory_region(stack_, bytes_);
+#endif
+    munmap(stack_, bytes_);
   }
 
   // The next switch to this fibre calls entry(), which must not return.

@@ -58,7 +58,7 @@ Matrix attend_all(Random& random, const Tokens& t, std::size_t heads, std::size_
 
 inline void attention_launch_case(const Subject& s, Random& random, Op& op) {
   const std::size_t edges[] = {1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 191, 193};
-  const std::ptrdiff_t windows[] = {-1, 64, 64, 5, 0, 63, 65, 1000};
+  const std::ptrdiff_t windows[] = {-1, -1, 64, 5, 0, 63, 65, 1000};
   const std::size_t head_dims[] = {64, 64, 16, 32, 34, 66, 128};
   const std::size_t heads = random.between(1, 2), d = head_dims[random.below(7)], hidden = heads * d;
   const std::ptrdiff_t window = windows[random.below(8)];

@@ -457,9 +457,9 @@ def test_serving_benchmark_runs_and_names_the_peers_that_are_absent():
     pytest.importorskip("uvicorn")
     command = [sys.executable, "benchmarks/serving.py", "--seconds", "1"]
     command += ["--st-python", "/nowhere/python", "--infinity", "no-such-command"]
-    out = subprocess.run(
-        command, cwd=BENCHMARKS.parent, check=True, capture_output=True, text=True
-    ).stdout
+    done = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
     assert "sentence-transformers    left out: /nowhere/python" in out
     assert "infinity_emb             left out: there is no no-such-command" in out
     result = json.loads(out.splitlines()[-1])["result"]
