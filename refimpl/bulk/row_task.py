@@ -132,6 +132,11 @@ class RowTask:
     # -- what they share --------------------------------------------------------------------------
 
     @property
+    def limits(self) -> dict[str, Any]:
+        """How tasks are told of lengths."""
+        return {"max_length": self.max_length, "truncate": self.truncate}
+
+    @property
     def needed(self) -> tuple[str, ...]:
         """The columns without which a file is refused."""
         return (self.column,) if self.optional else (self.column, *self.beside)

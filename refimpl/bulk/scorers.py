@@ -21,6 +21,7 @@ import numpy as np
 from ..files.lines import Line, documents_of
 from ..tasks import Reranker, TextClassification, TokenClassification
 from ..tasks.embed import settings_of
+from ..tasks.rerank import ranked
 from ..tasks.space import Space, score_space
 from ..tasks.task import head_limit
 from ..text.tokenizer import Encoded
@@ -50,8 +51,7 @@ class Classifier(RowTask):
 
     def _tokenized(self, task: TextClassification, rows: Sequence[Any]) -> list[list[Encoded]]:
         given = [{"text": text, "text_pair": pair} for text, pair in rows]
-        limits: dict[str, Any] = dict(max_length=self.max_length, truncate=self.truncate)
-        return [[encoded] for encoded in task.tokenized(given, **limits)]
+        return [[encoded] for encoded in task.tokenized(given, **self.limits)]
 
     def _values(
         self, task: TextClassification, rows: Sequence[Any], tokens: list[list[Encoded]]
@@ -89,8 +89,7 @@ class Tagger(RowTask):
             rows,
             aggregation_strategy=self.aggregation,
             stride=self.stride,
-            max_length=self.max_length,
-            truncate=self.truncate,
+            **self.limits,
         )
 
     def _values(
@@ -110,23 +109,33 @@ class Tagger(RowTask):
 
 
 @dataclass(frozen=True)
-class Ranker(RowTask):
+class OfReranker(RowTask):
+    """What Ranker and Scorer share. ValueError for a model that gives several scores a pair, which
+    say no order."""
+
+    name = "rerank"
+
+    def _open(self, folder: str | None, **where: Any) -> Reranker:
+        task = Reranker(folder, **where)
+        if task.num_labels != 1:
+            raise ValueError(f"rerank needs a model with one label; {folder} has {task.num_labels}")
+        return task
+
+    def _space(self, task: Reranker) -> Space:
+        return space_of(task, self.max_length, task.activation, settings_of(task.model))
+
+
+@dataclass(frozen=True)
+class Ranker(OfReranker):
     """See RowTask. A row is a query with its documents: a list of texts, or of objects with `text`.
     top_k: the best so many, None for all; corpus_id: a document's place in its row."""
 
-    name = "rerank"
     beside = ("documents",)
     plain = ("", [""])
     window = 16  # each with many documents
 
     column: str = "query"
     top_k: int | None = None
-
-    def _open(self, folder: str | None, **where: Any) -> Reranker:
-        return opened_reranker(folder, **where)
-
-    def _space(self, task: Reranker) -> Space:
-        return space_of(task, self.max_length, task.activation, settings_of(task.model))
 
     def _tokenized(self, task: Reranker, rows: Sequence[Any]) -> list[list[Encoded]]:
         return [self._pairs(task, query, documents) for query, documents in rows]
@@ -137,22 +146,15 @@ class Ranker(RowTask):
         if isinstance(documents, np.ndarray):  # as pandas has lists
             documents = documents.tolist()
         texts = [one.fields["text"] for one in documents_of(Line(0, {"documents": documents}))]
-        limits: dict[str, Any] = dict(max_length=self.max_length, truncate=self.truncate)
         try:
-            return task.tokenized([(query, text) for text in texts], **limits)
+            return task.tokenized([(query, text) for text in texts], **self.limits)
         except ValueError as error:
             raise ValueError(str(error).replace("texts[", "documents[")) from None
 
     def _values(self, task: Reranker, rows: Sequence[Any], tokens: list[list[Encoded]]) -> Array:
         scores = iter(task.scored([encoded for of_row in tokens for encoded in of_row]))
         each = [np.array([next(scores) for _ in of_row]) for of_row in tokens]
-        return objects(
-            [
-                {"corpus_id": int(i), "score": float(of_row[i])}
-                for i in np.argsort(-of_row, kind="stable")[: self.top_k]
-            ]
-            for of_row in each
-        )
+        return objects(ranked(of_row, self.top_k) for of_row in each)
 
     def arrow_type(self) -> Any:
         return structs(corpus_id="int64", score="float64")
@@ -162,25 +164,16 @@ class Ranker(RowTask):
 
 
 @dataclass(frozen=True)
-class Scorer(RowTask):
+class Scorer(OfReranker):
     """See RowTask. A row is a document of the one query that is given here."""
-
-    name = "rerank"
 
     out: str = "score"
     query: str = ""
 
-    def _open(self, folder: str | None, **where: Any) -> Reranker:
-        return opened_reranker(folder, **where)
-
-    def _space(self, task: Reranker) -> Space:
-        return space_of(task, self.max_length, task.activation, settings_of(task.model))
-
     def _tokenized(self, task: Reranker, rows: Sequence[Any]) -> list[list[Encoded]]:
         for text in rows:
             check_text("text", text)
-        limits: dict[str, Any] = dict(max_length=self.max_length, truncate=self.truncate)
-        return [[e] for e in task.tokenized([(self.query, text) for text in rows], **limits)]
+        return [[e] for e in task.tokenized([(self.query, text) for text in rows], **self.limits)]
 
     def _values(self, task: Reranker, rows: Sequence[Any], tokens: list[list[Encoded]]) -> Array:
         return task.scored([encoded for (encoded,) in tokens]).astype(np.float64)
@@ -196,14 +189,6 @@ class Scorer(RowTask):
 
     def asked(self) -> dict[str, Any]:
         return super().asked() | {"query": self.query}
-
-
-def opened_reranker(folder: str | None, **where: Any) -> Reranker:
-    """ValueError for one that gives several scores a pair, which say no order."""
-    task = Reranker(folder, **where)
-    if task.num_labels != 1:
-        raise ValueError(f"rerank needs a model with one label; {folder} has {task.num_labels}")
-    return task
 
 
 def space_of(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress, rate
-from .options import positive
+from .options import length_options, positive
 from .records import BAD_LINES, counted
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def task_options(args: argparse.Namespace) -> dict[str, Any]:
         "dtype": args.dtype,
         "backend": args.backend,
         "threads": args.threads,
-        "max_length": args.max_length,
-        "truncate": "error" if args.truncate == "error" else "silent",
+        **length_options(args),
         **({} if args.field is None else {"column": args.field}),
     }
 

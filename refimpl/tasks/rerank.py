@@ -191,8 +191,8 @@ class Reranker:
         pairs = [(query, document) for document in documents]
         scores, lost = self.predict(pairs, batch_size, return_lost=True, **options)
         results = []
-        for i in np.argsort(-scores, kind="stable")[:top_k]:
-            result = {"corpus_id": int(i), "score": float(scores[i])}
+        for result in ranked(scores, top_k):
+            i = result["corpus_id"]
             text = {"text": documents[i]} if return_documents else {}
             results.append(flagged(result | text, int(lost[i])))
         return results
@@ -218,6 +218,12 @@ class Reranker:
                 )
             return row
         return "sigmoid" if self.num_labels == 1 else "linear"
+
+
+def ranked(scores: Array, top_k: int | None = None) -> list[dict[str, Any]]:
+    """{corpus_id, score}, best first; equal scores in their order. scores [documents]."""
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    return [{"corpus_id": int(i), "score": float(scores[i])} for i in best]
 
 
 def _pair(pair: Any, i: int) -> tuple[str, str]:
