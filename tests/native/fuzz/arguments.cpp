@@ -87,33 +87,19 @@ void pass(Bytes& bytes, const modernbert_model* model) {
   modernbert_facts facts{};
   facts.struct_size = sizeof facts;
   check(modernbert_model_facts(model, &facts));
-  std::vector<std::int64_t> cu(kRoom, 0), ids(kRoom), positions(kRoom);
-  std::vector<unsigned char> visible(kRoom);
+  fuzz::Drawn drawn(bytes, static_cast<std::size_t>(kRoom));
+  modernbert_input& input = drawn.input;
   std::vector<float> rows(static_cast<std::size_t>(kRoom * facts.hidden), 0.25f), out(rows.size());
-  modernbert_input input{};
-  input.struct_size = maybe_wrong(bytes, sizeof input);
-  input.sequences = bytes.once_in(32) ? -bytes.take<std::uint8_t>() : bytes.take<std::uint8_t>() % 6;
-  for (std::size_t s = 1; s < 7; ++s)
-    if (bytes.once_in(32) || __builtin_add_overflow(cu[s - 1], bytes.number(9), &cu[s])) cu[s] = bytes.take<std::int64_t>();
-  for (std::size_t t = 0; t < kRoom; ++t)
-    ids[t] = bytes.once_in(64) ? bytes.take<std::int64_t>() : bytes.take<std::uint8_t>() % 3;
-  const std::int64_t total = input.sequences < 0 ? 0 : cu[static_cast<std::size_t>(input.sequences)];
-  for (auto& p : positions) p = bytes.number(100);
-  for (auto& v : visible) v = bytes.take<std::uint8_t>() % 2;
-  input.cu_seqlens = bytes.once_in(64) ? nullptr : cu.data();
-  if (!bytes.once_in(4)) input.ids = ids.data();
+  if (!bytes.once_in(4)) input.ids = drawn.ids.data();
   if (bytes.once_in(4)) input.embeddings = rows.data();
-  if (bytes.once_in(2)) input.positions = positions.data();
-  if (bytes.once_in(2)) input.visible = visible.data();
-  if (bytes.once_in(16)) input.token_types = ids.data();
   // Longer than the arrays: the caller's own lie, so it is told by a wrong out_count.
-  std::size_t count = static_cast<std::size_t>(total) * static_cast<std::size_t>(facts.hidden);
-  if (total < 0 || total > kRoom || bytes.once_in(16)) count = static_cast<std::size_t>(-1) - bytes.take<std::uint8_t>();
+  std::size_t count = static_cast<std::size_t>(drawn.total) * static_cast<std::size_t>(facts.hidden);
+  if (!drawn.fits() || bytes.once_in(16)) count = static_cast<std::size_t>(-1) - bytes.take<std::uint8_t>();
   int left = bytes.take<std::uint8_t>();
   const modernbert_run run{maybe_wrong(bytes, sizeof run), bytes.once_in(8) ? -1 : 1, stop_now, &left};
   check(modernbert_forward(model, &input, &run, out.data(), count));
   // No array of a vector a sequence is as long as the ids: only right lengths are tried.
-  if (total >= 0 && total <= kRoom) {
+  if (drawn.fits()) {
     const modernbert_embedding wanted{maybe_wrong(bytes, sizeof wanted), bytes.number(9), bytes.once_in(2), bytes.number(9)};
     std::vector<float> vectors(std::size_t{6} * 8);
     const std::size_t width = static_cast<std::size_t>(wanted.width ? wanted.width : facts.width);

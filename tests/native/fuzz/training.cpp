@@ -75,31 +75,16 @@ modernbert_training* make(Bytes& bytes, const Parameters& parameters) {
 int stop_now(void* left) { return --*static_cast<int*>(left) < 0; }
 
 void forward(Bytes& bytes, modernbert_training* training, const modernbert_run& run, std::size_t* total) {
-  std::vector<std::int64_t> cu(8, 0), ids(kRoom), positions(kRoom);
-  std::vector<unsigned char> visible(kRoom);
+  fuzz::Drawn drawn(bytes, kRoom);
   std::vector<float> out(2 * kRoom);
-  modernbert_input input{};
-  input.struct_size = maybe_wrong(bytes, sizeof input);
-  input.sequences = bytes.once_in(32) ? -bytes.take<std::uint8_t>() : bytes.take<std::uint8_t>() % 6;
-  for (std::size_t s = 1; s < 7; ++s)
-    if (bytes.once_in(32) || __builtin_add_overflow(cu[s - 1], bytes.number(9), &cu[s])) cu[s] = bytes.take<std::int64_t>();
-  for (auto& id : ids) id = bytes.once_in(64) ? bytes.take<std::int64_t>() : bytes.take<std::uint8_t>() % 3;
-  for (auto& p : positions) p = bytes.number(100);
-  for (auto& v : visible) v = bytes.take<std::uint8_t>() % 2;
-  const std::int64_t tokens = input.sequences < 0 ? -1 : cu[static_cast<std::size_t>(input.sequences)];
-  input.cu_seqlens = bytes.once_in(64) ? nullptr : cu.data();
-  if (!bytes.once_in(32)) input.ids = ids.data();
-  if (bytes.once_in(16)) input.embeddings = out.data();
-  if (bytes.once_in(2)) input.positions = positions.data();
-  if (bytes.once_in(2)) input.visible = visible.data();
-  if (bytes.once_in(16)) input.token_types = ids.data();
-  const bool fits = tokens >= 0 && tokens <= static_cast<std::int64_t>(kRoom);
+  if (!bytes.once_in(32)) drawn.input.ids = drawn.ids.data();
+  if (bytes.once_in(16)) drawn.input.embeddings = out.data();
   // Longer than the arrays: the caller's own lie, so it is told by a wrong count.
-  const std::size_t count = fits && !bytes.once_in(16) ? 2 * static_cast<std::size_t>(tokens)
-                                                       : static_cast<std::size_t>(-1) - bytes.take<std::uint8_t>();
-  const int status = modernbert_training_forward(training, &input, bytes.once_in(2), &run, out.data(), count);
+  const std::size_t count = drawn.fits() && !bytes.once_in(16) ? 2 * static_cast<std::size_t>(drawn.total)
+                                                               : static_cast<std::size_t>(-1) - bytes.take<std::uint8_t>();
+  const int status = modernbert_training_forward(training, &drawn.input, bytes.once_in(2), &run, out.data(), count);
   check(status);
-  if (status == MODERNBERT_OK) *total = static_cast<std::size_t>(tokens);
+  if (status == MODERNBERT_OK) *total = static_cast<std::size_t>(drawn.total);
 }
 
 // Passes and their ways back, in any order.
