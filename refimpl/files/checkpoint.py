@@ -28,6 +28,7 @@ from ..reference.config import ModernBertConfig, lost_in_float32
 from ..reference.heads import HEADS, Head
 from ..reference.params import encoder_shapes
 from ..reference.sentence import SentenceHead
+from .adapter import config_under
 from .atomic import is_file, is_there, staged
 from .folder import CONFIG, MODULES_FILE, ModelFolder
 from .hub import KERAS
@@ -106,8 +107,10 @@ def _read(
 ) -> Checkpoint:
     """One reading of a folder, which a save may have changed meanwhile."""
     config = config_of(source)  # what it means
+    if source.base is not None:
+        config = config_under(source, config)
     if np.dtype(dtype) == np.float32 and (lost := lost_in_float32(config)):
-        raise ModelFormatError(lost, file=source.root / CONFIG)
+        raise ModelFormatError(lost, file=source.file(CONFIG))
     named = head_of(source, config)
     head = named if kind == "auto" else None if kind is None else HEADS[kind]
     config, params = take_tensors(source, config, head, named, dtype, vouched)  # the tensors
@@ -222,7 +225,7 @@ def _copies(head: AnyHead | None, source: ModelFolder | None) -> dict[str, Path]
     """Relative path -> file of the source folder that goes along unchanged."""
     if source is None:
         return {}
-    wanted = {name: source.root / name for name in TOKENIZER_FILES}
+    wanted = {name: source.tokenizer / name for name in TOKENIZER_FILES}
     if not source.modules and head == HEADS["sequence_classification"]:
         # A reranker of sentence-transformers: a classifier whose activation stands in its settings.
         wanted[MODULES_FILE] = source.path / MODULES_FILE

@@ -3,6 +3,7 @@
     folder = ModelFolder(path)
     folder.root                  where config.json, weights and tokenizer lie (modules.json says)
     folder.modules               the parts behind the Transformer, None without modules.json
+    folder.base                  of a PEFT adapter's folder, that of the model beneath, else None
     folder.entry(folder.root / CONFIG)     the JSON object of a file, to be read key by key
 
 Promise: strict JSON; a file is opened when it is first asked for, and never twice, so that all that
@@ -15,16 +16,21 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ModelFormatError
 from .entry import Entry
+from .hub import resolve
 from .identity import Identity, Path_, Seen, identity_of
 from .strictjson import read_json
+from .weights import INDEX, WEIGHTS
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+TOKENIZER = "tokenizer.json"
 MODULES_FILE = "modules.json"
 # Classes of sentence-transformers' own modules: where they are, and where older versions had them.
 OWN = re.compile(
@@ -54,6 +60,48 @@ class ModelFolder:
         listed = _modules(self.path, self.seen)
         self.root = self.path if listed is None else listed[0].place
         self.modules = None if listed is None else tuple(listed[1:])
+        self.base = self._beneath()
+        # Whose modules.json says what stands behind the Transformer: an adapter of a model that
+        # gives vectors has its modules too.
+        self.listing = self
+        if self.base is not None and listed is None and not (self.root / CONFIG).is_file():
+            task = self.entry(self.root / ADAPTER).get("task_type", str, None)
+            if task in (None, "FEATURE_EXTRACTION"):
+                self.listing, self.modules = self.base, self.base.modules
+
+    def _beneath(self) -> ModelFolder | None:
+        """The model that an adapter's folder names: a path from there, else as everywhere."""
+        file = self.root / ADAPTER
+        if not file.is_file():
+            return None
+        if any((self.root / name).is_file() for name in (WEIGHTS, INDEX)):
+            warnings.warn(
+                f"{file} is not read: the folder has the weights of a whole model",
+                UserWarning,
+                stacklevel=2,
+            )
+            return None
+        entry = self.entry(file)
+        name = entry.get("base_model_name_or_path", str)
+        here = self.root / name
+        revision = entry.get("revision", str, None)
+        path = here if name and here.is_dir() else resolve(name, revision=revision)
+        if path.samefile(self.path):
+            raise entry.refuse("base_model_name_or_path", "that is the adapter's own folder")
+        base = ModelFolder(path)
+        if base.base is not None:
+            raise entry.refuse("base_model_name_or_path", "that is an adapter itself")
+        return base
+
+    def file(self, name: str) -> Path:
+        """Where a file beside config.json is: here, or with the model beneath."""
+        own = self.root / name
+        return own if self.base is None or own.is_file() else self.base.file(name)
+
+    @property
+    def tokenizer(self) -> Path:
+        """Where the tokenizer's files are: all here, or all with the model beneath."""
+        return self.file(TOKENIZER).parent
 
     def entry(self, file: Path, *, needed: bool = False) -> Entry:
         """The JSON object of a file of the folder, empty where there is no such file.
@@ -85,11 +133,16 @@ class ModelFolder:
                     return file
             except OSError:
                 return file
-        return None
+        return None if self.base is None else self.base.replaced()
 
     def is_being_saved(self) -> bool:
-        """Whether config.json waits aside while its successor moves in (atomic.py)."""
-        return not (self.root / CONFIG).is_file() and any(self.root.glob(f".{CONFIG}.*.old"))
+        """Whether what makes the folder valid waits aside while its successor moves in
+        (atomic.py)."""
+        waits = any(
+            not (self.root / name).is_file() and any(self.root.glob(f".{name}.*.old"))
+            for name in (CONFIG, ADAPTER)
+        )
+        return waits or (self.base is not None and self.base.is_being_saved())
 
 
 def _modules(folder: Path, seen: Seen) -> list[Listed] | None:

@@ -32,6 +32,8 @@ OFFICIAL_CHECKPOINTS = {
     "large": "answerdotai/ModernBERT-large",
 }
 PATTERNS = ["*.json", "*.safetensors", "*.txt"]  # tokenizers are json or text
+# One of these makes a folder that of a model.
+VALID = ("config.json", "modules.json", "adapter_config.json")
 KERAS = (".keras", ".h5", ".hdf5")
 # What counts as "yes" in HF_HUB_OFFLINE, by huggingface_hub's own rule.
 YES = {"1", "ON", "YES", "TRUE"}
@@ -122,7 +124,7 @@ def _lack(snapshot: Path) -> str | None:
 
     By the names that shards have; what the index says is for the reader, who opens it once.
     """
-    if not any((snapshot / name).is_file() for name in ("config.json", "modules.json")):
+    if not any((snapshot / name).is_file() for name in VALID):
         return "there without its config.json"
     weights = list(snapshot.rglob("*.safetensors"))
     shards = [found for path in weights if (found := SHARD.fullmatch(path.name))]

@@ -35,7 +35,7 @@ def config_of(folder: ModelFolder) -> ModernBertConfig:
 
     Warns of keys that nobody here knows: they are kept for saving, and not read.
     """
-    entry = folder.entry(folder.root / CONFIG, needed=True)
+    entry = folder.entry(folder.file(CONFIG), needed=True)
     for key, limit in LIMITS.items():
         if isinstance(entry.values.get(key), int) and entry.values[key] > limit:
             raise entry.refuse(key, f"at most {limit}")
@@ -64,7 +64,7 @@ def head_of(folder: ModelFolder, config: ModernBertConfig) -> AnyHead | None:
     sentence = sentence_head(folder)
     if sentence is not None:
         return sentence
-    file = folder.root / CONFIG
+    file = folder.file(CONFIG)
     by_architecture = {head.architecture: head for head in HEADS.values()}
     for name in config.architectures:
         if not isinstance(name, str) or name not in (ENCODER_ARCHITECTURE, *by_architecture):

@@ -84,7 +84,7 @@ def sentence_head(folder: ModelFolder) -> SentenceHead | None:
         entry = folder.entry(listed.place / CONFIG, needed=listed.name != "Normalize")
         modules.append(MODULES[listed.name][0](entry))
         entry.finish()
-    file = folder.path / MODULES_FILE
+    file = folder.listing.path / MODULES_FILE
     if not isinstance(modules[0], Pooling) or any(isinstance(m, Pooling) for m in modules[1:]):
         raise ModelFormatError("the Transformer must be followed by the only Pooling", file=file)
     if any(isinstance(m, Dense) and m.scores for m in modules[:-1]):
@@ -133,7 +133,7 @@ def settings_of_folder(folder: ModelFolder) -> Settings:
     """
     if folder.modules is None:
         return Settings()
-    entry = folder.entry(folder.path / SETTINGS_FILE)
+    entry = folder.entry(folder.listing.path / SETTINGS_FILE)
     prompts = {name: text or "" for name, text in entry.get("prompts", dict, {}).items()}
     if not all(isinstance(text, str) for text in prompts.values()):
         raise entry.refuse("prompts", "it must map names to texts")
@@ -151,7 +151,7 @@ def settings_of_folder(folder: ModelFolder) -> Settings:
     activation = entry.get("activation_fn", str, None)
     entry.finish(HARMLESS_SETTINGS)
 
-    own = folder.entry(folder.root / TRANSFORMER_FILE)
+    own = folder.entry(folder.listing.root / TRANSFORMER_FILE)
     lengths = {key: _length(own, key) for key in LENGTHS}
     lowercase = own.get("do_lower_case", bool, False)
     for key, (values, why) in NEUTRAL_IN_TRANSFORMER.items():

@@ -23,6 +23,7 @@ from ..reference.config import ModernBertConfig
 from ..reference.heads import HEADS
 from ..reference.params import Shapes, encoder_shapes
 from ..reference.sentence import SentenceHead
+from .adapter import whole_tensors, with_adapter
 from .folder import CONFIG, MODULES_FILE, ModelFolder
 from .meaning import AnyHead
 from .safetensors import CHUNK, Tensor, in_memory
@@ -57,23 +58,32 @@ def take_tensors(
     named: the head that the folder names, whose tensors may lie beside an encoder wanted alone.
     dtype: what a tensor is narrowed to where the file has it wider. vouched: see Vouched.
     """
-    tensors = _plain_names(read_weights(folder.root, folder.seen))
+    of_weights = folder if folder.base is None else folder.base
+    tensors = _plain_names(read_weights(of_weights.root, folder.seen))
+    if folder.base is not None:
+        tensors |= whole_tensors(folder)
     config = _decide_tie(config, tensors, head)
     try:
         needed = encoder_shapes(config)
         modules = head.shapes(config) if head is not None else {}
     except ValueError as error:
-        by = folder.path / MODULES_FILE if isinstance(head, SentenceHead) else folder.root / CONFIG
+        by = folder.path / MODULES_FILE if isinstance(head, SentenceHead) else folder.file(CONFIG)
         raise ModelFormatError(str(error), file=by) from None
     if isinstance(head, SentenceHead):
         found = dict(_module_tensors(folder, head))
         params = _take(found, modules, dtype, folder.path / MODULES_FILE)
         allowed = _head_names(config, named)
     else:
-        params, allowed = {}, set() if head is not None else _head_names(config, named)
+        spare = head is None or folder.base is not None  # the model beneath has a head of its own
+        params, allowed = {}, _head_names(config, named) if spare else set()
         needed |= modules
     own = {name: t for name, t in tensors.items() if name in needed or name not in allowed}
-    file = folder.root / (WEIGHTS if (folder.root / WEIGHTS).is_file() else INDEX)
+    if folder.base is not None and head is not None:
+        own |= {n: t for n, t in whole_tensors(folder).items() if n in tensors}  # none is spare
+    root = of_weights.root
+    file = root / (WEIGHTS if (root / WEIGHTS).is_file() else INDEX)
+    if folder.base is not None:
+        return config, with_adapter(folder, _take(own, needed, dtype, file) | params, dtype)
     known = set(encoder_shapes(config)) if vouched and vouched(folder, config, head) else set()
     return config, _take(own, needed, dtype, file, known) | params
 

@@ -20,7 +20,6 @@ from ..errors import ModelFormatError, shown
 from .entry import Entry
 from .folder import CONFIG, ModelFolder
 
-TOKENIZER = "tokenizer.json"
 SETTINGS, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 ROLES = ("cls", "sep", "pad", "mask", "unk", "bos", "eos")
 SIDES = ("right", "left")
@@ -91,10 +90,11 @@ class TokenizerSettings:
 
 def tokenizer_settings(folder: ModelFolder) -> TokenizerSettings:
     """See above. Raises ModelFormatError; warns of keys that nobody knows."""
-    settings = folder.entry(folder.root / SETTINGS)
-    config = folder.entry(folder.root / CONFIG).values
+    root = folder.tokenizer
+    settings = folder.entry(root / SETTINGS)
+    config = folder.entry(folder.file(CONFIG)).values
     newer = settings.get("added_tokens_decoder", dict, None)
-    special = Entry(settings.file, {}) if newer is not None else folder.entry(folder.root / SPECIAL)
+    special = Entry(settings.file, {}) if newer is not None else folder.entry(root / SPECIAL)
     named = _names_of(settings) | _names_of(special)
     extra = _extra_of(settings, "additional_special_tokens", "extra_special_tokens")
     older = ("additional_special_tokens",) if not extra else ()
@@ -103,13 +103,11 @@ def tokenizer_settings(folder: ModelFolder) -> TokenizerSettings:
         added = [_token(settings, f"added_tokens_decoder.{i}", newer[i]) for i in _ordered(newer)]
     else:
         names = {token.content for token in (*named.values(), *extra)}
-        listed = folder.entry(folder.root / ADDED).values
-        ordered = sorted(
-            listed, key=lambda c: folder.entry(folder.root / ADDED).get(c, (int, float))
-        )
+        listed = folder.entry(root / ADDED).values
+        ordered = sorted(listed, key=lambda c: folder.entry(root / ADDED).get(c, (int, float)))
         added = [Token(c, c in names, normalized=c not in names) for c in ordered]
     own = "model_max_length" if "model_max_length" in settings.values else "max_len"
-    entries = (settings, own), (folder.entry(folder.root / CONFIG), "max_position_embeddings")
+    entries = (settings, own), (folder.entry(folder.file(CONFIG)), "max_position_embeddings")
     limits = [_limit(entry, key) for entry, key in entries]
     side = settings.get("truncation_side", str, None)
     if side not in (None, *SIDES):

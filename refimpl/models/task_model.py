@@ -102,7 +102,7 @@ class ModernBERTForTask(ModernBERT):
             f"{list(model.config.architectures)} names no head; those with one: "
             f"{', '.join(head.architecture for head in HEADS.values())} (load and "
             "ModernBERT.from_pretrained take the encoder alone)",
-            file=model.source.root / CONFIG,
+            file=model.source.file(CONFIG),
             key="architectures",
         )
 

@@ -25,9 +25,9 @@ import numpy as np
 
 from ..backends.backend import why_not_native
 from ..errors import ModelFormatError, TruncationWarning, shown
-from ..files.folder import ModelFolder
+from ..files.folder import TOKENIZER, ModelFolder
 from ..files.identity import Identity, identity_of
-from ..files.tokenizer_files import ROLES, TOKENIZER, TokenizerSettings, tokenizer_settings
+from ..files.tokenizer_files import ROLES, TokenizerSettings, tokenizer_settings
 from .columns import Codec, Columns, span
 from .own import OwnCodec
 from .package import PackageCodec
@@ -153,7 +153,7 @@ class Tokenizer:
                 "is None for a model that came from none)"
             )
         source = folder if isinstance(folder, ModelFolder) else ModelFolder(folder)
-        path = source.root / TOKENIZER
+        path = source.tokenizer / TOKENIZER
         if not path.is_file():
             raise ModelFormatError(
                 "no such file, so text cannot be turned into ids; copy the tokenizer.json that the "

@@ -6,8 +6,9 @@ pretrain.py train from files, Trainer from what `work.py` describes.
 Imports: reference, text, nlp, files, backends, models.
 """
 
+from ..files.adapter import read_adapter, write_adapter
+from ..reference.lora import Adapter, merged, unmerged
 from .finetune import finetune
-from .lora import Adapter, merged, read_adapter, unmerged, write_adapter
 from .loss_gradients import Draws, gradients
 from .optimisers import AdamW, StableAdamW
 from .pretrain import pretrain

@@ -85,9 +85,12 @@ class Masks:
 
 
 def pieces(tokenizer: Tokenizer, text: str, where: str, length: int) -> list[Held]:
-    """A text in sequences of at most `length` tokens: nothing is lost. [] for one without any."""
-    found = tokenizer.chunks(text, max_length=length, stride=0)
-    return [Held(np.array(e.ids, np.int64), where) for e in found if not all(e.special)]
+    """A text in sequences of at most `length` tokens: nothing is lost, and special tokens stand
+    where the text begins and ends, not where it is cut. [] for one without any other."""
+    whole = tokenizer.encode(text, truncate="never")
+    ids, of_text = np.array(whole.ids, np.int64), ~np.array(whole.special, bool)
+    starts = (i for i in range(0, len(ids), length) if of_text[i : i + length].any())
+    return [Held(ids[i : i + length], where) for i in starts]
 
 
 class Masked(Work):

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..models.task_model import ModernBERTForTask
+from ..reference.lora import Adapter
 from ..reference.params import encoder_shapes
-from .lora import Adapter
+from .lora import drawn, gradients
 from .settings import Settings
 
 Array = np.ndarray
@@ -42,9 +43,7 @@ class Trainable:
         self.adapter: Adapter | None = None
         if settings.lora_rank:
             matrices = {n: x for n, x in params.items() if n in free and n in encoder}
-            self.adapter = Adapter.drawn(
-                matrices, settings.lora_rank, settings.lora_alpha, settings.seed
-            )
+            self.adapter = drawn(matrices, settings.lora_rank, settings.lora_alpha, settings.seed)
             self._without = {
                 f"{name}.weight": params[f"{name}.weight"].copy() for name in self.adapter.pairs
             }
@@ -62,7 +61,7 @@ class Trainable:
     def gradients(self, grads: Mapping[str, Array]) -> dict[str, Array]:
         """Of what is trained, from those of the model's parameters."""
         own = {n: g for n, g in grads.items() if n in self.tensors}
-        return own if self.adapter is None else own | self.adapter.gradients(grads)
+        return own if self.adapter is None else own | gradients(self.adapter, grads)
 
     def apply(self) -> None:
         """W = the matrix before + scale B A, where there are adapters."""

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from ..backends.backend import resolve
+from ..files.adapter import write_adapter
 from ..models.model import Folder
 from ..models.task_model import ModernBERTForTask
-from .lora import write_adapter
 from .native import NativeStep, why_not
 from .native_updates import NativeUpdates
 from .optimisers import AdamW, Optimiser, StableAdamW

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,3 +254,57 @@ def test_what_peft_writes_is_read(tmp_path, base):
         want = its(**tokens).logits.numpy()
     got = model({name: x.numpy() for name, x in tokens.items()})["logits"]
     np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_a_folder_of_peft_is_loaded_as_it_is(tmp_path, base):
+    """Without a config.json beside it: its labels have no names, and the base is where it says."""
+    peft = pytest.importorskip("peft")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    config = peft.LoraConfig(
+        r=3, lora_alpha=5, target_modules=["attn.Wqkv", "mlp.Wi"], task_type="SEQ_CLS",
+        modules_to_save=["classifier", "head"], init_lora_weights=False, use_rslora=True,
+    )  # fmt: skip
+    its = peft.get_peft_model(theirs, config).eval()
+    its.save_pretrained(tmp_path)
+    tokens = transformers.AutoTokenizer.from_pretrained(base)(
+        TEXTS, return_tensors="pt", padding=True
+    )
+    tokens = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        want = its(**tokens).logits.numpy()
+    model = refimpl.load(tmp_path)
+    assert list(model.config.id2label.values()) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    got = model({name: x.numpy() for name, x in tokens.items()})["logits"]
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    (found,) = refimpl.pipeline("text-classification", tmp_path)(TEXTS[0])
+    assert found["label"].startswith("LABEL_")
+
+
+def test_a_folder_of_sentence_transformers_with_an_adapter_is_loaded(tmp_path, base):
+    peft = pytest.importorskip("peft")
+    import sentence_transformers as st
+
+    its = st.SentenceTransformer(str(base), device="cpu")
+    its.save(str(tmp_path / "whole"))
+    folder = tmp_path / "adapter"
+    left = shutil.ignore_patterns("model.safetensors")
+    shutil.copytree(tmp_path / "whole", folder, ignore=left)
+    (folder / "config.json").unlink()
+    its = st.SentenceTransformer(str(tmp_path / "whole"), device="cpu")
+    config = peft.LoraConfig(
+        r=2, target_modules=["attn.Wqkv", "attn.Wo"], task_type="FEATURE_EXTRACTION",
+        init_lora_weights=False,
+    )  # fmt: skip
+    its[0].model = peft.get_peft_model(its[0].auto_model, config).eval()
+    its[0].model.save_pretrained(folder)
+    want = its.encode(TEXTS)
+    got = refimpl.SentenceEncoder(folder).encode(TEXTS)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_every_key_of_peft_is_known():
+    peft = pytest.importorskip("peft")
+    from refimpl.files import adapter
+
+    known = {*adapter.READ, *adapter.NEUTRAL, *adapter.HARMLESS}
+    assert set(peft.LoraConfig(r=2).to_dict()) - known == set()

@@ -6,7 +6,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from refimpl.files import sentence_files, tokenizer_files
+from refimpl.files import adapter, sentence_files, tokenizer_files
 from refimpl.files.meaning import OTHERS
 from refimpl.reference import config_keys
 from refimpl.reference.config import ModernBertConfig
@@ -17,14 +17,16 @@ HEAD = """# What is read of a model folder
 Written by `tests/package/test_keys_page.py` from the code. A folder is read once, in one direction:
 what is there ([folder.py](folder.py): each JSON file is opened once, strictly), what it means
 ([meaning.py](meaning.py), [sentence_files.py](sentence_files.py),
-[tokenizer_files.py](tokenizer_files.py)), the tensors ([tensors.py](tensors.py)). The C library
-follows the same steps and the same keys for what an encoder needs ([csrc/files](../../csrc/files)).
+[tokenizer_files.py](tokenizer_files.py), [adapter.py](adapter.py)), the tensors
+([tensors.py](tensors.py)). The C library follows the same steps and the same keys for what an
+encoder needs ([csrc/files](../../csrc/files)).
 
 A key is *read*; or *harmless*, for the reason given; or *refused* unless it has a value that does
 nothing (null never does anything). A key that is in no table is told in a warning and kept for
 saving in `config.json` and `tokenizer_config.json`, where everybody writes what they like, and
-refused by name in the files of sentence-transformers. `tests/oracle/test_keys_theirs.py` holds the
-tables against the classes of transformers and sentence-transformers.
+refused by name in the files of sentence-transformers and PEFT. `tests/oracle/test_keys_theirs.py`
+holds the tables against the classes of transformers and sentence-transformers, and
+`test_finetune_theirs.py` against PEFT's.
 """
 # Keys of config.json that are read and are no field of ModernBertConfig.
 SPELLINGS = (
@@ -70,6 +72,10 @@ def neutral(keys):
     ]
 
 
+def values_of(keys):
+    return [f"| `{key}` | {code(map(repr, v)) or 'null alone'} |" for key, v in keys.items()]
+
+
 def page() -> str:
     own = [f.name for f in fields(ModernBertConfig) if f.name != "extra"]
     parts = [
@@ -96,6 +102,16 @@ def page() -> str:
         "`modality_config`, whose text must go through `forward`.\n",
         table("harmless | why", by_reason(sentence_files.HARMLESS_IN_TRANSFORMER)),
         table("refused unless | it is | why", neutral(sentence_files.NEUTRAL_IN_TRANSFORMER)),
+        "## adapter_config.json\n",
+        f"Read where there are no weights of a whole model beside it: {code(adapter.READ)}. The "
+        "base is a folder, named from the adapter's own or as everywhere, or a cached hub id. The "
+        "adapter is added to its matrices; tensors that the adapter has whole, config.json, "
+        "modules.json and the tokenizer's files, where it has them, stand in the place of the "
+        "base's. A config.json must leave the encoder as it is beneath; without one, task_type and "
+        "the rows of the classifier say what the head is. For Python; the C library reads whole "
+        "models.\n",
+        table("harmless | why", by_reason(adapter.HARMLESS)),
+        table("refused unless | it is", values_of(adapter.NEUTRAL)),
     ]
     return "\n".join(parts)
 

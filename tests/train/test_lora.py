@@ -10,7 +10,7 @@ from support.folders import change_json
 from test_trainer import examples, small_model, trained
 
 import refimpl
-from refimpl.train import Adapter, merged, read_adapter, unmerged, write_adapter
+from refimpl.train import Adapter, lora, merged, read_adapter, unmerged, write_adapter
 from refimpl.train.loss_gradients import gradients
 from refimpl.train.settings import Settings
 from refimpl.train.trainable import Trainable, depth
@@ -20,7 +20,7 @@ LORA = Settings(epochs=2, batch_size=6, learning_rate=1e-2, lora_rank=2)
 
 
 def drawn(model, rank: int = 2, seed: int = 0) -> Adapter:
-    adapter = Adapter.drawn(model.params, rank, seed=seed)
+    adapter = lora.drawn(model.params, rank, seed=seed)
     rng = np.random.default_rng(seed)
     for _, b in adapter.pairs.values():
         b[...] = 0.1 * rng.standard_normal(b.shape)
@@ -29,7 +29,7 @@ def drawn(model, rank: int = 2, seed: int = 0) -> Adapter:
 
 def test_a_new_adapter_changes_nothing():
     model = small_model(dtype="float64")
-    adapter = Adapter.drawn(model.params, 3)
+    adapter = lora.drawn(model.params, 3)
     assert {n.split(".", 2)[2] for n in adapter.pairs} == {"attn.Wqkv", "attn.Wo"}
     for name, x in merged(model.params, adapter).items():
         np.testing.assert_array_equal(x, model.params[name])
@@ -59,7 +59,7 @@ def test_gradients_of_adapters_are_the_differences_of_the_loss():
         own = refimpl.ModernBERTForTask(model.config, params, model.head, backend="numpy")
         return gradients(own, ids[None], labels, task="classify")
 
-    found = adapter.gradients(of(merged(model.params, adapter))[1])
+    found = lora.gradients(adapter, of(merged(model.params, adapter))[1])
     rng, h = np.random.default_rng(3), 1e-4
     for name, x in adapter.tensors().items():
         v, before = rng.standard_normal(x.shape), x.copy()
@@ -129,11 +129,14 @@ def test_what_is_written_is_read(tmp_path):
     ("change", "message"),
     [
         (dict(peft_type="IA3"), "is 'IA3'; supported: LORA"),
-        (dict(use_dora=True), "use_dora.*not supported|is True, which is not supported"),
-        (dict(use_rslora=True), "is True, which is not supported"),
+        (dict(use_dora=True), "is True; which is not supported"),
         (dict(rank_pattern={"Wo": 4}), "which is not supported"),
+        (dict(init_lora_weights="pissa"), "is 'pissa'; which is not supported"),
+        (dict(scale_of_tomorrow=2), "unknown key"),
         (dict(r=3), "for a matrix .* and r 3"),
-        (dict(r=None), "is None with lora_alpha"),
+        (dict(r=None), "is None; it must be an integer"),
+        (dict(r=0), "it must be at least 1"),
+        (dict(lora_alpha="8"), "is '8'; it must be a number"),
     ],
 )
 def test_what_would_change_the_numbers_is_refused(tmp_path, change, message):
@@ -141,6 +144,12 @@ def test_what_would_change_the_numbers_is_refused(tmp_path, change, message):
     change_json(file, **change)
     with pytest.raises(refimpl.ModelFormatError, match=message):
         read_adapter(tmp_path, model.params)
+
+
+def test_a_stabilised_rank_scales_by_its_root(tmp_path):
+    model, file = written(tmp_path)
+    change_json(file, use_rslora=True)
+    assert read_adapter(tmp_path, model.params)[0].scale == pytest.approx(4 / np.sqrt(2))
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
@@ -153,9 +162,9 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
 def test_a_rank_and_targets_are_checked():
     model = small_model()
     with pytest.raises(ValueError, match="rank is 0"):
-        Adapter.drawn(model.params, 0)
+        lora.drawn(model.params, 0)
     with pytest.raises(ValueError, match="targets is .'query'.; no matrix"):
-        Adapter.drawn(model.params, 2, targets=["query"])
+        lora.drawn(model.params, 2, targets=["query"])
 
 
 # -- freezing and rates ---------------------------------------------------------------------------
