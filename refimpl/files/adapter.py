@@ -1,6 +1,6 @@
 """PEFT's folders of low-rank adapters: adapter_config.json and adapter_model.safetensors.
 
-    write_adapter(folder, adapter, params, config, kind, base)
+    write_adapter(folder, adapter, params, config, head, base)
     read_adapter(folder, params)       -> the adapter, and the tensors that it has whole (the head)
     config_under(folder, config)       what its task changes in the config of the model beneath
     whole_tensors(folder), with_adapter(folder, params)     for a folder that is read as a model
@@ -28,12 +28,16 @@ from ..reference.config import ModernBertConfig, default_labels
 from ..reference.heads import HEADS
 from ..reference.lora import A, Adapter, B
 from ..reference.params import encoder_shapes
+from ..reference.sentence import SentenceHead
 from .atomic import staged
 from .entry import Entry
 from .folder import ADAPTER, CONFIG, ModelFolder
+from .meaning import AnyHead
 from .safetensors import Tensor, dump_safetensors, open_safetensors
+from .sentence_files import sentence_files
 from .stored import StoredParams
 from .strictjson import read_json
+from .weights import WEIGHTS as OF_A_MODULE
 
 Array = np.ndarray
 Folder = str | os.PathLike[str]
@@ -110,20 +114,22 @@ def write_adapter(
     adapter: Adapter,
     params: Mapping[str, Array],
     config: ModernBertConfig,
-    kind: str,
+    head: AnyHead,
     base: str,
 ) -> None:
-    """The adapter, and the head whole. kind: of the head; base: the folder or hub id of the model
-    that the adapter belongs to, as PEFT's `base_model_name_or_path`. Raises OSError."""
-    encoder, inner = encoder_shapes(config), "" if kind == "sentence_embedding" else "model."
+    """The adapter, and the head whole, with the files that name the head: config.json, or
+    modules.json and what goes with it. base: the folder or hub id of the model that the adapter
+    belongs to, as PEFT's `base_model_name_or_path`. Raises OSError."""
+    encoder, of_sentences = encoder_shapes(config), isinstance(head, SentenceHead)
+    inner = "" if of_sentences else "model."
     tensors = {PREFIX + inner + name: x for name, x in adapter.tensors().items()}
-    whole = [] if kind == "sentence_embedding" else [n for n in params if n not in encoder]
+    whole = [n for n in params if n not in encoder and not of_sentences]
     tensors |= {PREFIX + name: params[name] for name in whole}
     if "decoder.bias" in whole and DECODER not in whole:  # PEFT keeps a module whole: untied there
         tensors[PREFIX + DECODER] = params[EMBEDDING]
     content = {
         "peft_type": "LORA",
-        "task_type": TASKS[kind],
+        "task_type": TASKS.get(head.kind),
         "base_model_name_or_path": base,
         "r": adapter.rank,
         "lora_alpha": adapter.scale * adapter.rank,
@@ -137,11 +143,21 @@ def write_adapter(
         "use_dora": False,
         "use_rslora": False,
     }
+    parts: dict[str, dict[str, Array]] = {WEIGHTS: tensors}
+    if isinstance(head, SentenceHead):
+        files = sentence_files(head)
+        for name in head.shapes(config):
+            module, _, own = name.partition(".")
+            parts.setdefault(f"{module}/{OF_A_MODULE}", {})[own] = params[name]
+    else:
+        files = {CONFIG: {**config.to_dict(), "architectures": [head.architecture]}}
     with staged(Path(folder), last=ADAPTER) as create:
-        with create(WEIGHTS) as stream:
-            dump_safetensors(stream, tensors)
-        with create(ADAPTER) as stream:
-            stream.write(json.dumps(content, indent=2).encode() + b"\n")
+        for name, own_tensors in parts.items():
+            with create(name) as stream:
+                dump_safetensors(stream, own_tensors)
+        for name, values in {**files, ADAPTER: content}.items():
+            with create(name) as stream:
+                stream.write(json.dumps(values, indent=2).encode() + b"\n")
 
 
 def read_adapter(folder: Folder, params: Mapping[str, Array]) -> tuple[Adapter, dict[str, Array]]:
@@ -236,6 +252,11 @@ def config_under(folder: ModelFolder, config: ModernBertConfig) -> ModernBertCon
     Raises ModelFormatError for an encoder that is not the one beneath, and for an unknown task.
     """
     assert folder.base is not None
+    entry = folder.entry(folder.root / ADAPTER)
+    task = entry.get("task_type", str, None)
+    kinds = {name: kind for kind, name in TASKS.items() if name is not None}
+    if task is not None and task not in kinds:
+        raise entry.refuse("task_type", f"supported: {', '.join(kinds)}, or null")
     if (folder.root / CONFIG).is_file():
         beneath = ModernBertConfig.from_dict(folder.entry(folder.base.file(CONFIG)).values)
         for name in (f.name for f in fields(config) if f.name not in OF_HEAD):
@@ -246,11 +267,6 @@ def config_under(folder: ModelFolder, config: ModernBertConfig) -> ModernBertCon
                     file=folder.root / CONFIG, key=name,
                 )  # fmt: skip
         return config
-    entry = folder.entry(folder.root / ADAPTER)
-    task = entry.get("task_type", str, None)
-    kinds = {name: kind for kind, name in TASKS.items() if name is not None}
-    if task is not None and task not in kinds:
-        raise entry.refuse("task_type", f"supported: {', '.join(kinds)}, or null")
     if task is None or kinds[task] == "sentence_embedding":
         return config
     head = HEADS[kinds[task]]

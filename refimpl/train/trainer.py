@@ -241,9 +241,8 @@ class Trainer:
             self.model.save_pretrained(self.folder)
             adapter = self.trainable.adapter
             if adapter is not None:
-                base, kind = str(self.model.folder or ""), self.model.head.kind
-                where = self.folder / ADAPTER
-                write_adapter(where, adapter, self.params, self.model.config, kind, base)
+                base, where = str(self.model.folder or ""), self.folder / ADAPTER
+                write_adapter(where, adapter, self.params, self.model.config, self.model.head, base)
 
     def _save(self) -> None:
         if self.folder is None:

@@ -108,7 +108,7 @@ def test_a_run_with_adapters_goes_on_with_the_same_bits(tmp_path):
 
 def written(tmp_path):
     model = small_model()
-    write_adapter(tmp_path, drawn(model), model.params, model.config, model.head.kind, "base")
+    write_adapter(tmp_path, drawn(model), model.params, model.config, model.head, "base")
     return model, tmp_path / "adapter_config.json"
 
 
