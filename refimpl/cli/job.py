@@ -69,7 +69,7 @@ def check_job(args: argparse.Namespace, files: Sequence[str]) -> None:
         args.usage_error("--out needs the names of files")
     if args.truncate == "never":
         args.usage_error("--truncate never goes without --out")
-    if args.format in ("npy", "npz"):
+    if args.format is not None:
         args.usage_error(f"--format {args.format} goes without --out; see --part-format")
 
 

@@ -35,11 +35,13 @@ def say_verdict(text: str) -> None:
 
 @contextmanager
 def opened_output(args: argparse.Namespace) -> Iterator[None]:
-    """`args.out` for the time of a verb, and its format in `args.format`."""
+    """`args.out` for the time of a verb, and its format in `args.format`; that of a job, which
+    writes a folder of parts, stays as it was asked for."""
     path = getattr(args, "output", None)
     if path is None:
         args.out = sys.stdout
-        if getattr(args, "format", "") is None:
+        of_parts = hasattr(args, "part_format") and args.folder is not None
+        if getattr(args, "format", "") is None and not of_parts:
             args.format = "table" if sys.stdout.isatty() else "jsonl"
         yield
         return

@@ -191,7 +191,8 @@ def test_wrong_usage_is_told_before_a_model_is_loaded(tmp_path, capsys):
     told("--part-rows needs --out", "a", "--part-rows", "4")
     told("--out needs the names of files", "--out", "x")
     told("--batch-size goes without --out", "a.csv", "--out", "x", "--batch-size", "4")
-    told("--format npz goes without --out", "a.csv", "--out", "x", "--format", "npz")
+    for form in ("npz", "jsonl", "table"):
+        told(f"--format {form} goes without --out", "a.csv", "--out", "x", "--format", form)
     told("must be I/N with I from 1 to N, not '0/4'", "a.csv", "--out", "x", "--shard", "0/4")
     assert main(["embed", "a.csv", "--out", str(tmp_path / "x")]) == 1
     assert "a.csv" in capsys.readouterr().err and not (tmp_path / "x").exists()
