@@ -1,13 +1,14 @@
 """How much of the engine's speed is left over HTTP, and how long do queries wait beside documents?
 
     python benchmarks/serving.py [FOLDER] [--seconds 20] [--dtype float32] [--only tokens,mix,..]
-                                 [--st-python PYTHON] [--infinity COMMAND]
+                                 [--workers 1] [--batch 1] [--st-python PYTHON] [--infinity COMMAND]
 
 Starts servers of its own on free ports of the loopback address, and prints: seconds from the start
 of the process to ready; `tokens`: tokens/s of 64 connections that ask without a pause, beside the
 same texts in-process, run in turns, and the same by processor seconds of the server alone, which
-other load on the machine does not change; in the same turns sentence-transformers behind the same
-front end, and infinity_emb (serving_peers.py: who is absent is named and left out); `mix`: under
+other load on the machine does not change (--batch: texts a request; --workers: processes, which
+divide the cores); in the same turns sentence-transformers behind the same front end, and
+infinity_emb (serving_peers.py: who is absent is named and left out); `mix`: under
 Poisson arrivals at 70 % of what 64 connections get done of the mix (90 % queries of 16 tokens, 10 %
 documents of 2,048) the latency of queries from the intended time of arrival, over their latency
 alone; `overload`: the same at 200 % of it on a server with its default limits, what was answered
@@ -115,11 +116,12 @@ def tokens_per_s(
     peers: list[Running],
     encoder: refimpl.SentenceEncoder,
     text: str,
+    batch: int,
     seconds: float,
     each: float,
 ) -> Figures:
-    """See `tokens` above. each: seconds of one such text in-process."""
-    count = max(64, int(seconds / 2 / ROUNDS / each))
+    """See `tokens` above. batch: texts a request; each: seconds of one such text in-process."""
+    count = batch * max(64, int(seconds / 2 / ROUNDS / each / batch))
     texts = [text] * count
     truth = encoder.encode(text, normalize_embeddings=True)
     for peer in peers:
@@ -129,13 +131,13 @@ def tokens_per_s(
     wall: dict[str, list[float]] = {name: [] for name in ("in-process", *targets)}
     processor = dict.fromkeys(wall, 0.0)
     for turn in range(-1, ROUNDS):
-        some = texts if turn >= 0 else texts[:64]  # the first round warms up
+        some = texts if turn >= 0 else texts[: 64 * batch]  # the first round warms up
         start, cpu = time.perf_counter(), time.process_time()
         encoder.encode(some, normalize_embeddings=True)
         taken = {"in-process": (time.perf_counter() - start, time.process_time() - cpu)}
         for name, (target, pid) in targets.items():
             cpu = cpu_of(pid)
-            taken[name] = (run(closed(target, some), target), cpu_of(pid) - cpu)
+            taken[name] = (run(closed(target, some, batch), target), cpu_of(pid) - cpu)
         for name, (seconds_of, cpu_taken) in taken.items() if turn >= 0 else ():
             wall[name].append(seconds_of)
             processor[name] += cpu_taken
@@ -229,6 +231,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--only", type=parts, default=list(PARTS))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--st-python", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--infinity", default="infinity_emb", metavar="COMMAND")
     args = parser.parse_args()
@@ -238,12 +242,15 @@ def main() -> None:
     middle = text_of(encoder, MIDDLE)
     each = alone(encoder, texts | {"middle": middle})
     result: Figures = {"folder": os.path.basename(args.folder), "dtype": args.dtype}
-    with Server(args.folder, args.dtype, *UNLIMITED) as server:
+    limits = (*UNLIMITED, "--workers", str(args.workers), "--max-texts", str(max(args.batch, 1000)))
+    with Server(args.folder, args.dtype, *limits) as server:
         result["ready_s"] = server.ready
         if "tokens" in args.only:
             peers = peers_of(args)
             try:
-                result |= tokens_per_s(server, peers, encoder, middle, args.seconds, each["middle"])
+                result |= tokens_per_s(
+                    server, peers, encoder, middle, args.batch, args.seconds, each["middle"]
+                )
             finally:
                 for peer in peers:
                     peer.end()

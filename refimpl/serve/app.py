@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import itertools
 import json
 import re
 import sys
@@ -53,6 +54,8 @@ class App:
         self._begun = begun
         self.in_hand = self.cut = self._bodies = 0
         self._jobs: set[Future[Any]] = set()
+        # Ids of requests: the system is asked for a random number once, not for each.
+        self._born, self._numbers = uuid.uuid4().hex[:16], itertools.count(1)
         self._key = (self.settings.api_key or "").encode()
         self._pool = ThreadPoolExecutor(self.settings.max_concurrent_requests, "request")
         self._spec = json.dumps(document(bool(self._key))).encode()
@@ -66,7 +69,7 @@ class App:
         start = time.monotonic()
         given = {name.lower(): value for name, value in scope["headers"]}
         asked = given.get(b"x-request-id", b"").decode("latin-1")
-        request = asked if ID.fullmatch(asked) else uuid.uuid4().hex
+        request = asked if ID.fullmatch(asked) else f"{self._born}{next(self._numbers):016x}"
         path, use = scope["path"], Use()
         headers: Headers = {"X-Request-Id": request}
         kind = "application/json"
