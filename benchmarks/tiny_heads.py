@@ -169,7 +169,9 @@ def main() -> None:
         ("pairs", "anchor", pairs(args.folder)),
     ):
         train, test = parted(rows, key)
-        write(args.folder / f"{name}-train.jsonl", train)
+        # Every column of a pair is a text to the trainer.
+        texts = [{n: x for n, x in row.items() if n != "kind"} for row in train]
+        write(args.folder / f"{name}-train.jsonl", texts)
         write(args.folder / f"{name}-test.jsonl", test)
         column = "label" if name == "glosses" else "kind"
         print(name, len(train), len(test), dict(Counter(row[column] for row in train)))

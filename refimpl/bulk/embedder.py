@@ -26,7 +26,7 @@ from .row_task import Array, RowTask
 class Embedder(RowTask):
     """See RowTask. prompt, prompt_name, normalize, truncate_dim: as `SentenceEncoder.encode`."""
 
-    name = "embed"
+    name = comes_along = "embed"
 
     out: str = "embedding"
     prompt: str | None = None

@@ -49,7 +49,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class RowTask:
-    """See above. folder: a model folder, a cached hub id, or None for the bundled model.
+    """See above. folder: a model folder, a cached hub id, or None for a bundled one.
 
     column: of the texts; dtype, backend, threads: as `load` (num_threads); max_length: most tokens
     of a text. truncate: "silent" counts what is cut, "error" makes it an error of its row.
@@ -59,6 +59,7 @@ class RowTask:
     """
 
     name: ClassVar[str]  # the verb's
+    comes_along: ClassVar[str] = BUNDLED.name  # the bundled model that it takes by default
     beside: ClassVar[tuple[str, ...]] = ()  # columns that a row has beside `column`
     optional: ClassVar[bool] = False  # whether it may lack them
     plain: ClassVar[Any] = ""  # a row that nothing is wrong with
@@ -86,7 +87,7 @@ class RowTask:
                 f"column is {self.column!r} and out {self.out!r}; they must differ from each other "
                 f"and from {' and '.join((*self.beside, *ADDED))}"
             )
-        folder = BUNDLED if self.folder is None else Path(self.folder)
+        folder = BUNDLED.with_name(self.comes_along) if self.folder is None else Path(self.folder)
         if folder.is_dir():  # a worker may stand in another folder
             object.__setattr__(self, "folder", str(folder.resolve()))
         if not self.space:

@@ -35,7 +35,7 @@ class Classifier(RowTask):
     top_k: how many labels, None for all; function: none, sigmoid or softmax, by default what the
     config says."""
 
-    name = "classify"
+    name = comes_along = "classify"
     beside = ("text_pair",)
     optional = True
     plain = ("", None)

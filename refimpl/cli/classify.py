@@ -13,7 +13,6 @@ from .options import (
     add_length,
     add_model,
     add_streams,
-    check_model,
     length_options,
     model_options,
     positive,
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 HELP = "label texts, or pairs of texts, with a sequence classifier"
 USAGE = "[TEXT ...] | FILE ... --out FOLDER"
 EXAMPLE = (
-    'modernbert classify --model FOLDER "a fine day"\n'
+    'modernbert classify "a sweet red fruit"\n'
     '  echo \'{"text": "a premise", "text_pair": "a hypothesis"}\' | '
     "modernbert classify --model FOLDER -\n"
     "  modernbert classify --model FOLDER *.parquet --id id --out labels --resume"
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--function", choices=("none", "sigmoid", "softmax"), help="from logits to scores"
     )
-    add_model(parser, "a sequence classification head")
+    add_model(parser)
     add_length(parser)
     add_streams(parser)
     add_job(parser, "labels")
@@ -52,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_job(args, args.texts)
-    check_model(args)
     if args.folder is not None:
         return run_job(args, args.texts, lambda: row_task(args))
     given = read_lines(args, args.texts)

@@ -12,7 +12,7 @@ def add_model(parser: argparse.ArgumentParser, head: str = "") -> None:
     """Which model, and what it runs on. head: what the model must have that the bundled one lacks,
     where there is such a thing; see check_model."""
     group = parser.add_argument_group("model")
-    which = f"needed, with {head}" if head else "default: the bundled tiny model"
+    which = f"needed, with {head}" if head else "default: the bundled one"
     group.add_argument(
         "--model", metavar="FOLDER", help=f"model folder, or cached hub id[@revision] ({which})"
     )

@@ -92,13 +92,13 @@ def run(args: argparse.Namespace) -> int:
 def take_model(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
     """The model that made the vectors. Usage error where it is not known, and for another one:
     similarities across two models mean nothing."""
-    from ..files.hub import BUNDLED
+    from ..models.model import bundled
 
     if args.model is None:
         if "model" not in about:
             args.usage_error(
                 f"{args.index} does not say which model made it; say --model FOLDER, the one that "
-                f"did (--model {BUNDLED} for the bundled one)"
+                f"did (--model {bundled('embed')} for the bundled one)"
             )
         args.model = about["model"]
     elif "space" in about or args.same_model:
@@ -113,9 +113,9 @@ def take_model(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
 
 def same(made: str | None, asked: str) -> bool:
     """Whether two names mean one model: None is the bundled one, a folder may have several."""
-    from ..files.hub import BUNDLED
+    from ..models.model import bundled
 
-    known = str(BUNDLED) if made is None else made
+    known = str(bundled("embed")) if made is None else made
     return known == asked or (
         os.path.isdir(known) and os.path.isdir(asked) and os.path.samefile(known, asked)
     )

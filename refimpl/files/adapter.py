@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, shown
 from ..reference.config import ModernBertConfig, default_labels
 from ..reference.heads import HEADS
 from ..reference.lora import A, Adapter, B
@@ -167,13 +167,11 @@ def read_adapter(folder: Folder, params: Mapping[str, Array]) -> tuple[Adapter, 
     """
     root = Path(folder)
     entry = Entry(root / ADAPTER, read_json(root / ADAPTER))
-    tensors = open_safetensors(root / WEIGHTS)
+    tensors = by_name(open_safetensors(root / WEIGHTS))
     adapter = _adapter(entry, tensors, params)
     whole: dict[str, Array] = {}
-    for key, tensor in tensors.items():
-        name = plain(key)
-        if name.removesuffix(A).removesuffix(B)[:-1] in adapter.pairs:
-            continue
+    for name in tensors.keys() - adapter.tensors().keys():
+        tensor = tensors[name]
         x = _finite(tensor, _dtype(params))
         if name in params and params[name].shape == x.shape:
             whole[name] = x
@@ -186,12 +184,11 @@ def _adapter(entry: Entry, tensors: Mapping[str, Tensor], params: Mapping[str, A
     """A and B of each matrix that has them. Raises ModelFormatError."""
     rank, scale = _rank_and_scale(entry)
     halves: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name = plain(key)
+    for name, tensor in tensors.items():
         half = name[-len(A) :]
         if half in (A, B):
             stem = name[: -len(A) - 1]
-            if f"{stem}.weight" not in params:
+            if f"{stem}.weight" not in params or params[f"{stem}.weight"].ndim != 2:
                 raise tensor.error("is no tensor of this model")
             halves.setdefault(stem, {})[half] = tensor
     pairs = {}
@@ -237,9 +234,15 @@ def _rank_and_scale(entry: Entry) -> tuple[int, float]:
     return rank, alpha / (math.sqrt(rank) if stabilised else rank)
 
 
-def plain(key: str) -> str:
-    """A tensor's name as params have it."""
-    return key.removeprefix(PREFIX).removeprefix("model.")
+def by_name(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file by the names that params have. Raises ModelFormatError."""
+    out: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(PREFIX).removeprefix("model.")
+        if name in out:
+            raise tensor.error(f"this is the tensor {shown(out[name].name)} in another spelling")
+        out[name] = tensor
+    return out
 
 
 # -- a folder that is read as a model -------------------------------------------------------------
@@ -279,8 +282,8 @@ def config_under(folder: ModelFolder, config: ModernBertConfig) -> ModernBertCon
 
 def whole_tensors(folder: ModelFolder) -> dict[str, Tensor]:
     """The tensors that an adapter has whole, by their names in params."""
-    tensors = open_safetensors(folder.root / WEIGHTS, folder.seen)
-    return {plain(key): t for key, t in tensors.items() if not key.endswith((A, B))}
+    tensors = by_name(open_safetensors(folder.root / WEIGHTS, folder.seen))
+    return {name: t for name, t in tensors.items() if not name.endswith((A, B))}
 
 
 def with_adapter(
@@ -290,8 +293,13 @@ def with_adapter(
     the place of each W, in `dtype`."""
     held = StoredParams(params, dtype)
     entry = folder.entry(folder.root / ADAPTER)
-    adapter = _adapter(entry, open_safetensors(folder.root / WEIGHTS, folder.seen), held)
+    tensors = by_name(open_safetensors(folder.root / WEIGHTS, folder.seen))
+    adapter = _adapter(entry, tensors, held)
     out = dict(params)
     for name in adapter.pairs:
-        out[f"{name}.weight"] = held[f"{name}.weight"] + adapter.delta(name)
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole = held[f"{name}.weight"] + adapter.delta(name)
+        if not np.isfinite(whole).all():
+            raise tensors[f"{name}.{B}"].error("with it the matrix is not finite")
+        out[f"{name}.weight"] = whole
     return out

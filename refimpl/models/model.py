@@ -456,8 +456,9 @@ def pretrained_folder(variant: str, pretrained: bool | Folder, cache_dir: Folder
     return bundled()
 
 
-def bundled() -> Path:
-    """The folder of the small model that comes along. HubError where it is in no folder."""
+def bundled(name: str = BUNDLED.name) -> Path:
+    """A folder that comes along: "tiny", the small masked-LM, or "embed" or "classify", heads with
+    adapters on its encoder. HubError where the package is in no folder."""
     if not BUNDLED.is_dir():
         package = BUNDLED.parents[1]
         where = next((p for p in package.parents if p.is_file()), package)
@@ -465,4 +466,4 @@ def bundled() -> Path:
             f"the bundled model cannot be read: the package lies in {where}, a zip or the like; "
             "name a model folder, or unpack the package"
         )
-    return BUNDLED
+    return BUNDLED.with_name(name)

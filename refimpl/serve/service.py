@@ -38,6 +38,9 @@ from .settings import Settings
 
 Texts = Sequence[str]
 
+COMES_ALONG = "embed"
+"""The bundled model that is served by default."""
+
 VALUES = 2**24
 """Most values of an answer, where they are many times its texts' tokens."""
 
@@ -51,9 +54,10 @@ class Service:
 
     def __init__(self, settings: Settings, **lanes: Any) -> None:
         self.settings = settings
-        self.name = settings.served_name or settings.model or BUNDLED.name
+        self.name = settings.served_name or settings.model or COMES_ALONG
         self.model: ModernBERT = open_model(
             settings.model,
+            COMES_ALONG,
             backend=settings.backend,
             dtype=settings.dtype,
             num_threads=settings.threads,

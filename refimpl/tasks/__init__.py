@@ -57,7 +57,8 @@ def pipeline(
 
     task: fill-mask, text-classification (sentiment-analysis), token-classification (ner),
     question-answering or feature-extraction. model: a folder, a hub id in the local cache, a loaded
-    model, or None for the bundled tiny masked-LM. tokenizer: that of the model's folder by default.
+    model, or None for a bundled one (not every task has one). tokenizer: that of the model's folder
+    by default.
     options: defaults for the calls, see each task's `run`. Raises ValueError for an unknown task or
     a model without the head that the task needs; ModelFormatError, HubError, MissingExtraError.
     """

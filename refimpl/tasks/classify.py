@@ -25,7 +25,7 @@ TextOrPair = str | Mapping[str, str]
 class TextClassification(TextTask):
     """`TextClassification(folder)(text)`; see `run`."""
 
-    task, head = "text-classification", "sequence_classification"
+    task, head, comes_along = "text-classification", "sequence_classification", "classify"
 
     def run(
         self,

@@ -3,7 +3,7 @@
     encode: [prompt +] text -> encoder -> the folder's modules (pooling, dense, normalise)
             -> first truncate_dim values -> length 1 if asked
 
-A model without such modules gets mean pooling, and a warning if it is not the bundled one. Texts
+A model without such modules gets mean pooling, and a warning if it is not the bundled tiny. Texts
 are batched by length and come back in their order. Long because each option of the one class has
 its refusal here.
 """
@@ -74,7 +74,7 @@ class SentenceEncoder:
         HubError, MissingExtraError.
         """
         where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
-        self.model = open_model(model, **where)
+        self.model = open_model(model, "embed", **where)
         settings = settings_of(self.model)
         if tokenizer is None:
             tokenizer = tokenizer_of(self.model, lowercase=settings.do_lower_case)

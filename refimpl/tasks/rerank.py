@@ -63,7 +63,9 @@ class Reranker:
         override what the folder says. Raises ValueError for another head, ModelFormatError,
         HubError, MissingExtraError.
         """
-        where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
+        where: dict[str, Any] = dict(
+            backend=backend, dtype=dtype, num_threads=num_threads, revision=revision
+        )
         self.model = open_model(model, **where)
         self._key, self.num_labels = _scores_of(self.model)
         settings = settings_of(self.model)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..files.hub import resolve
+from ..files.hub import BUNDLED, resolve
 from ..models.model import ModernBERT, bundled
 from ..models.summary import described_head
 from ..models.task_model import ModernBERTForTask, load
@@ -26,17 +26,19 @@ from ..text.tokenizer import Encoded, Text, Tokenizer
 from .batches import Passes, in_passes
 
 Model = str | os.PathLike[str] | ModernBERT | None
-"""A folder, a hub id in the local cache, a loaded model, or None for the bundled tiny one."""
+"""A folder, a hub id in the local cache, a loaded model, or None for a bundled one."""
 
 
 class TextTask:
-    """Base of the pipelines. `task` is its name, `head` the key in HEADS that it needs, or None.
+    """Base of the pipelines. `task` is its name, `head` the key in HEADS that it needs, or None;
+    `comes_along` the bundled model that it takes by default.
 
     Options given here are defaults for every call, as in `pipeline("ner", stride=16)`.
     """
 
     task: ClassVar[str]
     head: ClassVar[str | None]
+    comes_along: ClassVar[str] = BUNDLED.name
     truncate: ClassVar[str] = "never"  # what happens to a text over the tokenizer's limit
 
     def __init__(
@@ -52,7 +54,7 @@ class TextTask:
     ) -> None:
         inspect.signature(self.run).bind_partial(**options)
         where = dict(backend=backend, dtype=dtype, num_threads=num_threads, revision=revision)
-        loaded = open_model(model, **where)
+        loaded = open_model(model, self.comes_along, **where)
         self.model = self._with_head(loaded)
         self.tokenizer = tokenizer_of(loaded) if tokenizer is None else tokenizer
         self.options = options
@@ -152,11 +154,12 @@ def head_limit(model: ModernBERT) -> int | None:
     return None
 
 
-def open_model(model: Model, **options: Any) -> ModernBERT:
-    """The model itself, or loaded from where it says (None: the bundled one); options as `load`."""
+def open_model(model: Model, comes_along: str = BUNDLED.name, **options: Any) -> ModernBERT:
+    """The model itself, or loaded from where it says (None: the bundled one of that name); options
+    as `load`."""
     if isinstance(model, ModernBERT):
         return model
-    return load(bundled() if model is None else model, **options)
+    return load(bundled(comes_along) if model is None else model, **options)
 
 
 def tokenizer_of(model: ModernBERT, *, lowercase: bool = False) -> Tokenizer:

@@ -9,6 +9,7 @@ Imports: reference, text, nlp, files, backends, models.
 from ..files.adapter import read_adapter, write_adapter
 from ..reference.lora import Adapter, merged, unmerged
 from .finetune import finetune
+from .lora import drawn as draw_adapter
 from .loss_gradients import Draws, gradients
 from .optimisers import AdamW, StableAdamW
 from .pretrain import pretrain
@@ -26,6 +27,7 @@ __all__ = [
     "StableAdamW",
     "Supervised",
     "Trainer",
+    "draw_adapter",
     "finetune",
     "gradients",
     "merged",

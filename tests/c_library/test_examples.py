@@ -17,6 +17,7 @@ from support.text_folders import sentence_folder
 
 from refimpl import SentenceEncoder
 from refimpl.cli import main
+from refimpl.models.model import bundled
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -151,7 +152,8 @@ def test_commands_of_the_page_run(place: Path) -> None:
     assert "line 3: 3 columns" in ran.stderr and ran.stderr.count("\n") == 1
     got = np.array([line.split() for line in ran.stdout.splitlines()], np.float32)
     texts = ["a text", "another one", "import numpy", "the cat"]
-    np.testing.assert_array_equal(got, SentenceEncoder().encode(texts, normalize_embeddings=True))
+    want = SentenceEncoder(bundled()).encode(texts, normalize_embeddings=True)
+    np.testing.assert_array_equal(got, want)
 
 
 def test_info_tells_the_flags(capsys: pytest.CaptureFixture[str]) -> None:

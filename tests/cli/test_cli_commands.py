@@ -128,7 +128,7 @@ def test_info_names_version_backend_and_head(run, folders):
     assert record["model"]["labels"] == list(NER_LABELS.values())
 
 
-@pytest.mark.parametrize("verb", ["classify", "rerank", "ner", "answer"])
+@pytest.mark.parametrize("verb", ["rerank", "ner", "answer"])
 def test_verb_that_the_bundled_model_cannot_do_asks_for_one(capsys, verb):
     with pytest.raises(SystemExit, match="2"):
         main([verb, "a", "--context", "c"] if verb == "answer" else [verb, "a"])

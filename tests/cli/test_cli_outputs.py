@@ -19,7 +19,7 @@ from refimpl.cli import main
 from refimpl.cli.numbers import bytes_of, shortest, single
 from refimpl.cli.records import Writer
 from refimpl.files.vectors import id_array, read_vectors, write_vectors
-from refimpl.models.model import BUNDLED
+from refimpl.models.model import BUNDLED, bundled
 
 pytest.importorskip("tokenizers")
 
@@ -284,8 +284,8 @@ def test_search_in_vectors_of_ones_own_needs_a_model(run, folders, tmp_path, cap
         main(["search", "--index", str(path), "b"])
     err = " ".join(capsys.readouterr().err.split())
     assert (
-        f"does not say which model made it; say --model FOLDER, the one that did (--model {BUNDLED}"
-        in err
+        "does not say which model made it; say --model FOLDER, the one that did "
+        f"(--model {bundled('embed')}" in err
     )
     (record,), _ = run("search", "--index", path, "--model", folders["embed"], "b")
     assert record["results"][0]["corpus_id"] == 1 and "id" not in record["results"][0]
@@ -341,7 +341,7 @@ def test_bundled_model_has_two_names(run, tmp_path):
     assert "pooling" not in err  # there is nothing that a user should do about it
     own, err = run("search", "--index", tmp_path / "v.npz", "a")
     assert err == ""
-    assert run("search", "--index", tmp_path / "v.npz", "--model", BUNDLED, "a")[0] == own
+    assert run("search", "--index", tmp_path / "v.npz", "--model", bundled("embed"), "a")[0] == own
 
 
 # -- progress -------------------------------------------------------------------------------------

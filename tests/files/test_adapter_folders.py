@@ -251,6 +251,12 @@ def test_an_unknown_task_is_refused(tmp_path):
         (lambda t: t["base_model.model.model.layers.0.attn.Wo.lora_A.weight"].fill(np.inf),
          "lora_A.*not finite"),
         (lambda t: t.pop("base_model.model.model.layers.0.attn.Wo.lora_A.weight"), "has shapes"),
+        (lambda t: [t[n].fill(1e38) for n in t if "layers.2.attn.Wo.lora" in n],
+         "Wo.lora_B.*with it the matrix is not finite"),
+        (lambda t: t.update({"classifier.weight": t["base_model.model.classifier.weight"]}),
+         "in another spelling"),
+        (lambda t: t.update({"layers.0.mlp_norm.lora_A.weight": np.ones((2, 8), np.float32)}),
+         "mlp_norm.lora_A.*no tensor of this model"),
     ],
 )  # fmt: skip
 def test_broken_tensors_are_refused(tmp_path, change, match):

@@ -258,7 +258,7 @@ def test_repr_of_tasks_and_encodings_says_what_they_are():
     fill = refimpl.pipeline("fill-mask", top_k=3)
     assert repr(fill).startswith("FillMask(ModernBERTForTask(") and repr(fill).endswith("top_k=3)")
     assert repr(refimpl.SentenceEncoder()).startswith(
-        "SentenceEncoder(256 values, Pooling(mean), 8,192 tokens at most, ModernBERTForTask("
+        "SentenceEncoder(256 values, Pooling(mean), 512 tokens at most, ModernBERTForTask("
     )
     assert repr(fill.tokenizer) == "Tokenizer(8,192 tokens, 8,192 at most in a text)"
     assert repr(fill.tokenizer.encode("a b")) == ("Encoded(4 tokens: '[CLS]', 'a', 'Ġb', '[SEP]')")

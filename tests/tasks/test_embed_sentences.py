@@ -152,7 +152,7 @@ def test_folder_without_modules_gets_mean_pooling_and_a_warning(tmp_path, kind):
     assert near(encoder.encode(TEXTS), pool(hidden, inputs["attention_mask"], "mean"))
 
 
-@pytest.mark.parametrize("model", [None, BUNDLED, refimpl.load(BUNDLED)], ids=["", "folder", "it"])
+@pytest.mark.parametrize("model", [BUNDLED, refimpl.load(BUNDLED)], ids=["folder", "it"])
 def test_bundled_model_gets_mean_pooling_without_a_warning(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

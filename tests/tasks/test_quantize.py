@@ -81,9 +81,10 @@ def with_outliers(folder: Path, size: float = 2e4) -> refimpl.ModernBERTForTask:
 def test_the_bundled_model_passes_on_texts_it_has_not_seen(quantised):
     found = read_certificate(ModelFolder(quantised), 4)
     assert found is not None and found.balanced
-    # Of all in int8 0.9949 to 0.9954 of the tokens' best words are those of float32, as the texts
-    # are: a matrix or two of sixteen make the difference.
-    assert len(found.kept) <= 2
+    # Of all in int8 0.984 of the tokens' best words are those of float32, and the cosine's first
+    # percentile is 0.992: half of its sixteen matrices make the difference. (One that was trained
+    # with a lower rate, whose weights were smaller by a fifth, needed none of them.)
+    assert len(found.kept) <= 8
     assert found.figures["cosine_p1"] >= 0.999 and found.figures["argmax"] >= 0.995
     assert found.gate == {n: GATE[n] for n in ("cosine_p1", "argmax")}
     measured = [t for i, t in enumerate(TEXTS) if i % 3]
@@ -146,7 +147,7 @@ def test_no_folder_below_the_gate_is_written_over_twenty_heads(tmp_path):
         head_of(seed, source)
         texts = TEXTS[6 * seed : 6 * seed + 60]
         try:
-            quantize(source, out, texts, max_length=48)
+            quantize(source, out, texts, max_length=48, mixed=seed % 2 == 1)
         except BelowGateError as error:
             outcomes.append("refused")
             assert not out.exists() and below(error.figures) and error.costs_most in str(error)
@@ -159,7 +160,7 @@ def test_no_folder_below_the_gate_is_written_over_twenty_heads(tmp_path):
         models = refimpl.load(source), refimpl.load(out, dtype="int8")
         figures = agreement.agreement(*models, truth_tokens, rows)
         assert below(figures) == [] and set(figures) >= {"cosine_p1", "argmax"}
-    assert len(outcomes) == 20 and "saved" in outcomes
+    assert len(outcomes) == 20 and {"saved", "refused"} == set(outcomes)
 
 
 @pytest.mark.heavy

@@ -10,7 +10,7 @@ from support.text_folders import model_folder, sentence_folder
 import refimpl
 from refimpl.backends.backend import dtypes_of, native, present
 from refimpl.cli.info import described
-from refimpl.models.model import BUNDLED
+from refimpl.models.model import bundled
 from refimpl.tasks.space import CLASSES, COMPARABLE, EXAMPLE, Space, check_space
 
 pytest.importorskip("tokenizers")
@@ -116,7 +116,7 @@ def test_a_stored_digest_that_does_not_match_is_an_error(own):
 
 def test_info_tells_it(folder, own):
     assert described(str(folder))["embedding_space"] == str(own)
-    assert described(str(BUNDLED))["embedding_space"] == str(refimpl.SentenceEncoder().space())
+    assert described(str(bundled("embed")))["embedding_space"] == str(refimpl.SentenceEncoder().space())
 
 
 def test_a_tokenizer_file_that_changed_is_an_error(folder, tmp_path):

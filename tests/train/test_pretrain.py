@@ -122,9 +122,13 @@ def test_long_texts_are_cut_and_nothing_is_lost():
     text = texts(1, 5)[0] * 3
     found = pieces(tokenizer, text, "here", LENGTH)
     assert all(len(x.ids) <= LENGTH for x in found) and len(found) > 3
-    inner = [i for x in found for i in x.ids[1:-1]]
-    assert inner == tokenizer.encode(text, truncate="never").ids[1:-1]
+    # Special tokens stand where the text begins and ends, and not where it is cut.
+    whole = tokenizer.encode(text, truncate="never").ids
+    assert [i for x in found for i in x.ids] == whole
     assert pieces(tokenizer, "", "here", LENGTH) == []
+    # A piece of nothing but the last one would be a guess about nothing.
+    alone = pieces(tokenizer, text, "here", len(whole) - 1)
+    assert [list(x.ids) for x in alone] == [whole[:-1]]
 
 
 def test_rows_are_full_and_no_document_waits_for_ever(files):
@@ -168,7 +172,8 @@ def test_a_long_document_is_spread_over_many_steps(tmp_path):
 def test_data_without_a_token_is_refused(tmp_path):
     """As a normaliser that takes everything away would make it."""
     work, settings = stream([jsonl(tmp_path / "a.jsonl", ["a", "b"])])
-    work.tokenizer = SimpleNamespace(chunks=lambda text, **_: [])
+    nothing = SimpleNamespace(ids=[], special=[])
+    work.tokenizer = SimpleNamespace(encode=lambda text, **_: nothing)
     with pytest.raises(ValueError, match="data holds no text: a whole pass over it gave no token"):
         work.units(0, settings)
 
