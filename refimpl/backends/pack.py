@@ -44,8 +44,14 @@ def packs_folder() -> str | None:
 def make_pack(folder: str | os.PathLike[str], dtype: str, packs: str | None = None) -> Path:
     """The pack of a folder for the chosen tier, written unless it is fresh.
 
-    packs: the folder of packs; None: packs_folder(). Raises OSError, ValueError.
+    packs: the folder of packs; None: packs_folder(). Raises OSError, ModelFormatError, ValueError
+    for an adapter's folder.
     """
+    if ModelFolder(folder).base is not None:
+        raise ValueError(
+            f"folder is {os.fspath(folder)!r}, which holds an adapter; a pack is of a whole model: "
+            "refimpl.load(folder).save_pretrained(out) writes one"
+        )
     where = os.fspath(folder), chosen_tier(), dtype, packs or packs_folder()
     native().Engine.make_pack(*where)
     return Path(native().Engine.open_packed(*where).pack)

@@ -9,6 +9,8 @@ import pytest
 from support.folders import change_json, change_tensors, make_folder, small_config, small_params
 
 import refimpl
+from refimpl.backends.backend import why_not_native
+from refimpl.backends.pack import make_pack
 from refimpl.files.adapter import read_adapter, write_adapter
 from refimpl.models.model import bundled
 from refimpl.reference.heads import HEADS
@@ -59,7 +61,7 @@ def write_config(folder, model, **changes):
     (folder / "config.json").write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("backend", ["numpy", "native"])
+@pytest.mark.parametrize("backend", ["numpy", *["native"] * (why_not_native() is None)])
 @pytest.mark.parametrize(
     "kind", ["sequence_classification", "token_classification", "question_answering", "masked_lm"]
 )
@@ -183,6 +185,16 @@ def test_its_vectors_are_of_another_space(tmp_path):
         for f in (bundled(), folder)
     ]
     assert spaces[0].differences(spaces[1]) == ["weights"]
+
+
+def test_a_pack_is_of_a_whole_model(tmp_path):
+    folder, _ = adapted(tmp_path)
+    with pytest.raises(ValueError, match="holds an adapter; a pack is of a whole model"):
+        make_pack(folder, "float32")
+    found = refimpl.load(folder, backend="numpy")
+    found.save_pretrained(tmp_path / "out")
+    if why_not_native() is None:
+        assert make_pack(tmp_path / "out", "float32").is_file()
 
 
 # -- refusals -------------------------------------------------------------------------------------

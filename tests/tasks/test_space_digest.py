@@ -116,7 +116,9 @@ def test_a_stored_digest_that_does_not_match_is_an_error(own):
 
 def test_info_tells_it(folder, own):
     assert described(str(folder))["embedding_space"] == str(own)
-    assert described(str(bundled("embed")))["embedding_space"] == str(refimpl.SentenceEncoder().space())
+    assert described(str(bundled("embed")))["embedding_space"] == str(
+        refimpl.SentenceEncoder().space()
+    )
 
 
 def test_a_tokenizer_file_that_changed_is_an_error(folder, tmp_path):
