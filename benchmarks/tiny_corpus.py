@@ -47,17 +47,26 @@ def manuals(folder: Path) -> Iterator[Document]:
                     yield name, text
 
 
+def wordnet(folder: Path) -> list[Path]:
+    """Its files of synsets, by part of speech."""
+    return sorted((folder / "x_wordnet-base/usr/share/wordnet").glob("data.*"))
+
+
+def synsets(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Number of the lexicographer's file, words, gloss."""
+    for line in path.read_text().splitlines():
+        if line.startswith("  ") or "|" not in line:
+            continue
+        head, gloss = line.split("|", 1)
+        fields = head.split()
+        words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
+        words = [re.sub(r"\(.*?\)", "", word) for word in words]
+        yield fields[1], ", ".join(words), gloss.strip()
+
+
 def glosses(folder: Path) -> Iterator[Document]:
-    for path in sorted((folder / "x_wordnet-base/usr/share/wordnet").glob("data.*")):
-        found = []
-        for line in path.read_text().splitlines():
-            if line.startswith("  ") or "|" not in line:
-                continue
-            head, gloss = line.split("|", 1)
-            fields = head.split()
-            words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
-            words = [re.sub(r"\(.*?\)", "", word) for word in words]
-            found.append(", ".join(words) + ": " + gloss.strip())
+    for path in wordnet(folder):
+        found = [f"{words}: {gloss}" for _, words, gloss in synsets(path)]
         random.Random(0).shuffle(found)
         for i in range(0, len(found), TOGETHER):
             yield "wordnet-base", "\n".join(found[i : i + TOGETHER])

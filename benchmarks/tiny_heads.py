@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny_corpus import LARGEST_PAGE, MANUALS, plain
+from tiny_corpus import LARGEST_PAGE, MANUALS, plain, synsets, wordnet
 
 # WordNet's files of nouns, by their number in its data.
 KINDS = {
@@ -47,19 +47,13 @@ NUMBER = re.compile(r"^[\dA-Z]{0,2}(\.\d+)*\.?\s+(?=\S)")
 Row = dict[str, str]
 
 
-def synsets(folder: Path) -> Iterator[tuple[str, str, str]]:
+def definitions(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Number of the file, words, definition without examples of use."""
-    for path in sorted((folder / "x_wordnet-base/usr/share/wordnet").glob("data.*")):
-        for line in path.read_text().splitlines():
-            if line.startswith("  ") or "|" not in line:
-                continue
-            head, gloss = line.split("|", 1)
-            fields = head.split()
-            words = [fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16))]
-            words = [re.sub(r"\(.*?\)", "", word) for word in words]
+    for path in wordnet(folder):
+        for number, words, gloss in synsets(path):
             definition = gloss.split(";")[0].split('"')[0].strip()
             if len(definition) > 15:
-                yield fields[1], ", ".join(words), definition
+                yield number, words, definition
 
 
 def sections(folder: Path) -> Iterator[tuple[str, str]]:
@@ -90,7 +84,7 @@ def parted(rows: list[Row], key: str) -> tuple[list[Row], list[Row]]:
 
 def labelled(folder: Path) -> list[Row]:
     found: dict[str, list[str]] = {}
-    for number, _, definition in synsets(folder):
+    for number, _, definition in definitions(folder):
         if number in KINDS:
             found.setdefault(KINDS[number], []).append(definition)
     rng = random.Random(0)
@@ -102,7 +96,7 @@ def labelled(folder: Path) -> list[Row]:
 
 
 def pairs(folder: Path) -> list[Row]:
-    defined = [(words, text) for _, words, text in synsets(folder)]
+    defined = [(words, text) for _, words, text in definitions(folder)]
     titles = list(sections(folder))
     some = random.Random(0).sample(defined, min(DEFINITIONS, len(defined)))
     rows = [{"kind": "word", "anchor": a, "positive": b} for a, b in some]

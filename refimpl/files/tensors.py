@@ -60,8 +60,8 @@ def take_tensors(
     """
     of_weights = folder if folder.base is None else folder.base
     tensors = _plain_names(read_weights(of_weights.root, folder.seen))
-    if folder.base is not None:
-        tensors |= whole_tensors(folder)
+    whole = {} if folder.base is None else whole_tensors(folder)
+    tensors |= whole
     config = _decide_tie(config, tensors, head)
     try:
         needed = encoder_shapes(config)
@@ -78,8 +78,8 @@ def take_tensors(
         params, allowed = {}, _head_names(config, named) if spare else set()
         needed |= modules
     own = {name: t for name, t in tensors.items() if name in needed or name not in allowed}
-    if folder.base is not None and head is not None:
-        own |= {n: t for n, t in whole_tensors(folder).items() if n in tensors}  # none is spare
+    if head is not None:
+        own |= {n: t for n, t in whole.items() if n in tensors}  # none is spare
     root = of_weights.root
     file = root / (WEIGHTS if (root / WEIGHTS).is_file() else INDEX)
     if folder.base is not None:

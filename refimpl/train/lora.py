@@ -1,7 +1,9 @@
-"""Adapters (reference/lora.py) as a run has them: how they are drawn, and their gradients.
+"""Adapters as a run has them: how they are drawn, and their gradients.
 
-adapter = drawn(params, rank=8, seed=0)      A by chance, B zero: nothing changes yet
-gradients(adapter, grads)                    dA and dB from dW (MODEL.md (65'))
+    adapter = drawn(params, rank=8, seed=0)      A by chance, B zero: nothing changes yet
+    gradients(adapter, grads)                    dA and dB from dW (MODEL.md (65'))
+
+What an adapter is stands in reference/lora.py, its folder in files/adapter.py.
 """
 
 from __future__ import annotations
