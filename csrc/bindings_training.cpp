@@ -254,8 +254,8 @@ Float rows_glu_adjoint(const std::string& tier, const Float& dy, const Float& u,
   return du;
 }
 
-py::tuple rows_attention_adjoint(const std::string& tier, const Float& dy, const Float& q, const Float& k,
-                                 const Float& v, const std::optional<py::ssize_t>& window,
+py::tuple rows_attention_adjoint(const std::string& tier, const std::string& dtype, const Float& dy, const Float& q,
+                                 const Float& k, const Float& v, const std::optional<py::ssize_t>& window,
                                  const std::optional<Byte>& visible) {
   const Shape in = rows_of("q", q, 3);
   shaped("dy", dy, in), shaped("k", k, in), shaped("v", v, in);
@@ -265,8 +265,8 @@ py::tuple rows_attention_adjoint(const std::string& tier, const Float& dy, const
   Float dq(in), dk(in), dv(in);
   float *to_q = dq.mutable_data(), *to_k = dk.mutable_data(), *to_v = dv.mutable_data();
   run([&] {
-    return modernbert_rows_attention_adjoint(tier.c_str(), size(in[0]), size(in[1]), size(in[2]), window.value_or(-1),
-                                             dy.data(), q.data(), k.data(), v.data(),
+    return modernbert_rows_attention_adjoint(tier.c_str(), dtype.c_str(), size(in[0]), size(in[1]), size(in[2]),
+                                             window.value_or(-1), dy.data(), q.data(), k.data(), v.data(),
                                              visible ? visible->data() : nullptr, to_q, to_k, to_v);
   });
   return py::make_tuple(dq, dk, dv);
@@ -308,8 +308,8 @@ void bind_training(py::module_& m) {
         arg("weight"), arg("eps"), arg("dw"), arg("db") = none, "dx of LayerNorm; dw += and db += in place.");
   m.def("rows_glu_adjoint", &rows_glu_adjoint, arg("tier"), arg("dy"), arg("u"), arg("activation"),
         "du [rows, 2 inter] of act(u[:, :inter]) u[:, inter:].");
-  m.def("rows_attention_adjoint", &rows_attention_adjoint, arg("tier"), arg("dy"), arg("q"), arg("k"), arg("v"),
-        arg("window") = none, arg("visible") = none, "dq, dk, dv of one sequence; all [seq, heads, head_dim].");
+  m.def("rows_attention_adjoint", &rows_attention_adjoint, arg("tier"), arg("dtype"), arg("dy"), arg("q"), arg("k"),
+        arg("v"), arg("window") = none, arg("visible") = none, "dq, dk, dv of one sequence; all [seq, heads, head_dim].");
   m.def("update", &update, arg("tier"), arg("p"), arg("g"), arg("m"), arg("v"), arg("rule"), arg("threads") = 1,
         "AdamW on one tensor in place, StableAdamW where the rule has a peak.");
   py::class_<PyTraining>(m, "Training", "Passes of the encoder there and back, from float32 weights in place.")

@@ -81,11 +81,11 @@ MODERNBERT_API int modernbert_rows_layer_norm_adjoint(const char *tier, const in
 MODERNBERT_API int modernbert_rows_glu_adjoint(const char *tier, const char *activation, size_t rows,
                                                size_t inter, const float *dy, const float *u, float *du);
 /* One sequence; dy, q, k, v, dq, dk, dv [seq, heads, head_dim]; window, visible as in modernbert_ops.h. */
-MODERNBERT_API int modernbert_rows_attention_adjoint(const char *tier, size_t seq, size_t heads,
-                                                     size_t head_dim, int64_t window, const float *dy,
-                                                     const float *q, const float *k, const float *v,
-                                                     const unsigned char *visible, float *dq, float *dk,
-                                                     float *dv);
+MODERNBERT_API int modernbert_rows_attention_adjoint(const char *tier, const char *dtype, size_t seq,
+                                                     size_t heads, size_t head_dim, int64_t window,
+                                                     const float *dy, const float *q, const float *k,
+                                                     const float *v, const unsigned char *visible, float *dq,
+                                                     float *dk, float *dv);
 
 /* -- updates of one tensor of n numbers, in place -- */
 

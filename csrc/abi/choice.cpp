@@ -35,6 +35,8 @@ Choice offered(Tier top, const Named& wanted) {
 
 }  // namespace
 
+Dtype named_dtype(const char* name) { return dtype_named(name).dtype; }
+
 Choice best_choice(const char* cap, const char* dtype) {
   const Named& wanted = dtype_named(dtype);
   const Tier top = best_tier(cap ? cap : "");

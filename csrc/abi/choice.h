@@ -13,6 +13,9 @@ struct Choice {
   const Kernels* kernels;
 };
 
+// A dtype by its name (null: float32). Throws std::invalid_argument.
+Dtype named_dtype(const char* name);
+
 // The best tier that runs here, offers the dtype (null: float32) and is not above `cap` (null or "":
 // no cap). Throws std::invalid_argument.
 Choice best_choice(const char* cap, const char* dtype);

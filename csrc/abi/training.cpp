@@ -133,7 +133,7 @@ Tier tier_given(const char* tier) { return named_tier(&not_null(tier, "tier")); 
 
 Products products_of(const char* tier, const char* dtype) {
   const Kernels& kernels = kernels_named(tier, trained_in(dtype));
-  return Products(kernels, adjoints_of(named_tier(tier)));
+  return Products(kernels, adjoints_of(named_tier(tier), named_dtype(dtype)));
 }
 
 int at_least_one(int threads) {
@@ -172,8 +172,9 @@ int modernbert_training_create(const modernbert_config* config, const modernbert
     const Config c = config_given(sized(config, "config"));
     auto made = std::make_unique<modernbert_training>();
     made->choice = best_choice(tier_cap, trained_in(dtype));
-    made->passes = std::make_unique<Passes>(*made->choice.kernels, adjoints_of(named_tier(made->choice.tier)),
-                                            plan_of(c), placed(parameters_of(c, parameters, count), c.layers.size()));
+    made->passes = std::make_unique<Passes>(
+        *made->choice.kernels, adjoints_of(named_tier(made->choice.tier), named_dtype(dtype)), plan_of(c),
+        placed(parameters_of(c, parameters, count), c.layers.size()));
     *training = made.release();
   });
 }
@@ -289,11 +290,11 @@ int modernbert_rows_glu_adjoint(const char* tier, const char* activation, size_t
   });
 }
 
-int modernbert_rows_attention_adjoint(const char* tier, size_t seq, size_t heads, size_t head_dim, int64_t window,
-                                      const float* dy, const float* q, const float* k, const float* v,
+int modernbert_rows_attention_adjoint(const char* tier, const char* dtype, size_t seq, size_t heads, size_t head_dim,
+                                      int64_t window, const float* dy, const float* q, const float* k, const float* v,
                                       const unsigned char* visible, float* dq, float* dk, float* dv) {
   return guarded([&] {
-    const Adjoints& a = adjoints_of(tier_given(tier));
+    const Adjoints& a = adjoints_of(tier_given(tier), named_dtype(trained_in(dtype)));
     check_sizes({seq, heads, head_dim}, {head_dim}), all_there(dy, q, k, v, dq, dk, dv);
     window = window < 0 ? -1 : std::min(window, kMaxWindow);
     const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));

@@ -5,17 +5,6 @@
 //
 // Where a row's keys come in several panels, maximum and sum run on. 16 rows share the steps that join lanes.
 
-// 2^x to 1e-4, a twentieth of bfloat16's rounding: 2^floor(x) times a cubic in the rest, the least
-// maximal error with the value 1 at 0. 2^-Inf is 0; NaN stays NaN.
-REFIMPL_INLINE f32 exp2_for_bf16(f32 x) {
-  const f32 rest{_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
-  f32 y = set1(0.07706717f);
-  y = fma(y, rest, set1(0.22764485f));
-  y = fma(y, rest, set1(0.69511682f));
-  y = fma(y, rest, set1(1.0f));
-  return {_mm512_scalef_ps(y.v, x.v)};
-}
-
 // s[from, to) = -Inf, or where `visible` is zero.
 inline void hide(float* s, std::size_t from, std::size_t to, const unsigned char* visible = nullptr) {
   const __m512 nothing = _mm512_set1_ps(-__builtin_inff());

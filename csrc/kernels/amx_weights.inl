@@ -51,6 +51,12 @@ constexpr std::size_t pair_of(std::size_t j) { return W::count == 1 ? j / 2 : j 
 template <class W>
 constexpr std::size_t side_of(std::size_t j) { return W::count == 1 ? j % 2 : j / kTile; }
 
+// As float32 that is split later: what bfloat16 rounds to Inf is Inf.
+REFIMPL_INLINE f32 as_stored(f32 x) {
+  const __mmask16 infinite = _mm512_cmp_ps_mask(abs(x).v, _mm512_set1_ps(3.39617752e38f), _CMP_GE_OQ);
+  return {_mm512_mask_mov_ps(x.v, infinite, copysign(set1(__builtin_inff()), x).v)};
+}
+
 // A column's 32 weights of a step, as lane i of one half. Those that are split later stand as float32, row by row
 // of pairs; what bfloat16 rounds to Inf is Inf there.
 template <class W>
@@ -70,6 +76,35 @@ inline void put(const float (&column)[kTileDepth], std::size_t half, std::size_t
   }
 }
 
+// 16 columns' 32 weights of a step, `ld` apart, as one half: the same, whole vectors at a time. False where it cannot.
+template <class W>
+REFIMPL_INLINE bool put_half(const Tensor& w, std::size_t at, std::size_t ld, std::size_t half, char* step) {
+  if constexpr (W::count == 2) return false;
+  if (w.storage == Storage::float16 || (w.storage == Storage::bfloat16 && W::count != 1)) return false;
+  __m512i rows[kTile], lines[kTile];
+  if constexpr (W::count == 1) {
+    for (std::size_t i = 0; i < kTile; ++i, at += ld) {
+      if (w.storage == Storage::bfloat16) {
+        rows[i] = _mm512_loadu_si512(static_cast<const bf16*>(w.data) + at);
+        continue;
+      }
+      const float* x = static_cast<const float*>(w.data) + at;
+      rows[i] = _mm512_inserti64x4(_mm512_castsi256_si512(narrow(load(x))), narrow(load(x + kTile)), 1);
+    }
+    transpose(rows, lines);
+    for (std::size_t pair = 0; pair < kTile; ++pair) _mm512_storeu_si512(step + half * kTileBytes + pair * kTileLine, lines[pair]);
+  } else {
+    for (std::size_t side = 0; side < 2; ++side) {
+      for (std::size_t i = 0; i < kTile; ++i)
+        rows[i] = _mm512_castps_si512(as_stored(load(static_cast<const float*>(w.data) + at + i * ld + side * kTile)).v);
+      transpose(rows, lines);
+      for (std::size_t pair = 0; pair < kTile; ++pair)
+        _mm512_storeu_si512(step + half * 2 * kTileBytes + pair * kPairBytes + side * kTileLine, lines[pair]);
+    }
+  }
+  return true;
+}
+
 template <class W>
 inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::size_t panel1, void* packed) {
   const std::size_t steps = steps_of(p.k);
@@ -78,12 +113,47 @@ inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::siz
     const PanelColumns c = columns_of(p, panel, kLanes);
     for (std::size_t step = 0; step < steps; ++step, at += kStepBytes<W>) {
       const std::size_t k0 = step * kTileDepth, depth = p.k - k0 < kTileDepth ? p.k - k0 : kTileDepth;
-      for (std::size_t lane = 0; lane < kPanel; ++lane) {
-        const std::size_t i = lane % kLanes, half = lane / kLanes;
-        float column[kTileDepth] = {};
-        if (static_cast<int>(i) < (half ? c.n_second : c.n_first))
-          widen(w, ((half ? c.second : c.first) + i) * p.k + k0, depth, column);
-        put<W>(column, half, i, at);
+      for (std::size_t half = 0; half < 2; ++half) {
+        const std::size_t first = half ? c.second : c.first, there = static_cast<std::size_t>(half ? c.n_second : c.n_first);
+        if (there == kLanes && depth == kTileDepth && put_half<W>(w, first * p.k + k0, p.k, half, at)) continue;
+        for (std::size_t i = 0; i < kLanes; ++i) {
+          float column[kTileDepth] = {};
+          if (i < there) widen(w, (first + i) * p.k + k0, depth, column);
+          put<W>(column, half, i, at);
+        }
+      }
+    }
+  }
+}
+
+// Rows of W' are what tiles want: two of them are a row of pairs.
+template <class W>
+inline void pack_turned(const Packing& p, const float* w, std::size_t panel0, std::size_t panel1, void* packed) {
+  const std::size_t steps = steps_of(p.k);
+  char* at = static_cast<char*>(packed) + panel0 * steps * kStepBytes<W>;
+  for (std::size_t panel = panel0; panel < panel1; ++panel) {
+    const PanelColumns c = columns_of(p, panel, kLanes);
+    for (std::size_t step = 0; step < steps; ++step, at += kStepBytes<W>) {
+      const std::size_t k0 = step * kTileDepth, depth = p.k - k0 < kTileDepth ? p.k - k0 : kTileDepth;
+      for (std::size_t half = 0; half < 2; ++half) {
+        const float* x = w + k0 * p.n + (half ? c.second : c.first);
+        const int there = half ? c.n_second : c.n_first;
+        const auto row = [&](std::size_t j) { return j < depth && there ? load_first(x + j * p.n, there) : set1(0.0f); };
+        if constexpr (W::count == 1) {
+          for (std::size_t j = 0; j < kTileDepth; j += 2)
+            _mm512_storeu_si512(at + half * kTileBytes + j / 2 * kTileLine, pairs(narrow(row(j)), narrow(row(j + 1))));
+        } else if constexpr (W::count == 3) {
+          for (std::size_t j = 0; j < kTileDepth; ++j)
+            store(reinterpret_cast<float*>(at + half * 2 * kTileBytes + pair_of<W>(j) * kPairBytes + side_of<W>(j) * kTileLine),
+                  as_stored(row(j)));
+        } else {
+          float rows[kTileDepth][kLanes], column[kTileDepth];
+          for (std::size_t j = 0; j < kTileDepth; ++j) store(rows[j], row(j));
+          for (std::size_t i = 0; i < kLanes; ++i) {
+            for (std::size_t j = 0; j < kTileDepth; ++j) column[j] = rows[j][i];
+            put<W>(column, half, i, at);
+          }
+        }
       }
     }
   }

@@ -38,6 +38,19 @@ inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::siz
   }
 }
 
+template <class W>
+inline void pack_turned(const Packing& p, const float* w, std::size_t panel0, std::size_t panel1, void* packed) {
+  for (std::size_t panel = panel0; panel < panel1; ++panel) {
+    const std::size_t first = panel * kPanel, there = p.n - first < kPanel ? p.n - first : kPanel;
+    W* to = static_cast<W*>(packed) + panel * p.k * kPanel;
+    const float* row = w + first;
+    for (std::size_t j = 0; j < p.k; ++j, row += p.n, to += kPanel) {
+      for (std::size_t lane = 0; lane < there; ++lane) put(row[lane], lane, to);
+      for (std::size_t lane = there; lane < kPanel; ++lane) put(0.0f, lane, to);
+    }
+  }
+}
+
 // -- products -------------------------------------------------------------------------------------
 
 // acc[r] += sum_p x[r, p] b[p, 0:kPanel], from <= p < to; b has row stride ldb. Unrolled by several

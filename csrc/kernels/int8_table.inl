@@ -6,6 +6,7 @@ constexpr Kernels int8_table = [] {
   k.row_chunk = 2 * kChunk;  // rows are a quarter as long
   k.packed_bytes = packed_bytes_int8;
   k.pack = pack_int8;
+  k.pack_turned = nullptr;  // nothing is trained in integers
   k.project = project<Dots>;
   k.project_glu = project_glu<Dots>;
   k.project_qkv = project_qkv<Dots>;

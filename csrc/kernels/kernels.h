@@ -126,6 +126,8 @@ struct Kernels {
 
   // Panels [panel0, panel1) of W into their place in `packed`; columns that fill up are zero.
   void (*pack)(const Packing&, const Tensor& w, std::size_t panel0, std::size_t panel1, void* packed);
+  // The same of a matrix that stands turned, W' [k, n], of no groups: for the way back.
+  void (*pack_turned)(const Packing&, const float* w, std::size_t panel0, std::size_t panel1, void* packed);
 
   // y = x W^T + bias + residual, [rows, n]; residual may be null, or y.
   void (*project)(const Gemm&, const float* residual, std::size_t ldr, float* y, std::size_t ldy, const Range&,

@@ -23,6 +23,22 @@ REFIMPL_INLINE void store_first(bf16* p, f32 a, int n) {
 using avx512::load_first;
 using avx512::store_first;
 
+// 2^x to 1e-4, a twentieth of bfloat16's rounding: 2^floor(x) times a cubic in the rest, the least
+// maximal error with the value 1 at 0. 2^-Inf is 0; NaN stays NaN.
+REFIMPL_INLINE f32 exp2_for_bf16(f32 x) {
+  const f32 rest{_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+  f32 y = set1(0.07706717f);
+  y = fma(y, rest, set1(0.22764485f));
+  y = fma(y, rest, set1(0.69511682f));
+  y = fma(y, rest, set1(1.0f));
+  return {_mm512_scalef_ps(y.v, x.v)};
+}
+
+// Two rows of 16 numbers as a line of pairs, the first row's below.
+REFIMPL_INLINE __m512i pairs(__m256i a, __m256i b) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
+}
+
 // y = x turned: 16 x 16 numbers of 4 bytes.
 REFIMPL_INLINE void transpose(const __m512i (&x)[16], __m512i (&y)[16]) {
   __m512i a[16], b[16];

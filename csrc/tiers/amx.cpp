@@ -52,7 +52,7 @@ constexpr std::size_t kRowChunk = 384;
 
 constexpr Kernels half_table = {
     kLanes, kRows, kRowChunk, half::kSlotBlock, half::kQueries, half::kQueryParts, half::operand_bytes, packed_bytes<Terms<1>>,
-    half::kv_bytes, half::scratch_bytes, pack<Terms<1>>, half::project<Terms<1>>, half::project_glu<Terms<1>>,
+    half::kv_bytes, half::scratch_bytes, pack<Terms<1>>, pack_turned<Terms<1>>, half::project<Terms<1>>, half::project_glu<Terms<1>>,
     half::project_qkv<Terms<1>>, layer_norm, half::norm_operand, half::to_operand, half::from_operand,
     half::attention, glu, rope, half::place_qkv};
 
@@ -77,6 +77,7 @@ inline Kernels split_table() {
     return product_bytes<Terms<T>>(depth) > others ? product_bytes<Terms<T>>(depth) : others;
   };
   k.pack = pack<Terms<T>>;
+  k.pack_turned = pack_turned<Terms<T>>;
   k.project = whole::project<Terms<T>>;
   k.project_glu = whole::project_glu<Terms<T>>;
   k.project_qkv = whole::project_qkv<Terms<T>>;

@@ -36,7 +36,7 @@ constexpr std::size_t kRowChunk = 192;
 
 constexpr Kernels table = {
     kLanes, kRows, kRowChunk, kSlotBlock, kQueries, kQueryParts, operand_bytes, packed_bytes<Terms<1>>, kv_bytes,
-    scratch_bytes, pack<Terms<1>>, project<Terms<1>>, project_glu<Terms<1>>, project_qkv<Terms<1>>, layer_norm,
+    scratch_bytes, pack<Terms<1>>, pack_turned<Terms<1>>, project<Terms<1>>, project_glu<Terms<1>>, project_qkv<Terms<1>>, layer_norm,
     norm_operand, to_operand, from_operand, attention, glu, rope, place_qkv};
 
 }  // namespace

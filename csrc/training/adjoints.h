@@ -1,9 +1,10 @@
-// What every tier offers to a backward pass and an update, beside kernels/kernels.h: one table, float32.
+// What every tier offers to a backward pass and an update, beside kernels/kernels.h: a table for float32, and
+// another for bfloat16 where the tier multiplies such numbers; its arrays are float32 as well.
 //
 // The rules of kernels.h hold: row-major arrays, strides of rows in floats, a row's result from that row
 // alone. Sums over rows are taken block by block: within a block in the order of its rows, from zero, then
-// added to what was there, in the order of the blocks. So bits depend on the blocks, and neither on where
-// the work is split nor on which rows one call brings.
+// added to what was there, in the order of the blocks (in bfloat16: 32 rows of a block are such a sum). So bits
+// depend on the blocks, and neither on where the work is split nor on which rows one call brings.
 // Formulas: MODEL.md, the equations with a prime; the truth is refimpl/train/adjoints.py.
 #pragma once
 
@@ -45,16 +46,19 @@ struct Update {
 };
 
 struct Adjoints {
-  // dW. Columns stand in panels of left_width (of dy) and right_width (of x), [rows, width] each, filled up
-  // with zeros.
-  std::size_t left_width, right_width;
+  // dW. Columns stand in panels of left_width (of dy) and right_width (of x); a panel has number_bytes for each of
+  // width x rows numbers, where the rows of each block are filled up to a multiple of row_step. What fills up is zero.
+  std::size_t left_width, right_width, row_step, number_bytes;
   // Panel number `panel` of x [.., columns]: the rows of the blocks, one after the other.
-  void (*gather)(const RowBlock* blocks, std::size_t count, const float* x, std::size_t ldx, std::size_t columns,
-                 std::size_t width, std::size_t panel, float* to);
+  void (*gather_left)(const RowBlock* blocks, std::size_t count, const float* x, std::size_t columns, std::size_t panel,
+                      void* to);
+  void (*gather_right)(const RowBlock* blocks, std::size_t count, const float* x, std::size_t columns,
+                       std::size_t panel, void* to);
   // c[i, j] += sum left[t, i] right[t, j], block by block: panels [left0, left1) of the left side, c [m, n],
-  // and panel `right0` of the right side, which `right` points to. left: all its panels, of `rows` rows.
-  void (*outer)(const RowBlock* blocks, std::size_t count, std::size_t rows, const float* left, std::size_t left0,
-                std::size_t left1, std::size_t m, const float* right, std::size_t right0, std::size_t n, float* c);
+  // and panel `right0` of the right side, which `right` points to. left: all its panels, of `rows` rows, those that
+  // fill up included.
+  void (*outer)(const RowBlock* blocks, std::size_t count, std::size_t rows, const void* left, std::size_t left0,
+                std::size_t left1, std::size_t m, const void* right, std::size_t right0, std::size_t n, float* c);
 
   // dx = residual + the adjoint of LayerNorm; residual may be null, or dx; dx may be dy. dw, db [n]: sums over
   // these rows, from zero; db may be null.
@@ -77,10 +81,11 @@ struct Adjoints {
   void (*stable_step)(std::size_t n, float* p, const float* m, const float* v, const Update&);
 };
 
-// The table of a tier; amx and avx512bf16 have avx512's.
-const Adjoints& adjoints_of(Tier tier);
+// The table of a tier. That of amx and avx512bf16 is avx512's; in bfloat16 their sums over rows and attention are
+// their own. The others' is the same for both dtypes.
+const Adjoints& adjoints_of(Tier tier, Dtype dtype = Dtype::float32);
 
-#define REFIMPL_TIER(name) const Adjoints& adjoints_##name();
+#define REFIMPL_TIER(name) const Adjoints& adjoints_##name(Dtype dtype);
 #include "base/tiers.inc"
 
 }  // namespace refimpl

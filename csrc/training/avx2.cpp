@@ -30,6 +30,6 @@ constexpr std::size_t kRows = 6;  // as tiers/avx2.cpp
 REFIMPL_TARGET_END
 
 namespace refimpl {
-const Adjoints& adjoints_avx2() { return avx2::adjoints; }
+const Adjoints& adjoints_avx2(Dtype) { return avx2::adjoints; }
 }  // namespace refimpl
 #endif

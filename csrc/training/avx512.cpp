@@ -35,9 +35,6 @@ constexpr std::size_t kRows = 14;  // as tiers/avx512.cpp
 REFIMPL_TARGET_END
 
 namespace refimpl {
-const Adjoints& adjoints_avx512() { return avx512::adjoints; }
-// Their products are of bfloat16; sums over rows stay in float32.
-const Adjoints& adjoints_amx() { return avx512::adjoints; }
-const Adjoints& adjoints_avx512bf16() { return avx512::adjoints; }
+const Adjoints& adjoints_avx512(Dtype) { return avx512::adjoints; }
 }  // namespace refimpl
 #endif

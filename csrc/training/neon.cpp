@@ -28,6 +28,6 @@ constexpr std::size_t kRows = 12;  // as tiers/neon.cpp
 }  // namespace refimpl::neon
 
 namespace refimpl {
-const Adjoints& adjoints_neon() { return neon::adjoints; }
+const Adjoints& adjoints_neon(Dtype) { return neon::adjoints; }
 }  // namespace refimpl
 #endif

@@ -4,12 +4,14 @@
 // Each element is, for each block of rows, one chain of fma over its rows in order, from zero; the blocks'
 // sums are added to c in their order. A tile of c is read and written once for all blocks of a call.
 
-inline void gather(const RowBlock* blocks, std::size_t count, const float* x, std::size_t ldx, std::size_t columns,
-                   std::size_t width, std::size_t panel, float* to) {
+template <std::size_t width>
+inline void gather(const RowBlock* blocks, std::size_t count, const float* x, std::size_t columns, std::size_t panel,
+                   void* panels) {
   const std::size_t first = panel * width, there = columns - first < width ? columns - first : width;
+  float* to = static_cast<float*>(panels);
   for (std::size_t b = 0; b < count; ++b) {
-    const float* row = x + blocks[b].first * ldx + first;
-    for (std::size_t r = 0; r < blocks[b].count; ++r, row += ldx, to += width) {
+    const float* row = x + blocks[b].first * columns + first;
+    for (std::size_t r = 0; r < blocks[b].count; ++r, row += columns, to += width) {
       if (width == kPanel && there == width) {
         store(to, load(row)), store(to + kLanes, load(row + kLanes));
         continue;
@@ -57,8 +59,8 @@ inline void outer_rows(std::size_t of_y, std::size_t rows, const float* left, st
   if constexpr (R > 1) outer_rows<R - 1>(of_y, rows, left, ldl, right, y);
 }
 
-inline void outer(const RowBlock* blocks, std::size_t count, std::size_t rows, const float* left, std::size_t left0,
-                  std::size_t left1, std::size_t m, const float* right, std::size_t right0, std::size_t n, float* c) {
+inline void outer(const RowBlock* blocks, std::size_t count, std::size_t rows, const void* left, std::size_t left0,
+                  std::size_t left1, std::size_t m, const void* right, std::size_t right0, std::size_t n, float* c) {
   alignas(64) float tile[kRows * kPanel];
   const std::size_t column = right0 * kPanel;
   const auto lanes_at = [&](int half) {
@@ -73,7 +75,7 @@ inline void outer(const RowBlock* blocks, std::size_t count, std::size_t rows, c
         const float* from = c + (row + r) * n + column + static_cast<std::size_t>(h) * kLanes;
         store(tile + r * kPanel + static_cast<std::size_t>(h) * kLanes, r < there && lanes[h] ? load_first(from, lanes[h]) : set1(0.0f));
       }
-    const float *a = left + panel * rows * kRows, *b = right;
+    const float *a = static_cast<const float*>(left) + panel * rows * kRows, *b = static_cast<const float*>(right);
     for (std::size_t i = 0; i < count; ++i) {
       outer_tile<kRows>(blocks[i].count, a, kRows, b, tile);
       a += blocks[i].count * kRows, b += blocks[i].count * kPanel;

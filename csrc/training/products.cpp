@@ -9,20 +9,9 @@ namespace {
 
 constexpr std::size_t kPanelsAtATime = 8;  // that one task packs
 constexpr std::size_t kRowsAtATime = 32;   // that one task copies
-constexpr std::size_t kTurned = 32;        // rows and columns of a tile that is turned
 // Rows whose outer products are summed in one go: both sides stay in the caches.
 constexpr std::size_t kOuterRows = 1024;
 constexpr std::size_t kPerThread = 4;      // tasks, at least
-
-// to [columns, rows] = from [rows, columns]
-void transpose(std::size_t rows, std::size_t columns, const float* from, float* to, int threads, Stop* stop) {
-  parallel_for(threads, ceil_div(columns, kTurned), [&](std::size_t task, int) {
-    const std::size_t c0 = task * kTurned, c1 = std::min(columns, c0 + kTurned);
-    for (std::size_t r0 = 0; r0 < rows; r0 += kTurned)
-      for (std::size_t c = c0; c < c1; ++c)
-        for (std::size_t r = r0; r < std::min(rows, r0 + kTurned); ++r) to[c * rows + r] = from[r * columns + c];
-  }, stop);
-}
 
 }  // namespace
 
@@ -34,13 +23,16 @@ Blocks blocks_of(const std::size_t* ends, std::size_t count, std::size_t most) {
   return blocks;
 }
 
-void Products::product(const Packing& packing, std::size_t rows, const std::byte* x, const Tensor& w,
+void Products::product(const Packing& packing, std::size_t rows, const std::byte* x, const float* w, bool turned,
                        const float* bias, const float* residual, float* y, int threads, Stop* stop) {
   std::byte* packed = packed_.bytes(k.packed_bytes(packing));
   const std::size_t panels = panels_of(packing, k.lanes);
   parallel_for(threads, ceil_div(panels, kPanelsAtATime), [&](std::size_t task, int) {
-    const std::size_t first = task * kPanelsAtATime;
-    k.pack(packing, w, first, std::min(panels, first + kPanelsAtATime), packed);
+    const std::size_t first = task * kPanelsAtATime, end = std::min(panels, first + kPanelsAtATime);
+    if (turned)
+      k.pack_turned(packing, w, first, end, packed);
+    else
+      k.pack(packing, {w, Storage::float32}, first, end, packed);
   }, stop);
   const Gemm g{packing, packed, bias, x, k.operand_bytes(packing.k)};
   const Tasks tasks(k, packing, rows, threads);
@@ -55,16 +47,14 @@ void Products::product(const Packing& packing, std::size_t rows, const std::byte
 
 void Products::forward(std::size_t rows, std::size_t n, std::size_t depth, const std::byte* x, const float* w,
                        const float* bias, const float* residual, float* y, int threads, Stop* stop) {
-  if (rows && n) product({n, depth, 0}, rows, x, {w, Storage::float32}, bias, residual, y, threads, stop);
+  if (rows && n) product({n, depth, 0}, rows, x, w, false, bias, residual, y, threads, stop);
 }
 
 void Products::back(std::size_t rows, std::size_t n, std::size_t depth, const float* dy, const float* w, float* dx,
                     int threads, Stop* stop) {
   if (!rows) return;
-  float* turned = turned_.floats(n * depth);
-  transpose(n, depth, w, turned, threads, stop);
   const std::byte* x = operands(rows, n, dy, threads, stop);
-  product({depth, n, 0}, rows, x, {turned, Storage::float32}, nullptr, nullptr, dx, threads, stop);
+  product({depth, n, 0}, rows, x, w, true, nullptr, nullptr, dx, threads, stop);
 }
 
 const std::byte* Products::operands(std::size_t rows, std::size_t columns, const float* x, int threads, Stop* stop) {
@@ -80,21 +70,21 @@ const std::byte* Products::operands(std::size_t rows, std::size_t columns, const
 void Products::outer(const Blocks& blocks, std::size_t n, std::size_t depth, const float* dy, const float* x, float* dw,
                      int threads, Stop* stop) {
   const std::size_t lefts = ceil_div(n, a.left_width), rights = ceil_div(depth, a.right_width);
+  const auto room = [&](std::size_t i) { return round_up(blocks[i].count, a.row_step); };
   for (std::size_t from = 0, to; from < blocks.size(); from = to) {
-    std::size_t rows = blocks[from].count;
-    for (to = from + 1; to < blocks.size() && rows + blocks[to].count <= kOuterRows; ++to) rows += blocks[to].count;
+    std::size_t rows = room(from);
+    for (to = from + 1; to < blocks.size() && rows + room(to) <= kOuterRows; ++to) rows += room(to);
     const RowBlock* some = blocks.data() + from;
     const std::size_t count = to - from;
-    float* left = left_.floats(lefts * rows * a.left_width);
-    float* right = right_.floats(rights * rows * a.right_width);
+    const std::size_t left_bytes = rows * a.left_width * a.number_bytes, right_bytes = rows * a.right_width * a.number_bytes;
+    std::byte *left = left_.bytes(lefts * left_bytes), *right = right_.bytes(rights * right_bytes);
     parallel_for(threads, ceil_div(lefts + rights, kPanelsAtATime), [&](std::size_t task, int) {
       const std::size_t end = std::min(lefts + rights, (task + 1) * kPanelsAtATime);
       for (std::size_t panel = task * kPanelsAtATime; panel < end; ++panel) {
-        const std::size_t p = panel < lefts ? panel : panel - lefts;
         if (panel < lefts)
-          a.gather(some, count, dy, n, n, a.left_width, p, left + p * rows * a.left_width);
+          a.gather_left(some, count, dy, n, panel, left + panel * left_bytes);
         else
-          a.gather(some, count, x, depth, depth, a.right_width, p, right + p * rows * a.right_width);
+          a.gather_right(some, count, x, depth, panel - lefts, right + (panel - lefts) * right_bytes);
       }
     }, stop);
     const std::size_t wanted = static_cast<std::size_t>(threads) * kPerThread;
@@ -102,7 +92,7 @@ void Products::outer(const Blocks& blocks, std::size_t n, std::size_t depth, con
     parallel_for(threads, rights * splits, [&](std::size_t task, int) {
       const std::size_t panel = task / splits, part = task % splits;
       a.outer(some, count, rows, left, lefts * part / splits, lefts * (part + 1) / splits, n,
-              right + panel * rows * a.right_width, panel, depth, dw);
+              right + panel * right_bytes, panel, depth, dw);
     }, stop);
   }
 }

@@ -59,9 +59,10 @@ class Products {
   const Adjoints& a;
 
  private:
-  void product(const Packing& packing, std::size_t rows, const std::byte* x, const Tensor& w, const float* bias,
-               const float* residual, float* y, int threads, Stop* stop);
-  Room packed_, scratch_, operands_, turned_, left_, right_;
+  // turned: w stands as W' [k, n]
+  void product(const Packing& packing, std::size_t rows, const std::byte* x, const float* w, bool turned,
+               const float* bias, const float* residual, float* y, int threads, Stop* stop);
+  Room packed_, scratch_, operands_, left_, right_;
   std::vector<std::size_t> last_row_;
 };
 

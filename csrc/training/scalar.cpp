@@ -28,5 +28,5 @@ constexpr std::size_t kRows = 4;  // as tiers/scalar.cpp
 }  // namespace refimpl::scalar
 
 namespace refimpl {
-const Adjoints& adjoints_scalar() { return scalar::adjoints; }
+const Adjoints& adjoints_scalar(Dtype) { return scalar::adjoints; }
 }  // namespace refimpl

@@ -3,13 +3,13 @@
 
 namespace refimpl {
 
-const Adjoints& adjoints_of(Tier tier) {
+const Adjoints& adjoints_of(Tier tier, Dtype dtype) {
   switch (tier) {
 #define REFIMPL_TIER(name) \
-  case Tier::name: return adjoints_##name();
+  case Tier::name: return adjoints_##name(dtype);
 #include "base/tiers.inc"
   }
-  return adjoints_scalar();
+  return adjoints_scalar(dtype);
 }
 
 }  // namespace refimpl

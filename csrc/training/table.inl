@@ -1,4 +1,5 @@
 // The table of a tier. Included last.
 
-constexpr Adjoints adjoints = {kRows, kPanel, gather, outer, layer_norm_adjoint, glu_adjoint, attention_adjoint,
-                               adjoint_floats, cross_entropy, adamw, stable_moments, stable_step};
+constexpr Adjoints adjoints = {kRows, kPanel, 1, sizeof(float), gather<kRows>, gather<kPanel>, outer, layer_norm_adjoint,
+                               glu_adjoint, attention_adjoint, adjoint_floats, cross_entropy, adamw, stable_moments,
+                               stable_step};

@@ -172,6 +172,7 @@ def rows_layer_norm_adjoint(
 def rows_glu_adjoint(tier: str, dy: Array, u: Array, activation: str) -> Array: ...
 def rows_attention_adjoint(
     tier: str,
+    dtype: str,
     dy: Array,
     q: Array,
     k: Array,

@@ -398,7 +398,7 @@ def glu(activation: Any = b"gelu", rows: int = 1, inter: int = 1, tier: Any = S)
 
 def attention(seq: int = 1, heads: int = 1, width: int = 2, v: Any = P) -> int:
     f = lib.modernbert_rows_attention_adjoint
-    return f(S, seq, heads, width, -1, P, P, P, v, N, P, P, P)
+    return f(S, F, seq, heads, width, -1, P, P, P, v, N, P, P, P)
 
 
 def product(threads: int = 1, m: int = 1, k: int = 1, w: Any = P, dtype: Any = F) -> int:

@@ -22,6 +22,12 @@ native = extension()
 every_tier = pytest.mark.parametrize("tier", tiers())
 sizes = st.sampled_from(SIZES) | st.integers(1, 140)
 U = float(np.finfo(np.float32).eps) / 2
+HALF = 2.0**-8  # a rounding to bfloat16
+# Tiers that multiply bfloat16 by bfloat16, on the way back too; elsewhere weights alone are rounded.
+BY_HALVES = ("amx", "avx512bf16")
+every_product = pytest.mark.parametrize(
+    ("tier", "dtype"), [(t, d) for t in tiers() for d in ("float32", "bfloat16")]
+)
 RULE = {"lr": 1e-3, "weight_decay": 0.01, "eps": 1e-6, "beta1": 0.9, "beta2": 0.98}
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "silu", "relu", "tanh", "sigmoid", "linear")
 
@@ -41,37 +47,39 @@ def assert_within(got: np.ndarray, want: np.ndarray, bound: np.ndarray) -> None:
     assert miss[at] <= 0, f"at {at}: {got[at]} for {want[at]}, bound {allowed}"
 
 
-def summed(tier: str, ends: list[int], dy, x, weight, threads: int = 1):
+def summed(tier: str, dtype: str, ends: list[int], dy, x, weight, threads: int = 1):
     dw, db = np.zeros_like(weight), np.zeros(len(weight), np.float32)
-    dx = native.rows_linear_adjoint(tier, "float32", ends, dy, x, weight, dw, db, threads)
+    dx = native.rows_linear_adjoint(tier, dtype, ends, dy, x, weight, dw, db, threads)
     return dx, dw, db
 
 
 # -- linear maps and norms ------------------------------------------------------------------------
 
 
-@every_tier
+@every_product
 @given(sizes | st.sampled_from([256, 257, 600, 1025, 1300]), sizes, sizes, st.integers(0, 99))
-def test_linear_adjoint_is_three_sums_of_products(tier, m, n, k, seed):
+def test_linear_adjoint_is_three_sums_of_products(tier, dtype, m, n, k, seed):
     dy, x, w = draw("dy", m, n, seed=seed), draw("x", m, k, seed=seed), draw("w", n, k, seed=seed)
-    dx, dw, db = summed(tier, [m // 3, m], dy, x, w, 2)
+    dx, dw, db = summed(tier, dtype, [m // 3, m], dy, x, w, 2)
     d, x, w = wide(dy, x, w)
-    for got, want, size, terms in zip(
+    half, halves = HALF * (dtype == "bfloat16"), HALF * (dtype == "bfloat16" and tier in BY_HALVES)
+    of_factors = (half + halves + half * halves, halves * (2 + halves), 0)
+    for got, want, size, terms, rounded in zip(
         (dx, dw, db), adjoints.linear(d, x, w), adjoints.linear(abs(d), abs(x), abs(w)), (n, m, m),
-        strict=True,
+        of_factors, strict=True,
     ):  # fmt: skip
-        assert_within(got, want, size * (terms + 4) * U)
+        assert_within(got, want, size * ((terms + 4) * U * (1 + rounded) + rounded))
 
 
-@every_tier
+@every_product
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=6), sizes, sizes, st.data())
 def test_sums_over_rows_have_the_same_bits_however_calls_share_the_sequences(
-    tier, lengths, n, k, data
+    tier, dtype, lengths, n, k, data
 ):
     ends, m = np.cumsum(lengths), sum(lengths)
     dy, x, w = draw("dy", m, n), draw("x", m, k), draw("w", n, k)
-    whole = summed(tier, ends, dy, x, w)
+    whole = summed(tier, dtype, ends, dy, x, w)
     dw, db, start = np.zeros_like(w), np.zeros(n, np.float32), 0
     cuts = sorted(data.draw(st.sets(st.sampled_from(range(1, len(lengths) + 1)))) | {len(lengths)})
     dx = []
@@ -81,7 +89,7 @@ def test_sums_over_rows_have_the_same_bits_however_calls_share_the_sequences(
         threads = data.draw(st.integers(1, 5))
         dx.append(
             native.rows_linear_adjoint(
-                tier, "float32", ends[start:cut] - first, dy[rows], x[rows], w, dw, db, threads
+                tier, dtype, ends[start:cut] - first, dy[rows], x[rows], w, dw, db, threads
             )
         )
         start = cut
@@ -137,9 +145,10 @@ def test_glu_adjoint(tier, activation):
 # -- attention ------------------------------------------------------------------------------------
 
 
-def attention_bounds(dy, q, k, v, visible, window):
-    """The errors of a float32 evaluation, followed through MODEL.md (26') - (28') to first order.
-    Arrays [heads, seq, head_dim]."""
+def attention_bounds(dy, q, k, v, visible, window, half=0.0):
+    """The errors of an evaluation, followed through MODEL.md (26') - (28'): sums in float32 to first
+    order; where there is a half, what products multiply is rounded by as much, and exponentials err
+    by 1e-4. Arrays [heads, seq, head_dim]."""
     n, width = q.shape[1:]
     scale, axis = width**-0.5, np.arange(n)
     mask = ops.visible(axis, axis, window)[None] & visible[None, None, :]
@@ -149,20 +158,28 @@ def attention_bounds(dy, q, k, v, visible, window):
         return np.abs(a) @ np.abs(b).swapaxes(-1, -2)
 
     p = ops.softmax((q @ k.swapaxes(-1, -2)) * scale, mask)
-    e_s = (width + 3) * U * times(q, k) * scale
-    e_p = p * (e_s + (p * e_s).sum(-1, keepdims=True) + (n + 12) * U)
-    dp, e_dp = dy @ v.swapaxes(-1, -2), (width + 2) * U * times(dy, v)
+    two = half * (2 + half)  # of a product whose factors are rounded
+    e_s = ((width + 3) * U * (1 + two) + two + half * (1 + two)) * times(q, k) * scale  # and the scale
+    low = (n + 12) * U + 2e-4 * (half > 0)
+    if half:  # all of the exponential, as scores may err by a tenth
+        e_p = p * (np.expm1(e_s + (e_s * mask).max(-1, keepdims=True)) * (1 + low) + low)
+    else:
+        e_p = p * (e_s + (p * e_s).sum(-1, keepdims=True) + low)
+    dp, e_dp = dy @ v.swapaxes(-1, -2), ((width + 2) * U * (1 + two) + two) * times(dy, v)
     total = (dp * p).sum(-1, keepdims=True)
     e_total = (p * e_dp + e_p * np.abs(dp) + (n + 2) * U * np.abs(dp * p)).sum(-1, keepdims=True)
     ds = p * (dp - total)
     e_ds = e_p * np.abs(dp - total) + p * (e_dp + e_total) + 3 * U * p * (abs(dp) + abs(total))
-    e_ds = e_ds + (n + 4) * U * np.abs(ds)
-    back = e_ds.swapaxes(-1, -2)
-    e_dv = (e_p + (n + 4) * U * p).swapaxes(-1, -2) @ np.abs(dy)
-    return e_ds @ np.abs(k) * scale, back @ np.abs(q) * scale, e_dv
+    if half:  # products of errors, which first order leaves out
+        e_ds = e_ds + e_p * (e_dp + e_total)
+    sums = (n + 4) * U + two
+    e_ds = e_ds * (1 + sums) + sums * np.abs(ds)
+    e_dv = ((e_p * (1 + sums) + sums * p).swapaxes(-1, -2)) @ np.abs(dy)
+    back = e_ds.swapaxes(-1, -2) @ np.abs(q) * scale
+    return e_ds @ np.abs(k) * scale, back + half * np.abs(ds.swapaxes(-1, -2)) @ np.abs(q) * scale, e_dv
 
 
-@every_tier
+@every_product
 @settings(max_examples=40)
 @given(
     st.sampled_from([1, 2, 5, 16, 31, 32, 33, 56, 57, 64, 130, 200, 333]),
@@ -172,18 +189,19 @@ def attention_bounds(dy, q, k, v, visible, window):
     st.booleans(),
     st.integers(0, 99),
 )
-def test_attention_adjoint(tier, seq, heads, width, window, masked, seed):
+def test_attention_adjoint(tier, dtype, seq, heads, width, window, masked, seed):
     dy, q, k, v = (draw(x, seq, heads, width, seed=seed) * 2 for x in ("dy", "q", "k", "v"))
     visible = np.ones(seq, bool)
     if masked:
         visible = draw("visible", seq, seed=seed) > -0.5
         k[~visible], v[~visible] = np.nan, np.inf  # nobody reads them
     seen = visible.astype(np.uint8) if masked else None
-    got = native.rows_attention_adjoint(tier, dy, q, k, v, window, seen)
+    got = native.rows_attention_adjoint(tier, dtype, dy, q, k, v, window, seen)
     wide_ones = wide(dy.reshape(1, seq, -1), q[None], k[None], v[None])
     want = adjoints.attention(*wide_ones, visible[None], window)
     first = (x.swapaxes(0, 1) for x in wide(dy, q, k, v))
-    bounds = attention_bounds(*first, visible, window)
+    half = HALF * (dtype == "bfloat16" and tier in BY_HALVES)
+    bounds = attention_bounds(*first, visible, window, half)
     for mine, right, bound in zip(got, want, bounds, strict=True):
         assert_within(mine, right[0], 1.5 * bound.swapaxes(0, 1) + 1e-30)
 
@@ -255,9 +273,9 @@ X, W = np.zeros((4, 3), np.float32), np.zeros((3, 3), np.float32)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: summed("scalar", [3], X, X, W), "ends stop at 3"),
-        (lambda: summed("scalar", [3, 2, 4], X, X, W), r"ends\[1\] is 2"),
-        (lambda: summed("scalar", [4], X[:3], X, W), "dy has shape"),
+        (lambda: summed("scalar", "float32", [3], X, X, W), "ends stop at 3"),
+        (lambda: summed("scalar", "float32", [3, 2, 4], X, X, W), r"ends\[1\] is 2"),
+        (lambda: summed("scalar", "float32", [4], X[:3], X, W), "dy has shape"),
         (
             lambda: native.update("scalar", X, X, X, X[::-1], {**RULE, "step": 1}),
             "v must be a float32 array, C-contiguous",

@@ -165,7 +165,7 @@ void operation(Bytes& bytes) {
     case 5: {
       static std::vector<unsigned char> visible(kRoom * kRoom, 1);
       for (std::size_t i = 0; i < 8; ++i) visible[i] = bytes.take<std::uint8_t>() % 2;
-      return check(modernbert_rows_attention_adjoint(tier, n[0], n[1], n[2], bytes.number(9), x.data(), w.data(), w.data(),
+      return check(modernbert_rows_attention_adjoint(tier, dtype, n[0], n[1], n[2], bytes.number(9), x.data(), w.data(), w.data(),
                                                      x.data(), bytes.once_in(2) ? visible.data() : nullptr, y.data(), z.data(),
                                                      b.data()));
     }

@@ -1,0 +1,60 @@
+// The adjoints of the avx512bf16 tier: in bfloat16, the algorithms of the amx tier by VDPBF16PS; the rest is the avx512 tier's.
+#if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+// gcc 12 takes the undefined lanes inside its own AVX-512 headers for a mistake of the includer.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "base/target.h"
+#include "training/adjoints.h"
+
+#if defined(REFIMPL_AMX)
+REFIMPL_TARGET_BEGIN("avx512bf16,avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#include "simd/avx512.h"
+#include "simd/bf16.h"
+#include "simd/dot_tiles.h"
+namespace refimpl::avx512bf16 {
+namespace {
+#include "training/tiles_outer.inl"
+#include "training/tiles_attention_adjoint.inl"
+}  // namespace
+}  // namespace refimpl::avx512bf16
+REFIMPL_TARGET_END
+
+namespace refimpl {
+namespace avx512bf16 {
+namespace {
+
+inline Adjoints half_table() {
+  Adjoints a = adjoints_avx512(Dtype::bfloat16);
+  a.left_width = a.right_width = kPanel;
+  a.row_step = kTileDepth, a.number_bytes = sizeof(bf16);
+  a.gather_left = gather<true>, a.gather_right = gather<false>;
+  a.outer = outer;
+  a.attention = attention_adjoint, a.attention_floats = adjoint_floats;
+  return a;
+}
+
+}  // namespace
+}  // namespace avx512bf16
+
+const Adjoints& adjoints_avx512bf16(Dtype dtype) {
+  static const Adjoints half = avx512bf16::half_table();
+  return dtype == Dtype::bfloat16 ? half : adjoints_avx512(dtype);
+}
+}  // namespace refimpl
+
+#else
+
+namespace refimpl {
+const Adjoints& adjoints_avx512bf16(Dtype dtype) { return adjoints_avx512(dtype); }
+}  // namespace refimpl
+
+#endif
+#endif
