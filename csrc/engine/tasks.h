@@ -14,7 +14,7 @@ namespace refimpl {
 class Tasks {
  public:
   Tasks(const Kernels& k, const Packing& packing, std::size_t rows, int threads)
-      : rows_(rows), panels_(panels_of(packing, k.lanes)), chunks_(ceil_div(rows, k.row_chunk)),
+      : rows_(rows), panels_(panels_of(packing, k.lanes)), chunks_(ceil_div(rows, rows_at_once(k, packing.k))),
         height_(round_up(ceil_div(rows, chunks_), k.row_block)) {
     const std::size_t wanted = static_cast<std::size_t>(threads) * kPerThread;
     splits_ = std::min(panels_, wanted / std::gcd(wanted, chunks_));
@@ -37,6 +37,11 @@ class Tasks {
  private:
   // Equal tasks, a multiple of so many per thread: none waits long for the last.
   static constexpr std::size_t kPerThread = 4;
+  // Rows of more columns than row_chunk is meant for: as many as take its place in the cache.
+  static std::size_t rows_at_once(const Kernels& k, std::size_t columns) {
+    constexpr std::size_t kUsual = 1152;
+    return columns <= kUsual ? k.row_chunk : std::max(k.row_block, k.row_chunk * kUsual / columns);
+  }
   std::size_t first_panel(std::size_t task) const { return panels_ * (task % splits_) / splits_; }
   std::size_t rows_, panels_, chunks_, height_, splits_;
 };

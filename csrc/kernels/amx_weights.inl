@@ -130,11 +130,11 @@ inline void pack(const Packing& p, const Tensor& w, std::size_t panel0, std::siz
 template <class W>
 inline void pack_turned(const Packing& p, const float* w, std::size_t panel0, std::size_t panel1, void* packed) {
   const std::size_t steps = steps_of(p.k);
-  char* at = static_cast<char*>(packed) + panel0 * steps * kStepBytes<W>;
-  for (std::size_t panel = panel0; panel < panel1; ++panel) {
-    const PanelColumns c = columns_of(p, panel, kLanes);
-    for (std::size_t step = 0; step < steps; ++step, at += kStepBytes<W>) {
-      const std::size_t k0 = step * kTileDepth, depth = p.k - k0 < kTileDepth ? p.k - k0 : kTileDepth;
+  for (std::size_t step = 0; step < steps; ++step) {  // the panels' pieces of a row lie side by side
+    const std::size_t k0 = step * kTileDepth, depth = p.k - k0 < kTileDepth ? p.k - k0 : kTileDepth;
+    for (std::size_t panel = panel0; panel < panel1; ++panel) {
+      const PanelColumns c = columns_of(p, panel, kLanes);
+      char* const at = static_cast<char*>(packed) + (panel * steps + step) * kStepBytes<W>;
       for (std::size_t half = 0; half < 2; ++half) {
         const float* x = w + k0 * p.n + (half ? c.second : c.first);
         const int there = half ? c.n_second : c.n_first;

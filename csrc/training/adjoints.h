@@ -49,16 +49,18 @@ struct Adjoints {
   // dW. Columns stand in panels of left_width (of dy) and right_width (of x); a panel has number_bytes for each of
   // width x rows numbers, where the rows of each block are filled up to a multiple of row_step. What fills up is zero.
   std::size_t left_width, right_width, row_step, number_bytes;
+  std::size_t outer_rows;  // rows whose products are best summed in one go
+  bool left_stays;         // panels of which side should stay while those of the other pass
   // Panel number `panel` of x [.., columns]: the rows of the blocks, one after the other.
   void (*gather_left)(const RowBlock* blocks, std::size_t count, const float* x, std::size_t columns, std::size_t panel,
                       void* to);
   void (*gather_right)(const RowBlock* blocks, std::size_t count, const float* x, std::size_t columns,
                        std::size_t panel, void* to);
-  // c[i, j] += sum left[t, i] right[t, j], block by block: panels [left0, left1) of the left side, c [m, n],
-  // and panel `right0` of the right side, which `right` points to. left: all its panels, of `rows` rows, those that
-  // fill up included.
+  // c[i, j] += sum left[t, i] right[t, j], block by block, c [m, n]: panels [left0, left1) of the left side times
+  // [right0, right1) of the right side. left, right: all panels, of `rows` rows, those that fill up included.
   void (*outer)(const RowBlock* blocks, std::size_t count, std::size_t rows, const void* left, std::size_t left0,
-                std::size_t left1, std::size_t m, const void* right, std::size_t right0, std::size_t n, float* c);
+                std::size_t left1, std::size_t m, const void* right, std::size_t right0, std::size_t right1,
+                std::size_t n, float* c);
 
   // dx = residual + the adjoint of LayerNorm; residual may be null, or dx; dx may be dy. dw, db [n]: sums over
   // these rows, from zero; db may be null.

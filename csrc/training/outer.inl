@@ -60,30 +60,34 @@ inline void outer_rows(std::size_t of_y, std::size_t rows, const float* left, st
 }
 
 inline void outer(const RowBlock* blocks, std::size_t count, std::size_t rows, const void* left, std::size_t left0,
-                  std::size_t left1, std::size_t m, const void* right, std::size_t right0, std::size_t n, float* c) {
+                  std::size_t left1, std::size_t m, const void* right, std::size_t right0, std::size_t right1,
+                  std::size_t n, float* c) {
   alignas(64) float tile[kRows * kPanel];
-  const std::size_t column = right0 * kPanel;
-  const auto lanes_at = [&](int half) {
-    const std::size_t at = column + static_cast<std::size_t>(half) * kLanes;
-    return static_cast<int>(at >= n ? 0 : n - at < kLanes ? n - at : kLanes);
-  };
-  const int lanes[2] = {lanes_at(0), lanes_at(1)};
-  for (std::size_t panel = left0; panel < left1; ++panel) {
-    const std::size_t row = panel * kRows, there = m - row < kRows ? m - row : kRows;
-    for (std::size_t r = 0; r < kRows; ++r)
-      for (int h = 0; h < 2; ++h) {
-        const float* from = c + (row + r) * n + column + static_cast<std::size_t>(h) * kLanes;
-        store(tile + r * kPanel + static_cast<std::size_t>(h) * kLanes, r < there && lanes[h] ? load_first(from, lanes[h]) : set1(0.0f));
+  for (std::size_t other = right0; other < right1; ++other) {
+    const std::size_t column = other * kPanel;
+    const auto lanes_at = [&](int half) {
+      const std::size_t at = column + static_cast<std::size_t>(half) * kLanes;
+      return static_cast<int>(at >= n ? 0 : n - at < kLanes ? n - at : kLanes);
+    };
+    const int lanes[2] = {lanes_at(0), lanes_at(1)};
+    for (std::size_t panel = left0; panel < left1; ++panel) {
+      const std::size_t row = panel * kRows, there = m - row < kRows ? m - row : kRows;
+      for (std::size_t r = 0; r < kRows; ++r)
+        for (int h = 0; h < 2; ++h) {
+          const float* from = c + (row + r) * n + column + static_cast<std::size_t>(h) * kLanes;
+          store(tile + r * kPanel + static_cast<std::size_t>(h) * kLanes, r < there && lanes[h] ? load_first(from, lanes[h]) : set1(0.0f));
+        }
+      const float *a = static_cast<const float*>(left) + panel * rows * kRows;
+      const float* b = static_cast<const float*>(right) + other * rows * kPanel;
+      for (std::size_t i = 0; i < count; ++i) {
+        outer_tile<kRows>(blocks[i].count, a, kRows, b, tile);
+        a += blocks[i].count * kRows, b += blocks[i].count * kPanel;
       }
-    const float *a = static_cast<const float*>(left) + panel * rows * kRows, *b = static_cast<const float*>(right);
-    for (std::size_t i = 0; i < count; ++i) {
-      outer_tile<kRows>(blocks[i].count, a, kRows, b, tile);
-      a += blocks[i].count * kRows, b += blocks[i].count * kPanel;
+      for (std::size_t r = 0; r < there; ++r)
+        for (int h = 0; h < 2; ++h)
+          if (lanes[h])
+            store_first(c + (row + r) * n + column + static_cast<std::size_t>(h) * kLanes,
+                        load(tile + r * kPanel + static_cast<std::size_t>(h) * kLanes), lanes[h]);
     }
-    for (std::size_t r = 0; r < there; ++r)
-      for (int h = 0; h < 2; ++h)
-        if (lanes[h])
-          store_first(c + (row + r) * n + column + static_cast<std::size_t>(h) * kLanes,
-                      load(tile + r * kPanel + static_cast<std::size_t>(h) * kLanes), lanes[h]);
   }
 }

@@ -9,8 +9,6 @@ namespace {
 
 constexpr std::size_t kPanelsAtATime = 8;  // that one task packs
 constexpr std::size_t kRowsAtATime = 32;   // that one task copies
-// Rows whose outer products are summed in one go: both sides stay in the caches.
-constexpr std::size_t kOuterRows = 1024;
 constexpr std::size_t kPerThread = 4;      // tasks, at least
 
 }  // namespace
@@ -73,7 +71,7 @@ void Products::outer(const Blocks& blocks, std::size_t n, std::size_t depth, con
   const auto room = [&](std::size_t i) { return round_up(blocks[i].count, a.row_step); };
   for (std::size_t from = 0, to; from < blocks.size(); from = to) {
     std::size_t rows = room(from);
-    for (to = from + 1; to < blocks.size() && rows + room(to) <= kOuterRows; ++to) rows += room(to);
+    for (to = from + 1; to < blocks.size() && rows + room(to) <= a.outer_rows; ++to) rows += room(to);
     const RowBlock* some = blocks.data() + from;
     const std::size_t count = to - from;
     const std::size_t left_bytes = rows * a.left_width * a.number_bytes, right_bytes = rows * a.right_width * a.number_bytes;
@@ -88,11 +86,15 @@ void Products::outer(const Blocks& blocks, std::size_t n, std::size_t depth, con
       }
     }, stop);
     const std::size_t wanted = static_cast<std::size_t>(threads) * kPerThread;
-    const std::size_t splits = std::clamp<std::size_t>(ceil_div(wanted, rights), 1, lefts);
-    parallel_for(threads, rights * splits, [&](std::size_t task, int) {
+    const std::size_t stay = a.left_stays ? lefts : rights, pass = a.left_stays ? rights : lefts;
+    const std::size_t splits = std::clamp<std::size_t>(ceil_div(wanted, stay), 1, pass);
+    parallel_for(threads, stay * splits, [&](std::size_t task, int) {
       const std::size_t panel = task / splits, part = task % splits;
-      a.outer(some, count, rows, left, lefts * part / splits, lefts * (part + 1) / splits, n,
-              right + panel * right_bytes, panel, depth, dw);
+      const std::size_t first = pass * part / splits, end = pass * (part + 1) / splits;
+      if (a.left_stays)
+        a.outer(some, count, rows, left, panel, panel + 1, n, right, first, end, depth, dw);
+      else
+        a.outer(some, count, rows, left, first, end, n, right, panel, panel + 1, depth, dw);
     }, stop);
   }
 }

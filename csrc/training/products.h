@@ -25,7 +25,7 @@ constexpr std::size_t kNormed = 32;   // of the gradients of a norm, whose block
 class Room {
  public:
   std::byte* bytes(std::size_t n) {
-    if (memory_.bytes() < n) memory_ = Memory(), memory_ = Memory(n);
+    if (memory_.bytes() < n) memory_ = Memory(), memory_ = Memory(n, Memory::Pages::huge);
     return memory_.data();
   }
   float* floats(std::size_t n) { return reinterpret_cast<float*>(bytes(n * sizeof(float))); }

@@ -21,7 +21,11 @@ REFIMPL_INLINE void for_steps(const RowBlock* blocks, std::size_t count, void* p
 
 // Columns [column, column + n) of 32 rows as lines of pairs, n <= 16; rows after the first `rows` are zeros.
 REFIMPL_INLINE void pair_rows(const float* x, std::size_t ld, std::size_t rows, int n, __m512i (&lines)[kTile]) {
-  const auto row = [&](std::size_t r) { return r < rows ? narrow(load_first(x + r * ld, n)) : _mm256_setzero_si256(); };
+  const auto row = [&](std::size_t r) {
+    if (r >= rows) return _mm256_setzero_si256();
+    __builtin_prefetch(x + (r + kTileDepth) * ld);  // for the next step
+    return narrow(load_first(x + r * ld, n));
+  };
   for (std::size_t p = 0; p < kTile; ++p) lines[p] = pairs(row(2 * p), row(2 * p + 1));
 }
 
@@ -58,30 +62,36 @@ REFIMPL_INLINE void store_block(Tiles& tiles, float* c, std::size_t ld) {
   tiles.store_sums<1, 0>(c + kTile * ld, bytes), tiles.store_sums<1, 1>(c + kTile * ld + kTile, bytes);
 }
 
+// A panel of the left side stays in L1, the panels of the right side pass it from L2, and dW is met row by row.
 inline void outer(const RowBlock*, std::size_t, std::size_t rows, const void* left, std::size_t left0, std::size_t left1,
-                  std::size_t m, const void* right, std::size_t right0, std::size_t n, float* c) {
+                  std::size_t m, const void* right, std::size_t right0, std::size_t right1, std::size_t n, float* c) {
   alignas(64) float edge[kPanel * kPanel];
-  const std::size_t column = right0 * kPanel, steps = rows / kTileDepth, width = n - column < kPanel ? n - column : kPanel;
+  const std::size_t steps = rows / kTileDepth;
+  const char* panels = static_cast<const char*>(left) + left0 * steps * kStepBytes;
   Tiles tiles;
-  for (std::size_t panel = left0; panel < left1; ++panel) {
+  for (std::size_t panel = left0; panel < left1; ++panel, panels += steps * kStepBytes) {
     const std::size_t row = panel * kPanel, height = m - row < kPanel ? m - row : kPanel;
-    float* const there = c + row * n + column;
-    const bool whole = height == kPanel && width == kPanel;
-    if (!whole) {
-      __builtin_memset(edge, 0, sizeof edge);
-      for (std::size_t r = 0; r < height; ++r) __builtin_memcpy(edge + r * kPanel, there + r * n, width * sizeof(float));
+    const char* b = static_cast<const char*>(right) + right0 * steps * kStepBytes;
+    for (std::size_t other = right0; other < right1; ++other) {
+      const std::size_t column = other * kPanel, width = n - column < kPanel ? n - column : kPanel;
+      float* const there = c + row * n + column;
+      const bool whole = height == kPanel && width == kPanel;
+      if (!whole) {
+        __builtin_memset(edge, 0, sizeof edge);
+        for (std::size_t r = 0; r < height; ++r) __builtin_memcpy(edge + r * kPanel, there + r * n, width * sizeof(float));
+      }
+      float* const sums = whole ? there : edge;
+      const std::size_t ld = whole ? n : kPanel;
+      load_block(tiles, sums, ld);
+      const char* a = panels;
+      for (std::size_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
+        tiles.load_rows<0>(a, kTileLine), tiles.load_rows<1>(a + kTileBytes, kTileLine);
+        tiles.stream_columns<0>(b), tiles.stream_columns<1>(b + kTileBytes);
+        tiles.dot<0>(), tiles.dot<1>();
+      }
+      store_block(tiles, sums, ld);
+      if (!whole)
+        for (std::size_t r = 0; r < height; ++r) __builtin_memcpy(there + r * n, edge + r * kPanel, width * sizeof(float));
     }
-    float* const sums = whole ? there : edge;
-    const std::size_t ld = whole ? n : kPanel;
-    load_block(tiles, sums, ld);
-    const char *a = static_cast<const char*>(left) + panel * steps * kStepBytes, *b = static_cast<const char*>(right);
-    for (std::size_t step = 0; step < steps; ++step, a += kStepBytes, b += kStepBytes) {
-      tiles.load_rows<0>(a, kTileLine), tiles.load_rows<1>(a + kTileBytes, kTileLine);
-      tiles.load_columns<0>(b), tiles.load_columns<1>(b + kTileBytes);
-      tiles.dot<0>(), tiles.dot<1>();
-    }
-    store_block(tiles, sums, ld);
-    if (!whole)
-      for (std::size_t r = 0; r < height; ++r) __builtin_memcpy(there + r * n, edge + r * kPanel, width * sizeof(float));
   }
 }

@@ -145,7 +145,7 @@ class NativeStep:
         """Gradients of zero; rows that an unfinished step left are dropped."""
         self.engine.finish()
         for x in {id(x): x for x in self.gradients.values()}.values():
-            x.fill(0.0)
+            clear(x)
 
     def add_batch(
         self,
@@ -333,7 +333,7 @@ class NativeStep:
         assert self.sink is not None
         self.sink(some)
         for x in some.values():
-            x.fill(0.0)
+            clear(x)
 
     def _check(self, grads: Grads) -> None:
         """NotFinite with the first tensor whose gradient is not."""
@@ -359,13 +359,26 @@ def room_of(
     for name in wanted:
         layer = LAYER.match(name)
         if layer is None or not shared:
-            out[name] = np.zeros_like(params[name])
+            out[name] = on_lines(params[name].shape)
             continue
         inner = name[layer.end() :]
         if inner not in of_layers:
-            of_layers[inner] = np.zeros_like(params[name])
+            of_layers[inner] = on_lines(params[name].shape)
         out[name] = of_layers[inner]
     return out
+
+
+def on_lines(shape: tuple[int, ...]) -> Array:
+    """float32 zeros that begin at a cache line, as products want what they add to."""
+    count, line = math.prod(shape), 64
+    room = np.zeros(count + line // 4, np.float32)
+    first = -room.ctypes.data % line // 4
+    return room[first : first + count].reshape(shape)
+
+
+def clear(x: Array) -> None:
+    """Zeros, byte by byte: numpy fills floats at half the rate."""
+    x.reshape(-1).view(np.uint8).fill(0)
 
 
 def parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
