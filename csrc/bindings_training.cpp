@@ -291,6 +291,22 @@ void update(const std::string& tier, const py::array& p, const py::array& g, con
   });
 }
 
+bool all_finite(const py::array& x, py::ssize_t threads) {
+  const float* numbers = as_it_is("x", x, false);
+  const int n = threads_of(threads);
+  const std::size_t count = size(x.size());
+  int finite = 0;
+  run([&] { return modernbert_all_finite(n, count, numbers, &finite); });
+  return finite;
+}
+
+void clear(const py::array& x, py::ssize_t threads) {
+  float* numbers = changed("x", x);
+  const int n = threads_of(threads);
+  const std::size_t count = size(x.size());
+  run([&] { return modernbert_clear(n, count, numbers); });
+}
+
 }  // namespace
 
 void bind_training(py::module_& m) {
@@ -312,6 +328,8 @@ void bind_training(py::module_& m) {
         arg("v"), arg("window") = none, arg("visible") = none, "dq, dk, dv of one sequence; all [seq, heads, head_dim].");
   m.def("update", &update, arg("tier"), arg("p"), arg("g"), arg("m"), arg("v"), arg("rule"), arg("threads") = 1,
         "AdamW on one tensor in place, StableAdamW where the rule has a peak.");
+  m.def("all_finite", &all_finite, arg("x"), arg("threads") = 1, "Whether no number of x is Inf or NaN.");
+  m.def("clear", &clear, arg("x"), arg("threads") = 1, "x = 0 in place.");
   py::class_<PyTraining>(m, "Training", "Passes of the encoder there and back, from float32 weights in place.")
       .def(py::init<const py::dict&, const py::dict&, const py::dict&, const std::string&, const std::string&>(),
            arg("plan"), arg("weights"), arg("gradients"), arg("tier"), arg("dtype") = "float32")

@@ -103,6 +103,13 @@ MODERNBERT_API int modernbert_adamw(const char *tier, int threads, const modernb
 MODERNBERT_API int modernbert_stable_adamw(const char *tier, int threads, const modernbert_update *update,
                                            size_t n, float *p, const float *g, float *m, float *v);
 
+/* -- a tensor of n numbers, such as a gradient, on threads: memory alone is what they wait for -- */
+
+/* 1 where no number is Inf or NaN, else 0. */
+MODERNBERT_API int modernbert_all_finite(int threads, size_t n, const float *x, int *finite);
+/* x = 0. */
+MODERNBERT_API int modernbert_clear(int threads, size_t n, float *x);
+
 /* end of declarations */
 
 #ifdef __cplusplus

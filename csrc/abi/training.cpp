@@ -328,4 +328,20 @@ int modernbert_stable_adamw(const char* tier, int threads, const modernbert_upda
   });
 }
 
+int modernbert_all_finite(int threads, size_t n, const float* x, int* finite) {
+  return guarded([&] {
+    threads = at_least_one(threads);
+    check_sizes({n}, {}), all_there(x, finite);
+    *finite = all_finite(threads, n, x);
+  });
+}
+
+int modernbert_clear(int threads, size_t n, float* x) {
+  return guarded([&] {
+    threads = at_least_one(threads);
+    check_sizes({n}, {}), all_there(x);
+    clear(threads, n, x);
+  });
+}
+
 }  // extern "C"

@@ -13,14 +13,16 @@ struct Added {
 
   void panel(const PanelColumns& columns) { c = columns; }
   REFIMPL_INLINE void row(std::size_t row, f32 v0, f32 v1) {
+    float* const to = y + row * ldy;
+    __builtin_prefetch(to + c.first + kPanel, 1), __builtin_prefetch(to + c.second + kPanel, 1);  // of the next panel
     if (residual) {
       const float* from = residual + row * ldr;
-      __builtin_prefetch(from + c.first + kPanel), __builtin_prefetch(from + c.second + kPanel);  // of the next panel
+      if (residual != y) __builtin_prefetch(from + c.first + kPanel), __builtin_prefetch(from + c.second + kPanel);
       v0 = add(v0, load_first(from + c.first, c.n_first));
       v1 = add(v1, load_first(from + c.second, c.n_second));
     }
-    store_first(y + row * ldy + c.first, v0, c.n_first);
-    store_first(y + row * ldy + c.second, v1, c.n_second);
+    store_first(to + c.first, v0, c.n_first);
+    store_first(to + c.second, v1, c.n_second);
   }
   void end() {}
 };

@@ -108,14 +108,17 @@ void Passes::layer(std::size_t i, Kept& kept, float* out) {
   float* joined = kept.joined.floats(total_ * hidden);
   attend(i, qkv, joined);
   float* middle = kept.middle.floats(total_ * hidden);
-  linear(l.wo, hidden, hidden, products_.operands(total_, hidden, joined, threads_, stop_), x, middle);
+  linear(l.wo, hidden, hidden, q_.bytes(0), x, middle);  // where attention left its output
   float* u = kept.wi.floats(total_ * 2 * inter);
   linear(l.wi, 2 * inter, hidden, norm_operands(&l.mlp_norm, middle), nullptr, u);
   float* gated = gated_.floats(total_ * inter);
+  const std::size_t ld = k_.operand_bytes(inter);
+  std::byte* operands = q_.bytes(products_.operand_room(total_, inter));
   rowwise([&](std::size_t first, std::size_t count) {
     k_.glu(count, inter, plan.activation, u + first * 2 * inter, 2 * inter, gated + first * inter, inter);
+    k_.to_operand(count, inter, gated + first * inter, inter, operands + first * ld, ld);
   });
-  linear(l.mlp_wo, hidden, inter, products_.operands(total_, inter, gated, threads_, stop_), middle, out);
+  linear(l.mlp_wo, hidden, inter, operands, middle, out);
 }
 
 // d [total, hidden] of the layer's result becomes that of its input; what was kept is used up.

@@ -1,7 +1,10 @@
 #include "training/update.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "base/pool.h"
@@ -53,6 +56,24 @@ void stable_adamw(const Adjoints& a, int threads, const Rule& r, std::size_t n, 
   each_piece(threads, n, [&](std::size_t i, std::size_t count, std::size_t) {
     a.stable_step(count, p + i, m + i, v + i, u);
   });
+}
+
+bool all_finite(int threads, std::size_t n, const float* x) {
+  std::atomic<bool> finite{true};
+  each_piece(threads, n, [&](std::size_t first, std::size_t count, std::size_t) {
+    std::uint32_t odd = 0;
+    for (std::size_t i = first; i < first + count; ++i) {
+      std::uint32_t bits;
+      std::memcpy(&bits, x + i, sizeof bits);
+      odd |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    if (odd) finite = false;
+  });
+  return finite;
+}
+
+void clear(int threads, std::size_t n, float* x) {
+  each_piece(threads, n, [&](std::size_t i, std::size_t count, std::size_t) { std::fill_n(x + i, count, 0.0f); });
 }
 
 }  // namespace refimpl

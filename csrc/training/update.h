@@ -1,4 +1,4 @@
-// One tensor's update on threads, in pieces that are always the same.
+// One tensor's update on threads, in pieces that are always the same; and what a gradient sees before and after it.
 #pragma once
 
 #include <cstddef>
@@ -17,5 +17,10 @@ void adamw(const Adjoints& a, int threads, const Rule& rule, std::size_t n, floa
 // Throws std::bad_alloc.
 void stable_adamw(const Adjoints& a, int threads, const Rule& rule, std::size_t n, float* p, const float* g, float* m,
                   float* v);
+
+
+// Whether no number of a tensor is Inf or NaN.
+bool all_finite(int threads, std::size_t n, const float* x);
+void clear(int threads, std::size_t n, float* x);
 
 }  // namespace refimpl

@@ -168,3 +168,11 @@ class TrainingEngine:
 
         rule: lr, weight_decay, eps, beta1, beta2, step from 1 on, perhaps peak."""
         native().update(self.tier, p, g, first, second, dict(rule), self.num_threads)
+
+    def all_finite(self, x: Array) -> bool:
+        """Whether no number of a gradient is Inf or NaN."""
+        return native().all_finite(x, self.num_threads)
+
+    def clear(self, x: Array) -> None:
+        """A gradient's zeros for the next one."""
+        native().clear(x, self.num_threads)

@@ -145,7 +145,7 @@ class NativeStep:
         """Gradients of zero; rows that an unfinished step left are dropped."""
         self.engine.finish()
         for x in {id(x): x for x in self.gradients.values()}.values():
-            clear(x)
+            self.engine.clear(x)
 
     def add_batch(
         self,
@@ -333,15 +333,13 @@ class NativeStep:
         assert self.sink is not None
         self.sink(some)
         for x in some.values():
-            clear(x)
+            self.engine.clear(x)
 
     def _check(self, grads: Grads) -> None:
         """NotFinite with the first tensor whose gradient is not."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            for name, x in grads.items():
-                flat = x.reshape(-1)
-                if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(x).all():
-                    raise NotFinite(name)
+        for name, x in grads.items():
+            if not self.engine.all_finite(x):
+                raise NotFinite(name)
 
     def _without_sink(self) -> NativeStep:
         e = self.engine
@@ -374,11 +372,6 @@ def on_lines(shape: tuple[int, ...]) -> Array:
     room = np.zeros(count + line // 4, np.float32)
     first = -room.ctypes.data % line // 4
     return room[first : first + count].reshape(shape)
-
-
-def clear(x: Array) -> None:
-    """Zeros, byte by byte: numpy fills floats at half the rate."""
-    x.reshape(-1).view(np.uint8).fill(0)
 
 
 def parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

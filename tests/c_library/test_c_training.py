@@ -453,6 +453,10 @@ ROWS: dict[str, tuple[Callable[[], int], str]] = {
     "numbers": (lambda: update(n=2**45), "any memory"),
     "no gradient": (lambda: update(g=N), "an array is NULL"),
     "size": (lambda: update(struct_size=1), "struct_size is 1"),
+    "all of none": (lambda: lib.modernbert_all_finite(1, 2, N, ffi.new("int *")), "is NULL"),
+    "all on no thread": (lambda: lib.modernbert_clear(0, 2, P), "threads is 0"),
+    "nothing to clear": (lambda: lib.modernbert_clear(1, 2, N), "an array is NULL"),
+    "all of too many": (lambda: lib.modernbert_clear(1, 2**45, P), "any memory"),
 }  # fmt: skip
 
 

@@ -238,6 +238,23 @@ def test_cross_entropy_of_a_decoder(tier, lengths, k, n, smoothing, biased):
     assert_within(db, g.sum(0), e_g.sum(0) + terms * np.abs(g).sum(0))
 
 
+# -- gradients as memory --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 32768, 100_003])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_all_finite_sees_each_number_and_clear_leaves_none(n, threads):
+    x = draw("x", n + 1, 1)[:, 0]
+    assert native.all_finite(x, threads)
+    for at in {0, n // 2, n}:
+        for odd in (np.inf, -np.inf, np.nan):
+            kept, x[at] = x[at], odd
+            assert not native.all_finite(x, threads)
+            x[at] = kept
+    native.clear(x[:n], threads)
+    assert not x[:n].any() and x[n] == draw("x", n + 1, 1)[n, 0]
+
+
 # -- updates --------------------------------------------------------------------------------------
 
 
