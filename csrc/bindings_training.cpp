@@ -127,7 +127,7 @@ class PyTraining {
   }
 
   Float forward(const Long& ids, const Long& cu_seqlens, const std::optional<Long>& token_types,
-                const std::optional<Long>& positions, const std::optional<Byte>& visible, bool recompute,
+                const std::optional<Long>& positions, const std::optional<Byte>& visible, std::size_t recomputed,
                 py::ssize_t threads) {
     modernbert_input input{};
     input.struct_size = sizeof input;
@@ -143,7 +143,7 @@ class PyTraining {
     float* y = out.mutable_data();
     const modernbert_run how = run_of(threads);
     run([&] {
-      return modernbert_training_forward(training_.get(), &input, recompute, &how, y, size(total[0] * hidden_));
+      return modernbert_training_forward(training_.get(), &input, recomputed, &how, y, size(total[0] * hidden_));
     });
     return out;
   }
@@ -334,8 +334,8 @@ void bind_training(py::module_& m) {
       .def(py::init<const py::dict&, const py::dict&, const py::dict&, const std::string&, const std::string&>(),
            arg("plan"), arg("weights"), arg("gradients"), arg("tier"), arg("dtype") = "float32")
       .def("forward", &PyTraining::forward, arg("ids"), arg("cu_seqlens"), arg("token_types") = none,
-           arg("positions") = none, arg("visible") = none, arg("recompute") = false, arg("threads") = 1,
-           "Last hidden state [total, hidden]; what the way back needs is kept.")
+           arg("positions") = none, arg("visible") = none, arg("recomputed") = 0, arg("threads") = 1,
+           "Last hidden state [total, hidden]; what the way back needs is kept, but of the first `recomputed` layers.")
       .def("backward", &PyTraining::backward, arg("part"), arg("d") = none, arg("threads") = 1,
            "A part of the way back: layers (with d), each layer from the last on, -1; adds to the gradients.")
       .def("finish", &PyTraining::finish, arg("threads") = 1, "Adds the rows of the embeddings of all passes since the last call.")

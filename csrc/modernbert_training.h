@@ -38,10 +38,10 @@ MODERNBERT_API int modernbert_training_create(const modernbert_config *config,
 MODERNBERT_API void modernbert_training_close(modernbert_training *training); /* NULL is legal */
 MODERNBERT_API const char *modernbert_training_tier(const modernbert_training *training);
 
-/* out [total, hidden], its number of floats in out_count: the last hidden state. input has ids. recompute not
- * 0: of each layer only its input is kept, and the rest computed again on the way back; the bits are the same. */
+/* out [total, hidden], its number of floats in out_count: the last hidden state. input has ids. Of the first
+ * `recomputed` layers only the input is kept, and the rest computed again on the way back; the bits are the same. */
 MODERNBERT_API int modernbert_training_forward(modernbert_training *training, const modernbert_input *input,
-                                               int recompute, const modernbert_run *run, float *out,
+                                               size_t recomputed, const modernbert_run *run, float *out,
                                                size_t out_count);
 /* The way back in its parts, each once after a forward pass, in this order: config->layers from d [total, hidden]
  * of the last hidden state through the final norm, then each layer from the last on, and -1, the embedding's norm.

@@ -185,7 +185,7 @@ const char* modernbert_training_tier(const modernbert_training* training) {
   return training ? training->choice.tier : "";
 }
 
-int modernbert_training_forward(modernbert_training* training, const modernbert_input* input, int recompute,
+int modernbert_training_forward(modernbert_training* training, const modernbert_input* input, size_t recomputed,
                                 const modernbert_run* run, float* out, size_t out_count) {
   return guarded([&] {
     alone(training, [&](Passes& passes) {
@@ -193,7 +193,7 @@ int modernbert_training_forward(modernbert_training* training, const modernbert_
       const Batch batch = batch_of(passes.plan, sized(input, "input"));
       if (!batch.ids) refuse("input->ids is NULL; training reads its embeddings itself");
       check_out(out, out_count, "tokens", batch.cu_seqlens.back(), passes.plan.hidden);
-      if (!passes.forward(batch, recompute != 0, how.threads, stop_of(how), out)) throw Interrupted{};
+      if (!passes.forward(batch, recomputed, how.threads, stop_of(how), out)) throw Interrupted{};
     });
   });
 }

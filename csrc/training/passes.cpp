@@ -15,14 +15,16 @@ constexpr std::size_t kScattered = 64;  // columns of the embedding that one tas
 
 // -- a pass ---------------------------------------------------------------------------------------
 
-bool Passes::forward(const Batch& batch, bool recompute, int threads, const std::function<bool()>& stop, float* out) {
+bool Passes::forward(const Batch& batch, std::size_t recomputed, int threads, const std::function<bool()>& stop,
+                     float* out) {
   Stop asked(stop);
-  next_ = kNone, recompute_ = recompute;
+  next_ = kNone;
   take(batch, threads, &asked);
   const std::size_t layers = plan.layers.size();
   const auto done = [&] { return next_ = static_cast<std::ptrdiff_t>(layers), true; };
   if (total_ == 0) return done();
-  kept_.resize(recompute ? std::min<std::size_t>(layers, 1) : layers), inputs_.resize(layers + 1);
+  recomputed_ = std::min(recomputed, layers);
+  kept_.resize(layers - recomputed_ + (recomputed_ ? 1 : 0)), inputs_.resize(layers + 1);
   const auto input = [&](std::size_t i) { return inputs_[i].floats(total_ * plan.hidden); };
   embed(input(0));
   for (std::size_t i = 0; i < layers && !asked.said(); ++i) layer(i, kept_of(i), input(i + 1));
@@ -41,8 +43,8 @@ bool Passes::backward(std::ptrdiff_t part, const float* given, int threads, cons
   } else if (const std::size_t i = static_cast<std::size_t>(part); total_ && i == layers) {
     norm_back(p_.final_norm, given, inputs_[layers].floats(0), nullptr, d);
   } else if (total_) {
-    // The last layer's were the last to be made.
-    if (recompute_ && i + 1 < layers) layer(i, kept_of(i), wide_.floats(total_ * plan.hidden));
+    // Of those that are computed again, the last one's were the last to be made.
+    if (i + 1 < recomputed_) layer(i, kept_of(i), wide_.floats(total_ * plan.hidden));
     layer_back(i, kept_of(i), d);
   }
   stop_ = nullptr;

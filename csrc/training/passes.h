@@ -3,8 +3,8 @@
 // refimpl/train/encoder.py.
 //
 // Weights are the caller's float32 tensors, read anew in each pass. Of each layer its input, q k v, the joined
-// heads, the residual between its halves and what comes out of Wi are kept; `recompute` keeps its input alone
-// and computes the rest again, of the same bits. Rows of the embedding are summed in `finish`, once for all
+// heads, the residual between its halves and what comes out of Wi are kept; of the first `recomputed` layers the
+// input alone, and the rest is computed again, of the same bits. Rows of the embedding are summed in `finish`, once for all
 // micro-batches of a step. A gradient's bits do not depend on threads, nor on how the sequences of a step are
 // cut into micro-batches. No dropout.
 #pragma once
@@ -49,7 +49,7 @@ class Passes {
 
   // out [total, hidden]: the last hidden state. The batch has ids. False when it was stopped. Throws
   // std::bad_alloc. After either there is no way back.
-  bool forward(const Batch& batch, bool recompute, int threads, const std::function<bool()>& stop, float* out);
+  bool forward(const Batch& batch, std::size_t recomputed, int threads, const std::function<bool()>& stop, float* out);
   // The way back in its parts, each once and in this order after `forward`: part `layers` from d [total, hidden] of
   // the last hidden state through the final norm, then each layer from the last on, and part -1, the embedding's norm.
   // The gradients of a part's parameters are complete then, but for the embeddings' (finish). False when it was
@@ -65,7 +65,7 @@ class Passes {
   const Plan plan;
 
  private:
-  // What is kept of a layer; the room of `recompute` is that of all layers.
+  // What is kept of a layer; the first room is that of all layers that are computed again.
   struct Kept {
     Room qkv, joined, middle, wi;
   };
@@ -88,7 +88,7 @@ class Passes {
               float* y);
   // dw += dy^T x, db += dy, where wanted
   void linear_back(const LinearParameters& l, std::size_t n, std::size_t depth, const float* dy, const float* x);
-  Kept& kept_of(std::size_t i) { return kept_[recompute_ ? 0 : i]; }
+  Kept& kept_of(std::size_t i) { return kept_[i < recomputed_ ? 0 : i - recomputed_ + (recomputed_ ? 1 : 0)]; }
   const Rotary& table_of(std::size_t layer) const;
   std::size_t head_dim() const { return plan.hidden / plan.heads; }
 
@@ -100,7 +100,7 @@ class Passes {
   // -- of the pass that is under way --
   int threads_ = 1;
   Stop* stop_ = nullptr;
-  bool recompute_ = false;
+  std::size_t recomputed_ = 0;
   std::ptrdiff_t next_ = kNone;
   std::size_t total_ = 0, slots_ = 0, longest_ = 0;
   std::vector<std::int64_t> ids_, types_, positions_;

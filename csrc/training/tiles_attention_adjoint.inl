@@ -20,7 +20,7 @@ struct AdjointDesk {
   char *q_columns, *dy_columns;                     // a tile's columns are queries, pairs of components
   char *q_pairs, *dy_pairs;                         // a tile's columns are components, pairs of queries
   float *peak, *share, *along;                      // [all]: peak is in powers of two, share is 1 / total
-  float *scores, *back;                             // of a cell [keys, queries]
+  float* cells[2];                                  // scores, then dP, of two cells [keys, queries]
   char *p, *ds, *ds_pairs;                          // of a square of cells: tiles of rows, and of columns
   float *dq;                                        // cell by cell of queries [d, kCell]
   float *dk, *dv;                                   // of a square's keys [kSquare * kCell, d]
@@ -45,7 +45,7 @@ inline AdjointDesk adjoint_desk(std::size_t length, std::size_t head_dim, char* 
   k.keys_turned = c.take<char>(number), k.q_columns = c.take<char>(number), k.dy_columns = c.take<char>(number);
   k.q_pairs = c.take<char>(number), k.dy_pairs = c.take<char>(number);
   for (float** x : {&k.peak, &k.share, &k.along}) *x = c.take<float>(k.all * sizeof(float));
-  for (float** x : {&k.scores, &k.back}) *x = c.take<float>(kCell * kCell * sizeof(float));
+  for (float*& x : k.cells) x = c.take<float>(2 * kCell * kCell * sizeof(float));
   for (char** x : {&k.p, &k.ds, &k.ds_pairs}) *x = c.take<char>(square);
   k.dq = c.take<float>(k.all * k.d * sizeof(float));
   for (float** x : {&k.dk, &k.dv}) *x = c.take<float>(kSquare * kCell * k.d * sizeof(float));
@@ -138,70 +138,114 @@ REFIMPL_INLINE void cell_product(Tiles& tiles, const AdjointDesk& k, const bf16*
   store_block(tiles, sums, kCell);
 }
 
-REFIMPL_INLINE void scores_of(Tiles& tiles, const AdjointDesk& k, std::size_t key, std::size_t query) {
-  cell_product(tiles, k, k.keys + key * kCell * k.d, k.q_columns + query * kCell * k.d * sizeof(bf16), k.scores);
-  cell_product(tiles, k, k.values + key * kCell * k.d, k.dy_columns + query * kCell * k.d * sizeof(bf16), k.back);
+REFIMPL_INLINE void scores_of(Tiles& tiles, const AdjointDesk& k, std::size_t key, std::size_t query, float* cell) {
+  cell_product(tiles, k, k.keys + key * kCell * k.d, k.q_columns + query * kCell * k.d * sizeof(bf16), cell);
+  cell_product(tiles, k, k.values + key * kCell * k.d, k.dy_columns + query * kCell * k.d * sizeof(bf16), cell + kCell * kCell);
+}
+
+// use(i, its scores) for cells [from, to) one after the other; make(i, where) is called for each before the one ahead of
+// it is used, so that products run beside that and their sums have left the tiles when they are read.
+template <class Make, class Use>
+REFIMPL_INLINE void each_cell(const AdjointDesk& k, std::size_t from, std::size_t to, Make make, Use use) {
+  if (from < to) make(from, k.cells[from % 2]);
+  for (std::size_t i = from; i < to; ++i) {
+    if (i + 1 < to) make(i + 1, k.cells[(i + 1) % 2]);
+    use(i, k.cells[i % 2]);
+  }
 }
 
 REFIMPL_INLINE f32 kept(f32 x, __mmask16 lanes) { return {_mm512_maskz_mov_ps(lanes, x.v)}; }
 
-// Peak, share and along of a cell of queries.
-inline void sum_up(Tiles& tiles, const AdjointDesk& k, const Cells& cells, std::size_t query) {
+// What is known of 16 queries after some keys.
+struct Sums {
+  f32 top, total, along;
+};
+
+// Scores and dP of a cell's keys, of 16 queries that begin with number `query`. whole: all of them are visible.
+template <bool whole>
+REFIMPL_INLINE void sum_keys(const Cells& cells, std::size_t key, std::size_t query, const float* s, const float* d, Sums& sums) {
   const f32 nothing = set1(-__builtin_inff()), log2e = set1(1.44269504f), zero = set1(0.0f);
-  f32 top[2] = {nothing, nothing}, total[2] = {zero, zero}, along[2] = {zero, zero};
-  for (std::size_t key = cells.from(query, 0); key < cells.to(query, cells.count); ++key) {
-    scores_of(tiles, k, key, query);
-    const bool whole = cells.whole(key, query);
-    for (std::size_t h = 0; h < 2; ++h) {
-      const float *s = k.scores + h * kTile, *d = k.back + h * kTile;
-      __mmask16 seen[kCell];
-      f32 best = top[h];
-      for (std::size_t r = 0; r < kCell; ++r) {
-        seen[r] = whole ? static_cast<__mmask16>(-1) : cells.lanes(key * kCell + r, query * kCell + h * kTile);
-        best.v = _mm512_mask_max_ps(best.v, seen[r], best.v, load(s + r * kCell).v);
-      }
-      const f32 peak{_mm512_mask_mov_ps(best.v, _mm512_cmp_ps_mask(best.v, nothing.v, _CMP_EQ_OQ), zero.v)};
-      const f32 shift = mul(peak, set1(-1.44269504f)), by = exp2_for_bf16(fma(top[h], log2e, shift));
-      f32 sum = mul(total[h], by), more = mul(along[h], by);
-      for (std::size_t r = 0; r < kCell; ++r) {
-        const f32 p = kept(exp2_for_bf16(fma(load(s + r * kCell), log2e, shift)), seen[r]);
-        sum = add(sum, p), more = fma(p, load(d + r * kCell), more);
-      }
-      top[h] = best, total[h] = sum, along[h] = more;
+  __mmask16 seen[kCell];
+  f32 best = sums.top;
+  for (std::size_t r = 0; r < kCell; ++r) {
+    if constexpr (whole) {
+      best = max(best, load(s + r * kCell));
+    } else {
+      seen[r] = cells.lanes(key + r, query);
+      best.v = _mm512_mask_max_ps(best.v, seen[r], best.v, load(s + r * kCell).v);
     }
   }
+  const f32 peak{_mm512_mask_mov_ps(best.v, _mm512_cmp_ps_mask(best.v, nothing.v, _CMP_EQ_OQ), zero.v)};
+  const f32 shift = mul(peak, set1(-1.44269504f)), by = exp2_for_bf16(fma(sums.top, log2e, shift));
+  f32 total = mul(sums.total, by), along = mul(sums.along, by);
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < kCell; ++r) {
+    f32 p = exp2_for_bf16(fma(load(s + r * kCell), log2e, shift));
+    if constexpr (!whole) p = kept(p, seen[r]);
+    total = add(total, p), along = fma(p, load(d + r * kCell), along);
+  }
+  sums = {best, total, along};
+}
+
+// Peak, share and along of a cell of queries.
+inline void sum_up(Tiles& tiles, const AdjointDesk& k, const Cells& cells, std::size_t query) {
+  const f32 zero = set1(0.0f);
+  Sums sums[2] = {{set1(-__builtin_inff()), zero, zero}, {set1(-__builtin_inff()), zero, zero}};
+  const auto make = [&](std::size_t key, float* cell) { scores_of(tiles, k, key, query, cell); };
+  each_cell(k, cells.from(query, 0), cells.to(query, cells.count), make, [&](std::size_t key, const float* cell) {
+    const bool whole = cells.whole(key, query);
+    for (std::size_t h = 0; h < 2; ++h) {
+      const float *s = cell + h * kTile, *d = s + kCell * kCell;
+      if (whole)
+        sum_keys<true>(cells, key * kCell, query * kCell + h * kTile, s, d, sums[h]);
+      else
+        sum_keys<false>(cells, key * kCell, query * kCell + h * kTile, s, d, sums[h]);
+    }
+  });
   for (std::size_t h = 0; h < 2; ++h) {
     const std::size_t at = query * kCell + h * kTile;
-    const __mmask16 some = _mm512_cmp_ps_mask(total[h].v, zero.v, _CMP_NEQ_UQ);
-    const f32 share = kept(div(set1(1.0f), total[h]), some);
-    store(k.peak + at, kept(mul(top[h], log2e), some)), store(k.share + at, share);
-    store(k.along + at, mul(along[h], share));
+    const __mmask16 some = _mm512_cmp_ps_mask(sums[h].total.v, zero.v, _CMP_NEQ_UQ);
+    const f32 share = kept(div(set1(1.0f), sums[h].total), some);
+    store(k.peak + at, kept(mul(sums[h].top, set1(1.44269504f)), some)), store(k.share + at, share);
+    store(k.along + at, mul(sums[h].along, share));
+  }
+}
+
+// P' and dS' of 16 keys under 16 queries, from their scores and dP: rows of tiles, and dS' as tiles of columns.
+template <bool whole>
+REFIMPL_INLINE void weigh_tile(const Cells& cells, std::size_t key, std::size_t query, f32 peak, f32 share, f32 along,
+                               const float* s, const float* d, char* p_rows, char* ds_rows, char* ds_columns) {
+  const f32 log2e = set1(1.44269504f);
+#pragma GCC unroll 2
+  for (std::size_t r = 0; r < kTile; r += 2) {
+    __m256i two[2];
+#pragma GCC unroll 2
+    for (std::size_t o = 0; o < 2; ++o) {
+      f32 p = mul(exp2_for_bf16(sub(mul(load(s + (r + o) * kCell), log2e), peak)), share);
+      if constexpr (!whole) p = kept(p, cells.lanes(key + r + o, query));
+      two[o] = narrow(mul(p, sub(load(d + (r + o) * kCell), along)));
+      store_bits(reinterpret_cast<bf16*>(p_rows + (r + o) * kTileLine), narrow(p));
+      store_bits(reinterpret_cast<bf16*>(ds_rows + (r + o) * kTileLine), two[o]);
+    }
+    _mm512_storeu_si512(ds_columns + r / 2 * kTileLine, pairs(two[0], two[1]));
   }
 }
 
 // P' and dS' of a cell, which is number (i, j) of its square.
-inline void weigh_cell(Tiles& tiles, const AdjointDesk& k, const Cells& cells, std::size_t key, std::size_t query,
-                       std::size_t i, std::size_t j) {
-  scores_of(tiles, k, key, query);
+inline void weigh_cell(const AdjointDesk& k, const Cells& cells, std::size_t key, std::size_t query, std::size_t i,
+                       std::size_t j, const float* scores) {
   const bool whole = cells.whole(key, query);
-  const f32 log2e = set1(1.44269504f);
   for (std::size_t h = 0; h < 2; ++h) {
     const std::size_t at = query * kCell + h * kTile;
     const f32 peak = load(k.peak + at), share = load(k.share + at), along = load(k.along + at);
-    const float *s = k.scores + h * kTile, *d = k.back + h * kTile;
-    char* columns = k.ds_pairs + ((i * kSquare + j) * 2 + h) * kTileBytes;
-    for (std::size_t r = 0; r < kCell; r += 2) {
-      __m256i two[2];
-      for (std::size_t o = 0; o < 2; ++o) {
-        const std::size_t row = r + o;
-        f32 p = mul(exp2_for_bf16(sub(mul(load(s + row * kCell), log2e), peak)), share);
-        if (!whole) p = kept(p, cells.lanes(key * kCell + row, at));
-        const std::size_t place = ((2 * i + row / kTile) * kSquare + j) * kTileBytes + row % kTile * kTileLine + h * (kTileLine / 2);
-        two[o] = narrow(mul(p, sub(load(d + row * kCell), along)));
-        store_bits(reinterpret_cast<bf16*>(k.p + place), narrow(p));
-        store_bits(reinterpret_cast<bf16*>(k.ds + place), two[o]);
-      }
-      _mm512_storeu_si512(columns + r / 2 * kTileLine, pairs(two[0], two[1]));
+    for (std::size_t t = 0; t < 2; ++t) {
+      const std::size_t row = key * kCell + t * kTile, from = t * kTile * kCell + h * kTile;
+      const std::size_t place = ((2 * i + t) * kSquare + j) * kTileBytes + h * (kTileLine / 2);
+      char* columns = k.ds_pairs + ((i * kSquare + j) * 2 + h) * kTileBytes + t * (kTileBytes / 2);
+      if (whole)
+        weigh_tile<true>(cells, row, at, peak, share, along, scores + from, scores + kCell * kCell + from, k.p + place, k.ds + place, columns);
+      else
+        weigh_tile<false>(cells, row, at, peak, share, along, scores + from, scores + kCell * kCell + from, k.p + place, k.ds + place, columns);
     }
   }
 }
@@ -266,7 +310,10 @@ inline void attention_adjoint(const AttentionAdjoint& a, float* memory) {
       for (std::size_t i = 0; i < keys; ++i) {
         const std::size_t from = cells.from(key0 + i, query0), to = cells.to(key0 + i, query0 + queries);
         if (from >= to) continue;
-        for (std::size_t query = from; query < to; ++query) weigh_cell(tiles, k, cells, key0 + i, query, i, query - query0);
+        const auto make = [&](std::size_t query, float* cell) { scores_of(tiles, k, key0 + i, query, cell); };
+        each_cell(k, from, to, make, [&](std::size_t query, const float* cell) {
+          weigh_cell(k, cells, key0 + i, query, i, query - query0, cell);
+        });
         add_keys(tiles, k, k.p, i, from - query0, to - query0, k.dy_pairs, query0, k.dv);
         add_keys(tiles, k, k.ds, i, from - query0, to - query0, k.q_pairs, query0, k.dk);
       }

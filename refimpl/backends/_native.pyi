@@ -202,7 +202,7 @@ class Training:
         token_types: Array | None = None,
         positions: Array | None = None,
         visible: Array | None = None,
-        recompute: bool = False,
+        recomputed: int = 0,
         threads: int = 1,
     ) -> Array: ...
     def backward(self, part: int, d: Array | None = None, threads: int = 1) -> None: ...

@@ -22,7 +22,7 @@ from .backend import MOST_THREADS, chosen_tier, default_threads, native
 from .engine import plan_of
 
 Array = np.ndarray
-# What a pass keeps in bytes before `recompute`, left open, means yes.
+# What a pass keeps in bytes where `recompute` is left open.
 KEPT = 2**30
 
 
@@ -33,7 +33,8 @@ class TrainingEngine:
     gradients: name -> array to add to, for those that are wanted. dtype: of the products, float32,
     or bfloat16 from float32 parameters. num_threads: None for the default. tier: None for the best
     that `REFIMPL_ISA` leaves. recompute: whether a pass keeps the inputs of layers alone and
-    computes the rest anew on its way back; None: where it would keep more than KEPT bytes.
+    computes the rest anew on its way back; None: of the first layers, where it would keep more than
+    KEPT bytes.
     Raises ValueError.
     """
 
@@ -62,7 +63,7 @@ class TrainingEngine:
         self._layers = config.num_hidden_layers
         # Floats of a token and layer: its input, q k v, joined heads, residual, Wi.
         layer = 6 * config.hidden_size + 2 * config.intermediate_size
-        self._kept = 4 * layer * config.num_hidden_layers
+        self._layer_bytes = 4 * layer
 
     @property
     def tier(self) -> str:
@@ -80,12 +81,14 @@ class TrainingEngine:
         key_mask: Array | None = None,
     ) -> Array:
         """Last hidden state [total, hidden] of sequences laid end to end; see `Engine.packed`."""
-        recompute = self._recompute
-        if recompute is None:
-            recompute = self._kept * len(input_ids) > KEPT
+        if self._recompute is None:
+            kept = KEPT // max(self._layer_bytes * len(input_ids), 1)
+        else:
+            kept = 0 if self._recompute else self._layers
+        recomputed = max(self._layers - kept, 0)
         types = token_type_ids if self._typed else None
         return self._native.forward(
-            input_ids, cu_seqlens, types, position_ids, key_mask, recompute, self.num_threads
+            input_ids, cu_seqlens, types, position_ids, key_mask, recomputed, self.num_threads
         )
 
     def backward(self, d: Array) -> Iterator[str]:

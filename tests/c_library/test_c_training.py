@@ -61,12 +61,12 @@ class Training:
         self.handle = ffi.gc(self.out[0], lib.modernbert_training_close)
 
     def forward(
-        self, input: Any = None, recompute: bool = False, run: Any = ffi.NULL
+        self, input: Any = None, recomputed: int = 0, run: Any = ffi.NULL
     ) -> np.ndarray:
         out = np.full((TOTAL, CASE.hidden), np.nan, np.float32)
         given = input_of(CU, ids=IDS) if input is None else input
         status = lib.modernbert_training_forward(
-            self.handle, given, recompute, run, data_of(out), out.size
+            self.handle, given, recomputed, run, data_of(out), out.size
         )
         check(status)
         return out
@@ -76,10 +76,10 @@ class Training:
         d, size = (data_of(D), D.size) if first else (ffi.NULL, 0)
         check(lib.modernbert_training_backward(self.handle, part, d, size, run))
 
-    def step(self, recompute: bool = False) -> dict[str, bytes]:
+    def step(self, recomputed: int = 0) -> dict[str, bytes]:
         for x in self.gradients.values():
             x.fill(0)
-        self.forward(recompute=recompute)
+        self.forward(recomputed=recomputed)
         for part in range(CASE.layers, -2, -1):
             self.back(part)
         check(lib.modernbert_training_finish(self.handle, 1))
@@ -109,8 +109,8 @@ def test_a_step_has_the_bits_of_the_python_engine(training: Training) -> None:
     for _ in engine.backward(D):
         pass
     engine.finish()
-    for recompute in (False, True):
-        assert training.step(recompute) == {name: x.tobytes() for name, x in mine.items()}
+    for recomputed in (0, 1, CASE.layers, CASE.layers + 1, 2**64 - 1):
+        assert training.step(recomputed) == {name: x.tobytes() for name, x in mine.items()}
     assert ffi.string(lib.modernbert_training_tier(training.handle)) == b"scalar"
     assert ffi.string(lib.modernbert_training_tier(ffi.NULL)) == b""
     lib.modernbert_training_close(ffi.NULL)
@@ -133,11 +133,11 @@ def test_updates_have_the_bits_of_python(stable: bool) -> None:
 
 
 @pytest.mark.parametrize("where", ["forward", *range(CASE.layers, -2, -1)])
-@pytest.mark.parametrize("recompute", heavy_but_first([True, False]))
+@pytest.mark.parametrize("recomputed", heavy_but_first([CASE.layers, 0]))
 def test_a_step_that_was_stopped_can_be_begun_anew(
-    training: Training, where: str | int, recompute: bool
+    training: Training, where: str | int, recomputed: int
 ) -> None:
-    expected, asked = training.step(recompute), []
+    expected, asked = training.step(recomputed), []
 
     @ffi.callback("int(void *)")
     def stop(user: Any) -> int:
@@ -151,7 +151,7 @@ def test_a_step_that_was_stopped_can_be_begun_anew(
         how = run if part == where else ffi.NULL
         if part == "forward":
             status = lib.modernbert_training_forward(
-                training.handle, given, recompute, how, data_of(big), big.size
+                training.handle, given, recomputed, how, data_of(big), big.size
             )
         else:
             d, size = (data_of(big), big.size) if part == CASE.layers else (ffi.NULL, 0)
@@ -166,7 +166,7 @@ def test_a_step_that_was_stopped_can_be_begun_anew(
             with pytest.raises(Failed, match="there was no forward pass since"):
                 training.back(part)
     check(lib.modernbert_training_finish(training.handle, 1))
-    assert training.step(recompute) == expected
+    assert training.step(recomputed) == expected
 
 
 def test_a_callback_cannot_use_the_training_that_asks_it(training: Training) -> None:

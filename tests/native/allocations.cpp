@@ -128,16 +128,16 @@ Parameters parameters_of(const Model& model, std::vector<std::vector<float>>& gr
 }
 
 // Two passes, whose rows of the embedding wait for the end.
-void step(Passes& passes, const Batch& batch, bool recompute, int threads, float* out) {
+void step(Passes& passes, const Batch& batch, std::size_t recomputed, int threads, float* out) {
   for (int pass = 0; pass < 2; ++pass) {
-    CHECK(passes.forward(batch, recompute, threads, nullptr, out));
+    CHECK(passes.forward(batch, recomputed, threads, nullptr, out));
     for (std::ptrdiff_t part = 2; part >= -1; --part) CHECK(passes.backward(part, out, threads, nullptr));
   }
   passes.finish(threads);
 }
 
 // One that fails leaves no way back, and no row of the embedding without its gradient.
-void every_allocation_of_a_step_fails(const Kernels& kernels, const Adjoints& adjoints, bool recompute, int threads) {
+void every_allocation_of_a_step_fails(const Kernels& kernels, const Adjoints& adjoints, std::size_t recomputed, int threads) {
   const Model model;
   const Batch batch = model.batch();
   std::vector<std::vector<float>> gradients;
@@ -148,20 +148,20 @@ void every_allocation_of_a_step_fails(const Kernels& kernels, const Adjoints& ad
   std::vector<float> out(kTotal * kHidden);
   {
     Passes passes(kernels, adjoints, model.plan(), parameters);
-    step(passes, batch, recompute, 1, out.data());
+    step(passes, batch, recomputed, 1, out.data());
   }
   const std::vector<std::vector<float>> expected = gradients;
   CHECK(each_failing([&] {
     Passes passes(kernels, adjoints, model.plan(), parameters);
     try {
       zero();
-      step(passes, batch, recompute, threads, out.data());
+      step(passes, batch, recomputed, threads, out.data());
       CHECK(gradients == expected);
     } catch (const std::bad_alloc&) {
       CHECK(passes.next() == Passes::kNone);
       passes.finish(threads);
       zero();
-      step(passes, batch, recompute, threads, out.data());
+      step(passes, batch, recomputed, threads, out.data());
       CHECK(gradients == expected);
       throw;
     }
@@ -179,7 +179,7 @@ int main() {
         std::printf("%s, dtype %d, %d threads\n", tier_name(tier), static_cast<int>(dtype), threads);
         every_allocation_fails(*kernels, threads);
       if (dtype == Dtype::int8) continue;
-      for (bool recompute : {false, true})
-        every_allocation_of_a_step_fails(*kernels, adjoints_of(tier), recompute, threads);
+      for (std::size_t recomputed : {0, 1, 2})
+        every_allocation_of_a_step_fails(*kernels, adjoints_of(tier, dtype), recomputed, threads);
       }
 }

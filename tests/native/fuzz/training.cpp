@@ -82,7 +82,7 @@ void forward(Bytes& bytes, modernbert_training* training, const modernbert_run& 
   // Longer than the arrays: the caller's own lie, so it is told by a wrong count.
   const std::size_t count = drawn.fits() && !bytes.once_in(16) ? 2 * static_cast<std::size_t>(drawn.total)
                                                                : static_cast<std::size_t>(-1) - bytes.take<std::uint8_t>();
-  const int status = modernbert_training_forward(training, &drawn.input, bytes.once_in(2), &run, out.data(), count);
+  const int status = modernbert_training_forward(training, &drawn.input, bytes.take<std::uint8_t>() % 4, &run, out.data(), count);
   check(status);
   if (status == MODERNBERT_OK) *total = static_cast<std::size_t>(drawn.total);
 }
