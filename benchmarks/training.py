@@ -7,7 +7,7 @@
 A step: forward, loss, backward, AdamW, on the same random weights, ids and labels. Every
 contender lives in a process of its own; rounds run one step of each, in turn, so that a slow
 minute hits all. Peak is that process's VmHWM after its last step, with Python and weights. cpu is
-processor time of a step, all threads together: on a busy machine --threads 1 and its ratio say
+processor time of a step, all threads together, of_torch beside torch in the same dtype: on a busy machine --threads 1 and its ratio say
 more than the clock. loss_off: the first loss beside ours in float32 (of --task mask, 30 % of
 whose tokens are labelled; a classifier is drawn anew by each). --isa caps torch, MKL and oneDNN
 as well. `lora` trains adapters of rank 8 on Wqkv and Wo. Aims in float32 on AVX2: 1.3 times torch
@@ -45,7 +45,7 @@ CONTENDERS = (
     "torch float32", "torch bfloat16",
 )  # fmt: skip
 CLASSES, MASKED, RANK, SEED = 4, 0.3, 8, 0
-OURS, THEIRS = "refimpl float32", "torch float32"
+OURS, THEIRS, HALVES = "refimpl float32", "torch float32", "torch bfloat16"
 KINDS = {"classify": "sequence_classification", "mask": "masked_lm"}
 PROBLEM = "single_label_classification"
 Step = Callable[[], float]
@@ -184,7 +184,7 @@ def compare(args: argparse.Namespace, folder: Path, shape: str) -> dict[str, dic
         if len(c.seconds) < 2:
             out[f"{shape} {name}"] = {"tokens_s": "not run"}
             continue
-        own, theirs = c.seconds[1:], some.get(THEIRS)
+        own, theirs = c.seconds[1:], some.get(HALVES if name.endswith("bfloat16") else THEIRS)
         row: dict[str, Any] = {
             "tokens_s": round(tokens / statistics.median(own), 1),
             "cpu_s": round(statistics.median(c.cpu[1:]), 3),

@@ -60,9 +60,7 @@ class Training:
         check(lib.modernbert_training_create(config, self.given, n, tier, dtype, self.out))
         self.handle = ffi.gc(self.out[0], lib.modernbert_training_close)
 
-    def forward(
-        self, input: Any = None, recomputed: int = 0, run: Any = ffi.NULL
-    ) -> np.ndarray:
+    def forward(self, input: Any = None, recomputed: int = 0, run: Any = ffi.NULL) -> np.ndarray:
         out = np.full((TOTAL, CASE.hidden), np.nan, np.float32)
         given = input_of(CU, ids=IDS) if input is None else input
         status = lib.modernbert_training_forward(

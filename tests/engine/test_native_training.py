@@ -23,7 +23,7 @@ every_tier = pytest.mark.parametrize("tier", tiers())
 sizes = st.sampled_from(SIZES) | st.integers(1, 140)
 U = float(np.finfo(np.float32).eps) / 2
 HALF = 2.0**-8  # a rounding to bfloat16
-# Tiers that multiply bfloat16 by bfloat16, on the way back too; elsewhere weights alone are rounded.
+# Tiers that multiply bfloat16 by bfloat16, on the way back too; others round weights alone.
 BY_HALVES = ("amx", "avx512bf16")
 every_product = pytest.mark.parametrize(
     ("tier", "dtype"), [(t, d) for t in tiers() for d in ("float32", "bfloat16")]
@@ -146,9 +146,9 @@ def test_glu_adjoint(tier, activation):
 
 
 def attention_bounds(dy, q, k, v, visible, window, half=0.0):
-    """The errors of an evaluation, followed through MODEL.md (26') - (28'): sums in float32 to first
-    order; where there is a half, what products multiply is rounded by as much, and exponentials err
-    by 1e-4. Arrays [heads, seq, head_dim]."""
+    """The errors of an evaluation, followed through MODEL.md (26') - (28'), those of float32 to
+    first order. half: what products multiply is rounded by as much, and exponentials err by 1e-4.
+    Arrays [heads, seq, head_dim]."""
     n, width = q.shape[1:]
     scale, axis = width**-0.5, np.arange(n)
     mask = ops.visible(axis, axis, window)[None] & visible[None, None, :]
@@ -159,7 +159,8 @@ def attention_bounds(dy, q, k, v, visible, window, half=0.0):
 
     p = ops.softmax((q @ k.swapaxes(-1, -2)) * scale, mask)
     two = half * (2 + half)  # of a product whose factors are rounded
-    e_s = ((width + 3) * U * (1 + two) + two + half * (1 + two)) * times(q, k) * scale  # and the scale
+    of_scores = (width + 3) * U * (1 + two) + two + half * (1 + two)  # the scale's own among them
+    e_s = of_scores * times(q, k) * scale
     low = (n + 12) * U + 2e-4 * (half > 0)
     if half:  # all of the exponential, as scores may err by a tenth
         e_p = p * (np.expm1(e_s + (e_s * mask).max(-1, keepdims=True)) * (1 + low) + low)
@@ -175,8 +176,8 @@ def attention_bounds(dy, q, k, v, visible, window, half=0.0):
     sums = (n + 4) * U + two
     e_ds = e_ds * (1 + sums) + sums * np.abs(ds)
     e_dv = ((e_p * (1 + sums) + sums * p).swapaxes(-1, -2)) @ np.abs(dy)
-    back = e_ds.swapaxes(-1, -2) @ np.abs(q) * scale
-    return e_ds @ np.abs(k) * scale, back + half * np.abs(ds.swapaxes(-1, -2)) @ np.abs(q) * scale, e_dv
+    e_dk = (e_ds + half * np.abs(ds)).swapaxes(-1, -2) @ np.abs(q) * scale
+    return e_ds @ np.abs(k) * scale, e_dk, e_dv
 
 
 @every_product

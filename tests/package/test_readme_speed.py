@@ -1,5 +1,4 @@
-"""README.md's table of speed, error, memory and weight and those of long inputs and of large in
-benchmarks/README.md are made from benchmarks/results; a failure prints the right one."""
+"""README.md's table of speed, error, memory and weight and those of benchmarks/README.md are made from benchmarks/results; a failure prints the right one."""
 
 import json
 from pathlib import Path
@@ -12,7 +11,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 SPEED = "epyc-avx512-base-2-threads.json"
 MEMORY = "epyc-avx512-base-memory.json"
 WEIGHT = "install-weight.json"
-MORE = ("epyc-avx512-base-long-2-threads.json", "epyc-avx512-large-2-threads.json")
+LONG = "Long inputs, and large"
+AMX = "On a processor with AMX"
+MORE = {
+    "epyc-avx512-base-long-2-threads.json": LONG,
+    "epyc-avx512-large-2-threads.json": LONG,
+    "xeon-amx-base-2-threads.json": AMX,
+    "xeon-amx-large-2-threads.json": AMX,
+}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -78,9 +84,9 @@ def test_table_is_that_of_the_results():
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_tables_of_long_inputs_and_large_are_those_of_the_results(name):
+def test_further_tables_are_those_of_the_results(name):
     found = read(name)
-    text = section("Long inputs, and large", "benchmarks/README.md")
+    text = section(MORE[name], "benchmarks/README.md")
     right = written(speeds_alone(found["rows"]))
     assert right in text, right
     assert told(found) in text, told(found)
