@@ -7,13 +7,14 @@
 A step: forward, loss, backward, AdamW, on the same random weights, ids and labels. Every
 contender lives in a process of its own; rounds run one step of each, in turn, so that a slow
 minute hits all. Peak is that process's VmHWM after its last step, with Python and weights. cpu is
-processor time of a step, all threads together, of_torch beside torch in the same dtype: on a busy machine --threads 1 and its ratio say
-more than the clock. loss_off: the first loss beside ours in float32 (of --task mask, 30 % of
-whose tokens are labelled; a classifier is drawn anew by each). --isa caps torch, MKL and oneDNN
-as well. `lora` trains adapters of rank 8 on Wqkv and Wo. Aims in float32 on AVX2: 1.3 times torch
-(2.5 at 1x4096), half of its peak, 1.2 GB for lora on base; in bfloat16, where there is AMX, 3
-times torch's autocast (6 at 1x4096). --check runs tiny, two rounds, and shows that all of it
-works. Long because both trainers, and the processes that run them, stand here.
+processor time of a step, all threads together: on a busy machine --threads 1 and its ratio say
+more than the clock. of_torch: beside torch in the same dtype. loss_off: the first loss beside ours
+in float32 (of --task mask, 30 % of whose tokens are labelled; a classifier is drawn anew by each).
+--isa caps torch, MKL and oneDNN as well. `lora` trains adapters of rank 8 on Wqkv and Wo. Aims in
+float32 on AVX2: 1.3 times torch (2.5 at 1x4096), half of its peak, 1.2 GB for lora on base; in
+bfloat16, where there is AMX, 3 times torch's autocast (6 at 1x4096). --check runs tiny, two rounds,
+and shows that all of it works. Long because both trainers, and the processes that run them, stand
+here.
 """
 
 from __future__ import annotations

@@ -48,9 +48,11 @@ def drawn(
 
 
 def gradients(adapter: Adapter, grads: Mapping[str, Array]) -> dict[str, Array]:
-    """(65'): from dW of the matrices to dA = scale B^T dW and dB = scale dW A^T."""
+    """(65'): dA = scale B^T dW and dB = scale dW A^T, for each matrix whose dW is given."""
     out = {}
     for name, (a, b) in adapter.pairs.items():
+        if name + ".weight" not in grads:
+            continue
         d = grads[name + ".weight"] * a.dtype.type(adapter.scale)
         out[f"{name}.{A}"], out[f"{name}.{B}"] = b.T @ d, d @ a.T
     return out

@@ -26,8 +26,8 @@ Array = np.ndarray
 
 
 class Trainable:
-    """params: the model's, by name, which change in place. Raises ValueError for settings that
-    freeze nothing that there is, or everything."""
+    """params: the model's, by name; those that change are copied into it first, and then change in
+    place. Raises ValueError for settings that freeze nothing that there is, or everything."""
 
     def __init__(
         self, model: ModernBERTForTask, params: dict[str, Array], settings: Settings
@@ -41,19 +41,20 @@ class Trainable:
                 )
         free = {n for n in params if not n.startswith(settings.freeze or ("\0",))}
         self.adapter: Adapter | None = None
+        held: list[str] = []
         if settings.lora_rank:
             matrices = {n: x for n, x in params.items() if n in free and n in encoder}
             self.adapter = drawn(matrices, settings.lora_rank, settings.lora_alpha, settings.seed)
-            self._without = {
-                f"{name}.weight": params[f"{name}.weight"].copy() for name in self.adapter.pairs
-            }
+            held = [f"{name}.weight" for name in self.adapter.pairs]
+            self._without = {name: params[name] for name in held}
+            params |= {name: x.copy() for name, x in self._without.items()}
             free -= set(encoder)
+        params |= {name: np.array(params[name]) for name in free}
         self.tensors = {n: x for n, x in params.items() if n in free}
         if self.adapter is not None:
             self.tensors |= self.adapter.tensors()
         if not self.tensors:
             raise ValueError(f"freeze is {list(settings.freeze)}; that leaves nothing to train")
-        held = [] if self.adapter is None else [f"{name}.weight" for name in self.adapter.pairs]
         self.wanted = [*(n for n in params if n in free), *held]
         layers = model.config.num_hidden_layers
         self.rates = {name: settings.layer_decay ** depth(name, layers) for name in self.tensors}

@@ -80,7 +80,8 @@ class Trainer:
         num_threads: int | None = None,
         recompute: bool | None = None,
     ) -> None:
-        self.params = {name: np.array(x) for name, x in model.params.items()}
+        self.params = dict(model.params)
+        self.trainable = Trainable(model, self.params, settings)  # copies what it changes
         self.model = ModernBERTForTask(
             model.config, self.params, model.head, backend="numpy", source=model.source
         )
@@ -90,10 +91,9 @@ class Trainer:
         self.steps = train.steps(settings)
         self.peak = settings.peak(model.config.hidden_size)
         self.settings = s = replace(settings, steps=self.steps, learning_rate=self.peak)
-        self.trainable = Trainable(self.model, self.params, s)
         self.optimiser = optimiser or named(s, self.peak)
         # With the gradients of one layer at a time, each tensor is updated as soon as it can be.
-        at_once = s.accumulate == 1 and train.one_pass and self.trainable.adapter is None
+        at_once = s.accumulate == 1 and train.one_pass
         self.engine = chosen_engine(
             self.model, self.trainable.wanted, backend, dtype, num_threads, recompute, tell,
             self._update if at_once else None,
@@ -169,9 +169,10 @@ class Trainer:
         p, s = self.progress, self.settings
         lr = self.peak * self.schedule(p.step)
         if self.engine is not None and self.engine.sink is not None:
-            self.optimiser.check(self.trainable.tensors, self.engine.gradients, lr)
+            self.optimiser.check(self.trainable.tensors, self.trainable.tensors, lr)
             self.optimiser.steps += 1
             found = self.train.step(self.model, p.step, s, self.trainable.wanted, self.engine)
+            self.trainable.apply()
         else:
             found = self.train.step(self.model, p.step, s, self.trainable.wanted, self.engine)
             grads = self.trainable.gradients(found.gradients)
@@ -183,7 +184,8 @@ class Trainer:
     def _update(self, grads: dict[str, Array]) -> None:
         """The part of a step's update whose gradients are complete."""
         lr = self.peak * self.schedule(self.progress.step)
-        self.optimiser.apply(self.trainable.tensors, grads, lr, self.trainable.rates)
+        own = self.trainable.gradients(grads)
+        self.optimiser.apply(self.trainable.tensors, own, lr, self.trainable.rates)
 
     def _evaluate(self) -> dict[str, Any]:
         """Figures of the evaluation set; the model is written where its loss is the lowest yet."""

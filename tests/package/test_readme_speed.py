@@ -1,4 +1,5 @@
-"""README.md's table of speed, error, memory and weight and those of benchmarks/README.md are made from benchmarks/results; a failure prints the right one."""
+"""README.md's table of speed, error, memory and weight and those of benchmarks/README.md are made
+from benchmarks/results; a failure prints the right one."""
 
 import json
 from pathlib import Path

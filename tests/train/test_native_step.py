@@ -262,15 +262,35 @@ def test_gradients_handed_on_layer_by_layer_are_the_same_in_less_memory(task):
     )
 
 
-def test_updates_in_the_way_back_are_those_after_it(tmp_path):
-    at_once = Trainer(small_model(), examples(), None, SETTINGS, None, backend="native")
-    after = Trainer(small_model(), examples(), None, replace(SETTINGS, batch_size=2, accumulate=2),
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_updates_in_the_way_back_are_those_after_it(lora_rank):
+    how = replace(SETTINGS, lora_rank=lora_rank)
+    at_once = Trainer(small_model(), examples(), None, how, None, backend="native")
+    after = Trainer(small_model(), examples(), None, replace(how, batch_size=2, accumulate=2),
                     None, backend="native")  # fmt: skip
     assert at_once.engine.sink is not None and after.engine.sink is None
     for trainer in (at_once, after):
         trainer.run()
     for name, x in at_once.params.items():
         assert x.tobytes() == after.params[name].tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        ({"lora_rank": 2}, ("head.", "classifier.", "attn.Wqkv", "attn.Wo")),
+        ({"freeze": ("embeddings.", "layers.0.")}, ("head.", "classifier.", "layers.1.", "final_")),
+    ],
+)
+def test_only_parameters_that_change_are_copied(changes, changed):
+    model = small_model()
+    before = {name: x.tobytes() for name, x in model.params.items()}
+    trainer = Trainer(model, examples(), None, replace(SETTINGS, **changes), None, backend="native")
+    trainer.run()
+    for name, x in trainer.params.items():
+        assert model.params[name].tobytes() == before[name], name
+        own = any(part in name for part in changed)
+        assert np.shares_memory(x, model.params[name]) != own, name
 
 
 # -- what is refused ------------------------------------------------------------------------------
