@@ -26,20 +26,21 @@ struct AdjointDesk {
   float *dk, *dv;                                   // of a square's keys [kSquare * kCell, d]
 };
 
+// Pieces of memory, one after the other; of none, they are counted.
 struct Carver {
-  char* at;
+  char* memory;
+  std::size_t used = 0;
   template <class T>
   T* take(std::size_t bytes) {
-    char* here = at;
-    at += bytes;
+    char* const here = memory ? memory + used : nullptr;
+    used += bytes;
     return reinterpret_cast<T*>(here);
   }
 };
 
-inline AdjointDesk adjoint_desk(std::size_t length, std::size_t head_dim, char* memory, std::size_t* bytes = nullptr) {
+inline AdjointDesk adjoint_desk(std::size_t length, std::size_t head_dim, Carver& c) {
   AdjointDesk k;
   k.all = round_up(length, kCell), k.d = round_up(head_dim, kCell);
-  Carver c{memory};
   const std::size_t number = k.all * k.d * sizeof(bf16), square = kSquare * kSquare * kCell * kCell * sizeof(bf16);
   k.keys = c.take<bf16>(number), k.values = c.take<bf16>(number), k.rows = c.take<bf16>(number);
   k.keys_turned = c.take<char>(number), k.q_columns = c.take<char>(number), k.dy_columns = c.take<char>(number);
@@ -49,15 +50,13 @@ inline AdjointDesk adjoint_desk(std::size_t length, std::size_t head_dim, char* 
   for (char** x : {&k.p, &k.ds, &k.ds_pairs}) *x = c.take<char>(square);
   k.dq = c.take<float>(k.all * k.d * sizeof(float));
   for (float** x : {&k.dk, &k.dv}) *x = c.take<float>(kSquare * kCell * k.d * sizeof(float));
-  if (bytes) *bytes = static_cast<std::size_t>(c.at - memory);
   return k;
 }
 
 inline std::size_t adjoint_floats(std::size_t length, std::size_t head_dim, std::ptrdiff_t) {
-  std::size_t bytes;
-  alignas(64) static char nowhere[64];
-  adjoint_desk(length, head_dim, nowhere, &bytes);
-  return bytes / sizeof(float);
+  Carver count{nullptr};
+  adjoint_desk(length, head_dim, count);
+  return count.used / sizeof(float);
 }
 
 // -- arrangements ---------------------------------------------------------------------------------
@@ -290,7 +289,8 @@ REFIMPL_INLINE void add_queries(Tiles& tiles, const AdjointDesk& k, std::size_t 
 // -- the adjoint ----------------------------------------------------------------------------------
 
 inline void attention_adjoint(const AttentionAdjoint& a, float* memory) {
-  const AdjointDesk k = adjoint_desk(a.length, a.head_dim, reinterpret_cast<char*>(memory));
+  Carver pieces{reinterpret_cast<char*>(memory)};
+  const AdjointDesk k = adjoint_desk(a.length, a.head_dim, pieces);
   const Cells cells(a);
   round_rows(k, a, a.k, a.ld, a.visible, 1.0f, k.keys), as_pairs<true>(k, k.keys, k.keys_turned);
   round_rows(k, a, a.v, a.ld, a.visible, 1.0f, k.values);
