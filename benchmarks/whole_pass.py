@@ -58,7 +58,7 @@ def shares(engine: Engine, config: ModernBertConfig, shape: str, rate, rounds: i
         "tokens_per_s": len(ids) / statistics.median(took),
         "gflops": work / statistics.median(took),
         "limit": statistics.median(rates),
-        "share": statistics.quantiles(of_rate, n=4),
+        "share": statistics.quantiles(of_rate, n=4, method="inclusive"),
     }
 
 
