@@ -101,6 +101,7 @@ def test_one_short_sequence_has_work_for_64_threads_on_every_tier(program):
 
 
 @pytest.mark.skipif("avx512" not in tiers(), reason="needs AVX-512")
+@pytest.mark.skipif("amx" in tiers(), reason="its own tiles are tested above")
 def test_amx_with_tiles_in_plain_code_stays_within_its_bounds(program_with_plain_tiles):
     """The amx tier where there are its vectors and no tiles (plain_tiles.h), in parts and whole."""
     status, report = lines(program_with_plain_tiles, "--tier", "amx", "--rounds", "1")
