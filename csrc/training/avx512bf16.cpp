@@ -1,4 +1,4 @@
-// The adjoints of the avx512bf16 tier: in bfloat16, the algorithms of the amx tier by VDPBF16PS; the rest is the avx512 tier's.
+// The adjoints of the avx512bf16 tier: in bfloat16, the algorithms of the amx tier by VDPBF16PS; else the avx512 tier's.
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
 // gcc 12 takes the undefined lanes inside its own AVX-512 headers for a mistake of the includer.
@@ -30,18 +30,7 @@ REFIMPL_TARGET_END
 namespace refimpl {
 namespace avx512bf16 {
 namespace {
-
-inline Adjoints half_table() {
-  Adjoints a = adjoints_avx512(Dtype::bfloat16);
-  a.left_width = a.right_width = kPanel;
-  a.row_step = kTileDepth, a.number_bytes = sizeof(bf16);
-  a.outer_rows = 512, a.left_stays = true;
-  a.gather_left = gather<true>, a.gather_right = gather<false>;
-  a.outer = outer;
-  a.attention = attention_adjoint, a.attention_floats = adjoint_floats;
-  return a;
-}
-
+#include "training/tiles_table.inl"
 }  // namespace
 }  // namespace avx512bf16
 
