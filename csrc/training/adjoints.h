@@ -51,6 +51,7 @@ struct Adjoints {
   std::size_t left_width, right_width, row_step, number_bytes;
   std::size_t outer_rows;  // rows whose products are best summed in one go
   bool left_stays;         // panels of which side should stay while those of the other pass
+  std::size_t passing;     // bytes of panels that pass again and again, for L2 to hold
   // Panel number `panel` of x [.., columns]: the rows of the blocks, one after the other.
   void (*gather_left)(const RowBlock* blocks, std::size_t count, const float* x, std::size_t columns, std::size_t panel,
                       void* to);

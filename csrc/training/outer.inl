@@ -77,6 +77,8 @@ inline void outer(const RowBlock* blocks, std::size_t count, std::size_t rows, c
           const float* from = c + (row + r) * n + column + static_cast<std::size_t>(h) * kLanes;
           store(tile + r * kPanel + static_cast<std::size_t>(h) * kLanes, r < there && lanes[h] ? load_first(from, lanes[h]) : set1(0.0f));
         }
+      if (panel + 1 < left1)  // of c: what the next tile reads
+        for (std::size_t r = 0; r < kRows && row + kRows + r < m; ++r) __builtin_prefetch(c + (row + kRows + r) * n + column, 1);
       const float *a = static_cast<const float*>(left) + panel * rows * kRows;
       const float* b = static_cast<const float*>(right) + other * rows * kPanel;
       for (std::size_t i = 0; i < count; ++i) {

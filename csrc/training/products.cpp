@@ -87,9 +87,11 @@ void Products::outer(const Blocks& blocks, std::size_t n, std::size_t depth, con
     }, stop);
     const std::size_t wanted = static_cast<std::size_t>(threads) * kPerThread;
     const std::size_t stay = a.left_stays ? lefts : rights, pass = a.left_stays ? rights : lefts;
-    const std::size_t splits = std::clamp<std::size_t>(ceil_div(wanted, stay), 1, pass);
+    const std::size_t passing = a.left_stays ? rights * right_bytes : lefts * left_bytes;
+    const std::size_t parts = std::max(ceil_div(wanted, stay), ceil_div(passing, a.passing));
+    const std::size_t splits = std::clamp<std::size_t>(parts, 1, pass);
     parallel_for(threads, stay * splits, [&](std::size_t task, int) {
-      const std::size_t panel = task / splits, part = task % splits;
+      const std::size_t part = task / stay, panel = task % stay;
       const std::size_t first = pass * part / splits, end = pass * (part + 1) / splits;
       if (a.left_stays)
         a.outer(some, count, rows, left, panel, panel + 1, n, right, first, end, depth, dw);
