@@ -107,10 +107,11 @@ async def open_loop(
     return found
 
 
-async def one_by_one(target: Target, text: str, count: int) -> list[float]:
-    """Seconds of each of so many requests, each alone."""
+async def one_by_one(target: Target, text: str, count: int, pause: float = 0.0) -> list[float]:
+    """Seconds of each of so many requests, each alone, so many seconds after the last."""
     out = []
     for _ in range(count):
+        await asyncio.sleep(pause)
         start = time.perf_counter()
         status, content = await target.ask(target.body(text))
         assert status == 200, content[:500]

@@ -174,10 +174,12 @@ def mix(server: Server, texts: dict[str, str], rate: float, seconds: float) -> F
     """See above. rate: requests a second that the machine can just do."""
     target = server.target
     single = run(one_by_one(target, texts["query"], 50), target)
+    apart = run(one_by_one(target, texts["query"], 50, 1 / (LOAD * rate * (1 - SHARE))), target)
     found = run(open_loop(target, texts, SHARE, LOAD * rate, seconds), target)
     assert {one.status for one in found} == {200}
     return {
         "query_alone_ms": 1e3 * statistics.median(single),
+        "query_alone_apart_ms": 1e3 * statistics.median(apart),
         "query_p50_ms": milliseconds(found, "query", 0.5),
         "query_p99_ms": milliseconds(found, "query", 0.99),
         "document_p50_ms": milliseconds(found, "document", 0.5),

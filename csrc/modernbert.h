@@ -72,6 +72,10 @@ MODERNBERT_API int modernbert_best_tier(const char *cap, const char *dtype, cons
 /* REFIMPL_THREADS, else OMP_NUM_THREADS, else the least of affinity, cgroup quota and cores; at most
  * 256. A variable that holds no positive number is passed over. */
 MODERNBERT_API int modernbert_default_threads(void);
+/* From here on the calling thread is in the background: its passes have helpers of their own, and on Linux it
+ * and they run at the lowest priority, so that they take the cores that other threads leave. There is no
+ * way back. */
+MODERNBERT_API void modernbert_give_way(void);
 
 /* -- a model -- */
 

@@ -48,4 +48,6 @@ int modernbert_default_threads(void) {
   return n;
 }
 
+void modernbert_give_way(void) { give_way(); }
+
 }  // extern "C"

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -92,8 +93,17 @@ void work(Loop& loop, int thread, Stop* stop) {
   }
 }
 
+void lowest_priority() {
+#if defined(__linux__)
+  setpriority(PRIO_PROCESS, 0, 19);  // of the calling thread alone; elsewhere it would be the process
+#endif
+}
+
 class Pool {
  public:
+  explicit Pool(bool background) : background_(background) {}
+  bool background() const { return background_; }
+
   // Whether the loop was done here; if not, the pool is another loop's and nothing was done.
   // `is_mine` tells whether this process still is the one that the helpers live in.
   bool run(int threads, const Body& body, std::size_t tasks, Stop* stop, bool (*is_mine)(Pool*)) {
@@ -153,6 +163,7 @@ class Pool {
   }
 
   void serve(int index) {
+    if (background_) lowest_priority();
     Slot& slot = slots_[index];
     const auto offered = [&] { return slot.offered.load(std::memory_order_relaxed) != nullptr; };
     for (;;) {
@@ -171,6 +182,7 @@ class Pool {
     }
   }
 
+  const bool background_;
   std::atomic<bool> taken_{false};
   int born_ = 0;  // used by the loop that has taken the pool
   Share shares_[kMaxThreads];
@@ -179,14 +191,16 @@ class Pool {
   Slot slots_[kMaxThreads - 1];
 };
 
-// Never destroyed: helpers may outlive main. A fork leaves the child none, and the memory of its
-// parent's; registered when the library is loaded, so that no fork finds it half done.
-std::atomic<Pool*> the_pool{nullptr};
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { the_pool = nullptr; });
+// Of the foreground and of the background. Never destroyed: helpers may outlive main. A fork leaves the child
+// none, and the memory of its parent's; registered when the library is loaded, so that no fork finds it half done.
+std::atomic<Pool*> the_pools[2] = {};
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { the_pools[0] = the_pools[1] = nullptr; });
+thread_local bool in_background = false;
 
 Pool& pool() {
+  std::atomic<Pool*>& the_pool = the_pools[in_background];
   if (Pool* there = the_pool.load(std::memory_order_acquire)) return *there;
-  Pool *fresh = new Pool, *other = nullptr;
+  Pool *fresh = new Pool(in_background), *other = nullptr;
   if (the_pool.compare_exchange_strong(other, fresh)) return *fresh;
   delete fresh;
   return *other;
@@ -208,6 +222,11 @@ int default_threads() {
   return std::clamp(n, 1, kMaxThreads);
 }
 
+void give_way() {
+  in_background = true;
+  lowest_priority();
+}
+
 bool Stop::poll() {
   if (said_ || !ask_) return said_;
   if (const Clock::time_point now = Clock::now(); now - last_ >= kEvery) {
@@ -220,7 +239,7 @@ bool Stop::poll() {
 bool run_loop(int threads, std::size_t tasks, const Body& body, Stop* stop) {
   if (stop && stop->poll()) return false;
   threads = std::clamp(threads, 1, tasks < kMaxThreads ? std::max(static_cast<int>(tasks), 1) : kMaxThreads);
-  const auto is_mine = [](Pool* p) { return the_pool.load() == p; };
+  const auto is_mine = [](Pool* p) { return the_pools[p->background()].load() == p; };
   if (threads < 2 || !pool().run(threads, body, tasks, stop, is_mine)) {
     Share all;
     deal(tasks, &all, 1);

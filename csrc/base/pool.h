@@ -4,8 +4,9 @@
 // the caches of a core is there for the next one. Who has done its own takes from the others'.
 // The calling thread works too, and waits for no helper that has not begun. Between loops helpers
 // spin shortly, then sleep; a loop wakes those that it can use and no other. A loop that starts while
-// another thread's runs is done by its own thread alone: nothing waits. After a fork the child has no
-// helpers; they are born again on its first loop.
+// another thread's runs is done by its own thread alone: nothing waits. Threads in the background have
+// helpers of their own, which give way as they do. After a fork the child has no helpers; they are born
+// again on its first loop.
 #pragma once
 
 #include <chrono>
@@ -20,6 +21,10 @@ constexpr int kMaxThreads = 256;
 // Threads that a loop may use by default, 1 .. kMaxThreads: REFIMPL_THREADS, else OMP_NUM_THREADS,
 // else usable_cpus().
 int default_threads();
+
+// From here on the calling thread is in the background: its loops have helpers of their own, and where the system
+// allows it (Linux) it and they get no more of the cores than other threads leave.
+void give_way();
 
 // Whether a job of several loops should end early. One per job, used by its calling thread alone.
 class Stop {

@@ -216,6 +216,13 @@ def default_threads() -> int:
     return native().default_threads()
 
 
+def give_way() -> None:
+    """From here on the calling thread, and on Linux the engine's threads that help it, take the
+    cores that other threads leave. Nothing where the engine is not there."""
+    if why_not_native() is None:
+        native().give_way()
+
+
 # -- facts ----------------------------------------------------------------------------------------
 
 

@@ -4,11 +4,11 @@
     with lanes.request(use, deadline): ...      who asks, and what it took: texts, tokens, cut
 
 A call waits for all of its tokens, so that decides its lane: up to SHORT it is a query, else a
-document. Each lane has a thread and computes beside the other: a query shares the cores with a long
-pass and never waits for its end. Within a lane calls take turns, a pass each, and one that leaves
-room in its pass takes others along; what may share one is batches.fits' to say. Promise: no more
-than `most` tokens wait (Refusal 429); what waits beyond its deadline (503), or for somebody who is
-gone, is not computed.
+document. Each lane has a thread and computes beside the other: a query never waits for the end of
+a long pass, whose threads give way to it. Within a lane calls take turns, a pass each, and one that
+leaves room in its pass takes others along; what may share one is batches.fits' to say. Promise: no
+more than `most` tokens wait (Refusal 429); what waits beyond its deadline (503), or for somebody
+who is gone, is not computed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.backend import give_way
 from ..tasks.batches import TOKENS, check_batch_size, fits
 from ..text.tokenizer import Encoded
 from .refusals import Refusal
 
 SHORT = 512
 """Tokens of a call that counts as a query."""
+LONG = 1  # the lane of documents
 
 
 @dataclass
@@ -90,8 +92,8 @@ class Lanes:
         self._of_thread = threading.local()
         self._stopped = False
         self._threads = [
-            threading.Thread(target=self._work, args=(calls,), daemon=True, name=f"lane-{name}")
-            for name, calls in zip(("short", "long"), self._calls, strict=True)
+            threading.Thread(target=self._work, args=(which,), daemon=True, name=f"lane-{name}")
+            for which, name in enumerate(("short", "long"))
         ]
         for thread in self._threads:
             thread.start()
@@ -178,7 +180,10 @@ class Lanes:
 
     # -- the lane's thread ------------------------------------------------------------------------
 
-    def _work(self, calls: deque[Call]) -> None:
+    def _work(self, which: int) -> None:
+        calls = self._calls[which]
+        if which == LONG:
+            give_way()
         while True:
             with self._news:
                 while not (calls or self._stopped):

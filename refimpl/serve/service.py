@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -94,9 +95,11 @@ class Service:
 
     def warm(self) -> None:
         """Pack the weights and read the digest, before anybody waits or a process forks."""
-        if self.model.engine is None:
-            self.model(np.array([[0]]))
-        _ = self.space
+        with ThreadPoolExecutor(1) as beside:
+            space = beside.submit(lambda: self.space)
+            if self.model.engine is None:
+                self.model(np.array([[0]]))
+            space.result()
 
     def observe(self, **told: Callable[..., object]) -> None:
         """Who is told of passes and of what waits (see Lanes); before the first."""

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,6 +29,12 @@ using refimpl::parallel_for;
 using refimpl::Stop;
 
 namespace {
+
+#if defined(__SANITIZE_THREAD__)
+constexpr int kInChild = 1;  // its runtime cannot bear threads in the child of several threads
+#else
+constexpr int kInChild = 3;
+#endif
 
 void nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
 
@@ -161,6 +168,29 @@ void several_callers_all_get_done() {
   for (std::thread& c : callers) c.join();
 }
 
+void the_background_has_helpers_of_its_own_that_give_way() {
+  const int here = getpriority(PRIO_PROCESS, 0);
+  std::atomic<bool> over{false};
+  std::atomic<int> behind{0}, inside{0};
+  std::thread background([&] {
+    refimpl::give_way();
+    parallel_for(2, 2, [&](std::size_t, int) {
+#if defined(__linux__)
+      CHECK(getpriority(PRIO_PROCESS, 0) == 19);
+#endif
+      for (++behind; !over;) nap();
+    });
+  });
+  while (behind < 2) nap();
+  parallel_for(2, 2, [&](std::size_t, int) {
+    CHECK(getpriority(PRIO_PROCESS, 0) == here);
+    for (++inside; inside < 2;) std::this_thread::yield();  // so that both have begun
+  });
+  CHECK(well_in_child([] { return sums_up(kInChild, 100); }));
+  over = true;
+  background.join();
+}
+
 // -- the stop -------------------------------------------------------------------------------------
 
 std::atomic<int> asked{0};
@@ -213,12 +243,6 @@ void a_stop_may_loop_itself() {
 }
 
 // -- forks ----------------------------------------------------------------------------------------
-
-#if defined(__SANITIZE_THREAD__)
-constexpr int kInChild = 1;  // its runtime cannot bear threads in the child of several threads
-#else
-constexpr int kInChild = 3;
-#endif
 
 void forks_after_use_answer() {
   for (int i = 0; i < 200; ++i) CHECK(well_in_child([] { return sums_up(3, 100) && sums_up(2, 10); }));
@@ -337,6 +361,7 @@ int main() {
   PART(who_has_done_its_own_part_takes_from_the_others);
   PART(loops_follow_each_other);
   PART(several_callers_all_get_done);
+  PART(the_background_has_helpers_of_its_own_that_give_way);
   PART(a_stop_ends_the_loop_and_all_later_ones);
   PART(the_time_of_asking_goes_on_from_loop_to_loop);
   PART(a_stop_is_asked_now_and_then_only);

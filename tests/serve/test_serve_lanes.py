@@ -1,5 +1,7 @@
 """Lanes: answers are those of in_passes, whoever shares a pass; turns, deadlines and limits."""
 
+import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from support.serving import wait_for
 
+from refimpl.backends.backend import why_not_native
 from refimpl.serve.lanes import Lanes, Use
 from refimpl.serve.refusals import Refusal
 
@@ -64,6 +67,19 @@ def together(count, does):
     for thread in threads:
         thread.start()
     return threads, out
+
+
+@pytest.mark.skipif(sys.platform != "linux" or why_not_native() is not None, reason="the engine's")
+def test_the_threads_of_documents_give_way(lanes):
+    found = {}
+    for name, length in (("query", 50), ("document", 51)):
+
+        def run(batch, name=name):
+            found[name] = os.getpriority(os.PRIO_PROCESS, 0)  # of the thread that calls
+            return {"length": np.zeros(len(batch))}
+
+        lengths(lanes, run, [length])
+    assert found == {"query": os.getpriority(os.PRIO_PROCESS, 0), "document": 19}
 
 
 def test_every_caller_gets_its_own_rows(lanes):

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ GROWTH = 2**12  # KiB, of resident memory over the second half of a server's req
     "requests", [2_000, pytest.param(MANY, marks=pytest.mark.soak)], ids=["some", "many"]
 )
 def test_no_bit_depends_on_the_load(folders, requests):
-    """Random texts, routes, sizes and options over kept connections; a server that is told to end
-    and its successor in between."""
+    """Random texts, routes, sizes and options over kept connections; a server that is told to end,
+    and its successor, which answers nine of ten requests."""
     texts = some_texts(300, 5, 60) + ["a " * n for n in (300, 700, 1500)]
     encoder = refimpl.SentenceEncoder(folders["embed"])
     kinds = [dict(normalize_embeddings=n, truncate_dim=d) for n in (True, False) for d in (None, 9)]
@@ -69,21 +70,22 @@ def test_no_bit_depends_on_the_load(folders, requests):
                 if not np.array_equal(rows, wanted[kind][some]):
                     wrong.append((path, kind, some))
 
-    for half in range(2):
-        left = iter(range(requests // 2))
+    for count in (requests // 10, requests - requests // 10):
+        left, before, start = iter(range(count)), asked[0], time.monotonic()
         server = Server("--model", folders["embed"], "--log", "none", "--timeout", "600")
         threads = [threading.Thread(target=client, args=(i,)) for i in range(CLIENTS)]
         for thread in threads:
             thread.start()
         most = []  # KiB that the server has, by tenths of its requests
         for part in range(1, 11) if requests >= MANY else ():
-            count = (10 * half + part) * requests // 20
-            wait_for(lambda count=count: asked[0] >= count, 10**6)
+            until = before + part * count // 10
+            wait_for(lambda until=until: asked[0] >= until, 10**6)
             most.append(resident(server.process.pid))
         for thread in threads:
             thread.join()
         if most:
-            print(f"KiB by tenths of {requests // 2} requests: {most}")
+            seconds = time.monotonic() - start
+            print(f"KiB by tenths of {count} requests, {seconds:.0f} s: {most}")
             assert most[-1] - most[4] < GROWTH
         assert server.end() == 0
     assert wrong == [] and statuses == {} and served[0] > requests

@@ -23,7 +23,7 @@ tasks:      reference text nlp files models
 train:      reference text nlp files backends models
 verify:     reference files backends models train
 bulk:       text files tasks
-serve:      reference text files models tasks
+serve:      reference text files backends models tasks
 teach:      reference text files models tasks train verify
 cli:        reference text nlp files backends models tasks train verify bulk serve teach
 """
