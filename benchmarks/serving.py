@@ -52,8 +52,9 @@ Figures = dict[str, Any]
 
 
 def text_of(encoder: refimpl.SentenceEncoder, tokens: int) -> str:
-    """A text of so many tokens, the special ones included."""
-    text = " the" * (tokens - 2)
+    """A text of so many tokens, the special ones included; no space around it, as some peers take
+    that away."""
+    text = "the" + " the" * (tokens - 3)
     assert len(encoder.tokenizer.encode(text)) == tokens
     return text
 
