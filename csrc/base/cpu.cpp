@@ -147,18 +147,31 @@ const char* tier_name(Tier tier) {
   return "";
 }
 
+// Asked once: a virtual machine takes tens of microseconds for each CPUID.
 std::string why_unavailable(Tier tier) {
   switch (tier) {
-#define REFIMPL_TIER(name) \
-  case Tier::name: return why_not_##name();
+#define REFIMPL_TIER(name)                                \
+  case Tier::name: {                                      \
+    static const std::string why = why_not_##name();      \
+    return why;                                           \
+  }
 #include "base/tiers.inc"
   }
   return "";
 }
 
-bool has_avx_vnni() { return in_leaf_7(1, Register::a, 4); }
-bool has_avx512_vnni() { return in_leaf_7(0, Register::c, 11); }
-bool has_amx_int8() { return in_leaf_7(0, Register::d, 25); }
+bool has_avx_vnni() {
+  static const bool has = in_leaf_7(1, Register::a, 4);
+  return has;
+}
+bool has_avx512_vnni() {
+  static const bool has = in_leaf_7(0, Register::c, 11);
+  return has;
+}
+bool has_amx_int8() {
+  static const bool has = in_leaf_7(0, Register::d, 25);
+  return has;
+}
 bool has_neon_dot() {
 #if defined(__aarch64__) && defined(__linux__)
   constexpr unsigned long kDot = 1ul << 20;  // HWCAP_ASIMDDP
