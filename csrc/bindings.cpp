@@ -564,7 +564,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("default_threads", &modernbert_default_threads,
         "REFIMPL_THREADS, else OMP_NUM_THREADS, else the least of affinity, cgroup quota and cores.");
   m.def("give_way", &modernbert_give_way,
-        "From here on the calling thread is in the background: its loops have helpers of their own, which have the lowest priority, as it has.");
+        "From here on the calling thread is in the background: its loops have helpers of their own, which have a lower priority, as it has.");
 
   m.def("scores", &scores, arg("function"), arg("logits"),
         "logits [rows, columns] by \"none\", \"sigmoid\", \"softmax\" over each row, or an activation; in double, rounded once.");

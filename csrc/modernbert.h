@@ -73,8 +73,8 @@ MODERNBERT_API int modernbert_best_tier(const char *cap, const char *dtype, cons
  * 256. A variable that holds no positive number is passed over. */
 MODERNBERT_API int modernbert_default_threads(void);
 /* From here on the calling thread is in the background: its passes have helpers of their own, and on Linux it
- * and they run at the lowest priority, so that they take the cores that other threads leave. There is no
- * way back. */
+ * and they run at a lower priority (nice + 10): they take what other threads leave of the cores, and a tenth
+ * at least. There is no way back. */
 MODERNBERT_API void modernbert_give_way(void);
 
 /* -- a model -- */

@@ -93,9 +93,12 @@ void work(Loop& loop, int thread, Stop* stop) {
   }
 }
 
-void lowest_priority() {
-#if defined(__linux__)
-  setpriority(PRIO_PROCESS, 0, 19);  // of the calling thread alone; elsewhere it would be the process
+// A tenth of a core's time is left to a thread behind others that want all of it.
+constexpr int kBehind = 10;
+
+void lower_priority() {
+#if defined(__linux__)  // where it is the calling thread's alone; elsewhere it would be the process'
+  setpriority(PRIO_PROCESS, 0, std::min(getpriority(PRIO_PROCESS, 0) + kBehind, 19));
 #endif
 }
 
@@ -147,7 +150,8 @@ class Pool {
     slot.wake.notify_one();
   }
 
-  // Helpers take no signals but those of their own faults: others are for the threads of the program.
+  // Helpers take no signals but those of their own faults: others are for the threads of the program. They have
+  // the priority of the thread that needs them first.
   void grow(int wanted) {
     if (born_ >= wanted) return;
     sigset_t others, before;
@@ -163,7 +167,6 @@ class Pool {
   }
 
   void serve(int index) {
-    if (background_) lowest_priority();
     Slot& slot = slots_[index];
     const auto offered = [&] { return slot.offered.load(std::memory_order_relaxed) != nullptr; };
     for (;;) {
@@ -223,8 +226,8 @@ int default_threads() {
 }
 
 void give_way() {
+  if (!in_background) lower_priority();
   in_background = true;
-  lowest_priority();
 }
 
 bool Stop::poll() {

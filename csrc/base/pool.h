@@ -23,7 +23,7 @@ constexpr int kMaxThreads = 256;
 int default_threads();
 
 // From here on the calling thread is in the background: its loops have helpers of their own, and where the system
-// allows it (Linux) it and they get no more of the cores than other threads leave.
+// allows it (Linux) it and they get what other threads leave of the cores, and a tenth at least.
 void give_way();
 
 // Whether a job of several loops should end early. One per job, used by its calling thread alone.

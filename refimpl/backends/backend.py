@@ -217,8 +217,8 @@ def default_threads() -> int:
 
 
 def give_way() -> None:
-    """From here on the calling thread, and on Linux the engine's threads that help it, take the
-    cores that other threads leave. Nothing where the engine is not there."""
+    """From here on the calling thread, and the engine's threads that help it, take what others
+    leave of the cores, and a tenth at least (Linux). Nothing where the engine is not there."""
     if why_not_native() is None:
         native().give_way()
 

@@ -79,7 +79,8 @@ def test_the_threads_of_documents_give_way(lanes):
             return {"length": np.zeros(len(batch))}
 
         lengths(lanes, run, [length])
-    assert found == {"query": os.getpriority(os.PRIO_PROCESS, 0), "document": 19}
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert found == {"query": here, "document": min(here + 10, 19)}
 
 
 def test_every_caller_gets_its_own_rows(lanes):
