@@ -147,13 +147,14 @@ const char* tier_name(Tier tier) {
   return "";
 }
 
-// Asked once: a virtual machine takes tens of microseconds for each CPUID.
+// Asked once, as a virtual machine takes tens of microseconds for each CPUID. Never destroyed: threads may outlive
+// main.
 std::string why_unavailable(Tier tier) {
   switch (tier) {
-#define REFIMPL_TIER(name)                                \
-  case Tier::name: {                                      \
-    static const std::string why = why_not_##name();      \
-    return why;                                           \
+#define REFIMPL_TIER(name)                                                \
+  case Tier::name: {                                                      \
+    static const std::string& why = *new std::string(why_not_##name());   \
+    return why;                                                           \
   }
 #include "base/tiers.inc"
   }

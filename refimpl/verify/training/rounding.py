@@ -84,6 +84,10 @@ class _Noise:
         """x with the error of sums in any order, u * size, then stored."""
         return self.stored(x + self.u.compute * size * self.xi(x.shape))
 
+    def grown(self, x: Array, n: int) -> Array:
+        """x, sums of n terms, with the error that they have where all terms are of one sign."""
+        return x * (1.0 + self.u.compute * sum_growth(n) * self.rng.standard_normal(x.shape))
+
     def seen(self, params: Arrays) -> dict[str, Array]:
         """Parameters as the passes read them: of float32, rounded to the storage dtype, each the
         same way at every step; float32 and float64 hold them as they are."""
@@ -133,15 +137,22 @@ class _Noise:
         return lambda *args: mine(function, *args)
 
     def linear(self, f: Any, dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
-        """dx: M = |dy| |W|; dW: M = |dy|^T |x|; db: M = sum |dy|. Where one of the n terms of dx
-        outweighs the others, as a label's does, it is in every partial sum: M = sqrt(n / 3) of it.
+        """dx: M = |dy| |W|; dW: M = |dy|^T |x|; db: M = sum |dy|. Where one of the n terms of a sum
+        outweighs the others, as a label's does in dx and a token that all attend to in dW, it is
+        in every partial sum: M = sqrt(n / 3) of it. Over tokens terms may be of one sign, as a
+        column of x that hardly changes makes them: a normal error of sum_growth(n) |dW| as well.
         """
         sizes = list(exact.linear(np.abs(dy), np.abs(x), np.abs(weight)))
         most = np.abs(dy).argmax(axis=-1)
         term = np.take_along_axis(np.abs(dy), most[..., None], axis=-1) * np.abs(weight)[most]
         sizes[0] = np.maximum(sizes[0], math.sqrt(dy.shape[-1] / 3.0) * term)
-        dx, dw, db = (self.erring(*pair) for pair in zip(f(dy, x, weight), sizes, strict=True))
-        return dx, dw, db
+        rows, given = (np.abs(a).reshape(-1, a.shape[-1]) for a in (dy, x))
+        most, grow = rows.argmax(axis=0), math.sqrt(len(rows) / 3.0)
+        sizes[1] = np.maximum(sizes[1], grow * rows.max(axis=0)[:, None] * given[most])
+        sizes[2] = np.maximum(sizes[2], grow * rows.max(axis=0))
+        dx, dw, db = f(dy, x, weight)
+        dw, db = (self.grown(sums, len(rows)) for sums in (dw, db))
+        return tuple(self.erring(*pair) for pair in zip((dx, dw, db), sizes, strict=True))  # type: ignore[return-value]
 
     def layer_norm(
         self, f: Any, dy: Array, x: Array, weight: Array, eps: float
