@@ -1,57 +1,37 @@
-"""/docs in real browsers: every route of the model is asked from it and answers, axe finds nothing.
+"""The commands of refimpl/serve/README.md, with a server of ours on a free port."""
 
-`pytest -m browser tests/serve` needs the extra serve and what tests/teach needs for its pages.
-PAGE_SHOTS=FOLDER keeps pictures, to be looked at.
-"""
-
-import os
+import subprocess
 
 import pytest
-from support.browsers import BROWSERS, Chromium
+from support.readme import blocks
 from support.serving import Server
 
-pytestmark = pytest.mark.browser
-pytest.importorskip("uvicorn")
+from refimpl.serve.routes import BY_PATH
+from refimpl.serve.settings import PREFIX, Settings
 
-SHOTS = os.environ.get("PAGE_SHOTS")
-SENT = """
-    const box = document.querySelectorAll('details')[%d];
-    box.open = true;
-    box.querySelector('button').click();
-    const out = box.querySelector('pre');
-    while (out.textContent === '' || out.textContent === '...')
-        await new Promise(r => setTimeout(r, 10));
-    return [box.querySelector('code').textContent.trim(), out.textContent];
-"""
+PAGE = "refimpl/serve/README.md"
 
 
-@pytest.fixture(scope="module")
-def server():
-    found = Server()
-    yield found
-    assert found.end() == 0
+@pytest.mark.extras
+def test_curl_lines_run_as_they_stand():
+    pytest.importorskip("uvicorn")
+    start, asked = blocks(PAGE, "sh")
+    assert "modernbert serve --model FOLDER --port 8080" in start
+    server = Server()
+    lines = asked.strip().splitlines()
+    for line in lines:
+        line = line.replace("localhost:8080", f"127.0.0.1:{server.port}")
+        run = subprocess.run(["bash", "-ec", f"{line} -f"], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert "embedding" in run.stdout or run.stdout.startswith("[[")
+    assert len(lines) == 3 and server.end() == 0
 
 
-@pytest.mark.parametrize("kind", BROWSERS, ids=lambda kind: kind.__name__.lower())
-def test_every_route_answers_from_the_page(server, kind):
-    with kind() as browser:
-        browser.open(f"http://127.0.0.1:{server.port}/docs")
-        browser.until("document.getElementById('info').textContent !== '...'")
-        info = browser.run("return document.getElementById('info').textContent")
-        assert server.ask("/info")[1]["embedding_space"] in info
-        off = browser.run("return [...document.querySelectorAll('details')].map(x => x.className)")
-        for at, name in enumerate(off):
-            route, told = browser.run(SENT % at)
-            assert told.startswith("424 in " if name == "off" else "200 in "), (route, told)
-        assert "off" in off and "" in off
-        assert browser.axe() == []
-        if isinstance(browser, Chromium):
-            expected = off.count("off")  # a refusal is an error in the browser's log
-            assert len(browser.errors()) == expected
-            for scheme, width in (("light", 1100), ("dark", 1100), ("light", 390)):
-                browser.size(width, 1400, scheme)
-                assert browser.axe() == []
-                wide = "document.documentElement.scrollWidth > innerWidth"
-                assert browser.run(f"return {wide}") is False
-                if SHOTS:
-                    browser.shot(os.path.join(SHOTS, f"docs-{scheme}-{width}.png"), whole=True)
+def test_page_names_every_route_and_real_settings():
+    from support.readme import ROOT
+
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert all(f"`{path}`" in text for path in BY_PATH)
+    assert f"{PREFIX}MAX_BODY_BYTES" in text and Settings().max_body_bytes
+    for flag in ("truncate", "host", "workers", "drain_delay"):
+        assert f"`--{flag.replace('_', '-')}" in text and hasattr(Settings(), flag)

@@ -151,8 +151,8 @@ class _Noise:
         sizes[1] = np.maximum(sizes[1], grow * rows.max(axis=0)[:, None] * given[most])
         sizes[2] = np.maximum(sizes[2], grow * rows.max(axis=0))
         dx, dw, db = f(dy, x, weight)
-        dw, db = (self.grown(sums, len(rows)) for sums in (dw, db))
-        return tuple(self.erring(*pair) for pair in zip((dx, dw, db), sizes, strict=True))  # type: ignore[return-value]
+        dw, db = self.grown(dw, len(rows)), self.grown(db, len(rows))
+        return self.erring(dx, sizes[0]), self.erring(dw, sizes[1]), self.erring(db, sizes[2])
 
     def layer_norm(
         self, f: Any, dy: Array, x: Array, weight: Array, eps: float
