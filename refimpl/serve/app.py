@@ -1,7 +1,8 @@
 """The ASGI application: what every request goes through before a route, and behind it.
 
-    size of the body and its time -> key -> JSON -> schema -> a thread runs the task over the lanes
-    -> answer with X-Request-Id, X-Embedding-Space, X-Truncated -> one line of the log, no texts
+    size of the body and its time -> key -> JSON -> schema -> a thread runs the task over the lanes,
+    or, for vectors of a few short texts, the loop asks these itself -> answer with X-Request-Id,
+    X-Embedding-Space, X-Truncated -> one line of the log, no texts
 
 Promise: every refusal has its own status and a sentence; nothing of a body is parsed that is over
 its limit; a fault of ours is a 500 whose request id stands beside its traceback in the log. Long
@@ -19,25 +20,31 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from .lanes import Use
+from .arrivals import Arrivals
+from .connections import USES
+from .lanes import Use, in_order
 from .metrics import Metrics
 from .openapi import document, page
 from .refusals import Refusal, body_of
-from .routes import BY_PATH, Answer
+from .routes import BY_PATH, Answer, Asked, Route
 from .schema import checked, parsed
 from .service import Service
+from .within import within
 
 Receive = Callable[[], Awaitable[Any]]
 Headers = dict[str, str]
+Written = tuple[bytes, str, Headers]  # content, its type, and what else the head says
 ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Asked by those that have no key: balancers, and a browser that is yet to be given one.
 OPEN = ("/health", "/ready", "/docs", "/openapi.json")
 HEALTHY = b"{}"
+SOON = 2**12
+"""Most bytes of a body, and values of an answer, for which no thread is woken: less than 2 ms."""
 BODIES = 8  # of the largest size that are held at a time: each becomes many times that
 GONE = 499  # nginx's; nobody gets it, but figures and the log
 
@@ -54,6 +61,7 @@ class App:
         self._begun = begun
         self.in_hand = self.cut = self._bodies = 0
         self._jobs: set[Future[Any]] = set()
+        self._arrivals: Arrivals | None = None
         # Ids of requests: the system is asked for a random number once, not for each.
         self._born, self._numbers = uuid.uuid4().hex[:16], itertools.count(1)
         self._key = (self.settings.api_key or "").encode()
@@ -73,6 +81,8 @@ class App:
         path, use = scope["path"], Use()
         headers: Headers = {"X-Request-Id": request}
         kind = "application/json"
+        uses = scope.get("extensions", {}).get(USES, set())
+        uses.add(use)
         self.in_hand += 1
         try:
             status = 200
@@ -83,12 +93,14 @@ class App:
             headers |= refusal.headers
         except asyncio.CancelledError:
             self.cut += 1
+            use.gone = True
             raise
         except Exception:
             status = 500
             print(f"request {request}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             content = _json(body_of(500, f"a fault of the server; request {request}", path))
         finally:
+            uses.discard(use)
             self.in_hand -= 1
             self._bodies -= use.body
         known = path if path in BY_PATH or path in self._plain() else "other"
@@ -107,13 +119,13 @@ class App:
     @property
     def idle(self) -> bool:
         """Whether no thread works at a request."""
-        return not self._jobs
+        return not (self._jobs or self.service.lanes.busy)
 
     # -- the way to an answer ---------------------------------------------------------------------
 
     async def _answer(
         self, scope: Any, given: dict[bytes, bytes], receive: Receive, use: Use, start: float
-    ) -> tuple[bytes, str, Headers]:
+    ) -> Written:
         path, method = scope["path"], scope["method"]
         if path not in OPEN:
             self._check_key(given)
@@ -135,28 +147,18 @@ class App:
             raise Refusal(415, f"Content-Type is {media[:60]!r}; it must be application/json")
         raw = await self._body(given, receive, use)
         deadline = start + self.settings.timeout
-        job = self._pool.submit(self._run, path, raw, deadline, use)
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-        return await self._unless_gone(asyncio.wrap_future(job), receive, use)
-
-    async def _unless_gone(self, job: Any, receive: Receive, use: Use) -> Any:
-        """What a job gives; a client that goes away first is not computed for any longer."""
-
-        async def leaves() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        leaving = asyncio.ensure_future(leaves())
         try:
-            await asyncio.wait((job, leaving), return_when=asyncio.FIRST_COMPLETED)
-            use.gone = not job.done()
-            return await job
+            if route.soon and len(raw) <= SOON:
+                return await self._soon(route, raw, deadline, use)
+            return await self._in_thread(self._run, route, raw, deadline, use)
         except Refusal as refusal:
             raise Refusal(GONE, "the client went away") if use.gone else refusal from None
-        finally:
-            use.gone |= not job.done()
-            leaving.cancel()
+
+    async def _in_thread(self, does: Callable[..., Any], *given: Any) -> Any:
+        job = self._pool.submit(does, *given)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return await asyncio.wrap_future(job)
 
     def _check_key(self, given: dict[bytes, bytes]) -> None:
         if not self._key:
@@ -171,40 +173,52 @@ class App:
         if told.isdigit() and int(told) > most:
             raise Refusal(413, f"the body has {int(told)} bytes; at most {most}")
         parts: list[bytes] = []
-
-        async def read() -> None:
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refusal(400, "the client went away before its body was here")
-                parts.append(message.get("body", b""))
-                use.body += len(parts[-1])
-                self._bodies += len(parts[-1])
-                if use.body > most:
-                    raise Refusal(413, f"the body has more than {most} bytes")
-                if self._bodies > BODIES * most:
-                    held = self._bodies - use.body
-                    raise Refusal(429, f"bodies of {held} bytes are in hand; try later")
-                more = message.get("more_body", False)
-
         try:
-            await asyncio.wait_for(read(), self.settings.body_timeout or None)
-        except asyncio.TimeoutError:
+            with within(self.settings.body_timeout):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refusal(400, "the client went away before its body was here")
+                    parts.append(message.get("body", b""))
+                    use.body += len(parts[-1])
+                    self._bodies += len(parts[-1])
+                    if use.body > most:
+                        raise Refusal(413, f"the body has more than {most} bytes")
+                    if self._bodies > BODIES * most:
+                        held = self._bodies - use.body
+                        raise Refusal(429, f"bodies of {held} bytes are in hand; try later")
+                    more = message.get("more_body", False)
+        except TimeoutError:
             seconds = self.settings.body_timeout
             raise Refusal(408, f"the body was not here within {seconds:g} seconds") from None
         return b"".join(parts)
 
-    def _run(self, path: str, raw: bytes, deadline: float, use: Use) -> tuple[bytes, str, Headers]:
+    def _run(self, route: Route, raw: bytes, deadline: float, use: Use) -> Written:
         """In a thread: a body to the bytes of its answer."""
-        route = BY_PATH[path]
-        with self.service.lanes.request(use, deadline):
-            try:
-                body = checked(parsed(raw), route.schema)
-                found = route.run(self.service, body)
-            except (ValueError, TypeError) as error:
-                told = str(error).replace('pass truncate="warn"', 'send "truncate": true')
-                raise Refusal(422, " ".join(told.split())) from None
+        with self.service.lanes.request(use, deadline), refusing():
+            found = route.run(self.service, checked(parsed(raw), route.schema))
+            if isinstance(found, Asked):
+                asked = found.of
+                passes = self.service.lanes.in_passes(asked.encodings, asked.run, key=asked.key)
+                found = found.then(in_order(passes))
+        return self._written(found, use)
+
+    async def _soon(self, route: Route, raw: bytes, deadline: float, use: Use) -> Written:
+        """In the loop: the same, where it takes no time but that of the lanes."""
+        with refusing():
+            found = route.run(self.service, checked(parsed(raw), route.schema))
+            assert isinstance(found, Asked)
+            asked = found.of
+            self._arrivals = self._arrivals or Arrivals(self.service.lanes)
+            rows = await self._arrivals.rows(asked.encodings, asked.run, asked.key, use, deadline)
+
+        def write() -> Written:
+            return self._written(found.then(rows), use)
+
+        return write() if asked.values <= SOON else await self._in_thread(write)
+
+    def _written(self, found: Answer, use: Use) -> Written:
         return _json(self._completed(found, use)), "application/json", self._told(found, use)
 
     def _completed(self, found: Answer, use: Use) -> Any:
@@ -223,7 +237,7 @@ class App:
 
     # -- what is asked without a body -------------------------------------------------------------
 
-    def _plain(self) -> dict[str, Callable[[], tuple[bytes, str, Headers]]]:
+    def _plain(self) -> dict[str, Callable[[], Written]]:
         return {
             "/health": lambda: (HEALTHY, "application/json", {}),
             "/ready": self._readiness,
@@ -234,15 +248,15 @@ class App:
             "/docs": lambda: (self._page, "text/html; charset=utf-8", {}),
         }
 
-    def _readiness(self) -> tuple[bytes, str, Headers]:
+    def _readiness(self) -> Written:
         if self.draining:
             raise Refusal(503, "the server is stopping")
         return HEALTHY, "application/json", {}
 
-    def _metrics(self) -> tuple[bytes, str, Headers]:
+    def _metrics(self) -> Written:
         return *self.metrics.text(), {}
 
-    def _models(self) -> tuple[bytes, str, Headers]:
+    def _models(self) -> Written:
         service = self.service
         one = {"id": service.name, "object": "model", "created": service.born, "owned_by": "local"}
         return _json({"object": "list", "data": [one]}), "application/json", {}
@@ -280,6 +294,16 @@ class App:
                 self._begun()
             if kind == "lifespan.shutdown":
                 return
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What a task says of its texts and options is what is wrong with the request."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        told = str(error).replace('pass truncate="warn"', 'send "truncate": true')
+        raise Refusal(422, " ".join(told.split())) from None
 
 
 def _json(content: Any) -> bytes:

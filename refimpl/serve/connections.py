@@ -16,11 +16,14 @@ import sys
 from http import HTTPStatus
 from typing import Any
 
+from .lanes import Use
 from .refusals import body_of
 
 HEAD = 2**16  # most bytes of a request's head
 PATIENCE = 30.0  # seconds in which a client takes LEAST bytes of its answer, or all
 LEAST = 2**16
+USES = "modernbert.uses"
+"""Of ASGI's extensions: a set, in which a request's Use learns that its client is gone."""
 UPGRADE = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -35,15 +38,19 @@ def connection(seconds: float) -> type[asyncio.Protocol]:
         _head = 0  # bytes of a head that is not whole
         _in_head = False
         _data = b""
+        _uses: set[Use]
 
         # -- what the client owes -----------------------------------------------------------------
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            self._uses = set()
             self._expect(transport.close)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._expect(None)
+            for use in self._uses:
+                use.gone = True
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -59,6 +66,7 @@ def connection(seconds: float) -> type[asyncio.Protocol]:
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self.scope["extensions"] = {USES: self._uses}
             self._head, self._in_head = 0, True
             self._expect(self._late)
 

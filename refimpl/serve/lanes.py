@@ -2,6 +2,7 @@
 
     lanes.in_passes     in the place of batches.in_passes: a task runs as it does in-process
     with lanes.request(use, deadline): ...      who asks, and what it took: texts, tokens, cut
+    lanes.ask(..., told, woken)                 the same without waiting (arrivals.py)
 
 A call waits for all of its tokens, so that decides its lane: up to SHORT it is a query, else a
 document. Each lane has a thread and computes beside the other: a query never waits for the end of
@@ -17,7 +18,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,9 +33,10 @@ from .refusals import Refusal
 SHORT = 512
 """Tokens of a call that counts as a query."""
 LONG = 1  # the lane of documents
+LATE = "the request was not done within its time"
 
 
-@dataclass
+@dataclass(eq=False)
 class Use:
     """What a request took: of texts, their tokens, those that were cut; seconds that it waited for
     its first pass, and that passes ran. body: its bytes; deadline: of monotonic time; who asked may
@@ -50,9 +52,15 @@ class Use:
     computed_s: float = 0.0
 
 
+def nobody() -> None:
+    """Who waits for its own call is woken by what it is told."""
+
+
 @dataclass(eq=False)  # a call is none but itself, whatever its texts
 class Call:
-    """One call of `in_passes`: places by length, those from `next` on still to run."""
+    """One call: places by length, those from `next` on still to run. Of each pass the lane's thread
+    gives `told` (places, rows), or what was raised, and calls `woken` when all who shared it were
+    told: neither may wait."""
 
     encodings: Sequence[Encoded]
     order: Any
@@ -60,10 +68,11 @@ class Call:
     key: Hashable
     batch_size: int | None
     use: Use
-    born: float
+    told: Callable[[Any], object]
+    woken: Callable[[], object] = nobody
+    born: float = field(default_factory=time.monotonic)
     next: int = 0
     given_up: bool = False
-    done: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
 
     def lengths(self) -> Iterator[int]:
         return (len(self.encodings[i]) for i in self.order[self.next :])
@@ -91,6 +100,7 @@ class Lanes:
         self._news = threading.Condition()
         self._of_thread = threading.local()
         self._stopped = False
+        self._running = 0  # lanes that are in a pass
         self._threads = [
             threading.Thread(target=self._work, args=(which,), daemon=True, name=f"lane-{name}")
             for which, name in enumerate(("short", "long"))
@@ -106,6 +116,12 @@ class Lanes:
 
     def _count(self) -> int:
         return sum(map(len, self._calls))
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        with self._news:
+            return bool(self._running or self._count())
 
     @contextmanager
     def request(self, use: Use, deadline: float = float("inf")) -> Iterator[None]:
@@ -128,14 +144,30 @@ class Lanes:
         **_: Any,
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """See batches.in_passes. Raises Refusal, and what `run` raises."""
+        use = getattr(self._of_thread, "use", None) or Use()
+        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        call = self.ask(encodings, run, batch_size, key=key, use=use, told=found.put)
+        return self._results(call, found)
+
+    def ask(
+        self,
+        encodings: Sequence[Encoded],
+        run: Callable[[list[Encoded]], Any],
+        batch_size: int | None = None,
+        *,
+        key: Hashable,
+        use: Use,
+        told: Callable[[Any], object],
+        woken: Callable[[], object] = nobody,
+    ) -> Call:
+        """Get in line, and return. Raises Refusal. See Call; of no texts nothing is told."""
         check_batch_size(batch_size)
         lengths = [len(e) for e in encodings]
         tokens = sum(lengths)
-        use = getattr(self._of_thread, "use", None) or Use()
         if use.tokens + tokens > self.of_request:
             raise Refusal(422, f"{use.tokens + tokens} tokens; at most {self.of_request} a request")
         order = np.argsort([-n for n in lengths], kind="stable")
-        call = Call(encodings, order, run, key, batch_size, use, time.monotonic())
+        call = Call(encodings, order, run, key, batch_size, use, told, woken)
         with self._news:
             if self._stopped:
                 raise Refusal(503, "the server is stopping")
@@ -151,7 +183,7 @@ class Lanes:
                 self._calls[tokens > self.short].append(call)
             self._tell(self.queued, self._count(), self.waiting)
             self._news.notify_all()
-        return self._results(call)
+        return call
 
     def stop(self) -> None:
         """Compute what waits, take no more, and end."""
@@ -161,22 +193,23 @@ class Lanes:
         for thread in self._threads:
             thread.join()
 
-    def _results(self, call: Call) -> Iterator[tuple[np.ndarray, Any]]:
+    def _results(
+        self, call: Call, told: queue.SimpleQueue[Any]
+    ) -> Iterator[tuple[np.ndarray, Any]]:
         left = len(call.encodings)
         try:
             while left:
                 wait = call.use.deadline - time.monotonic()
                 try:
-                    found = call.done.get(timeout=None if wait == float("inf") else max(wait, 0))
+                    found = told.get(timeout=None if wait == float("inf") else max(wait, 0))
                 except queue.Empty:
-                    raise Refusal(503, "the request was not done within its time") from None
+                    raise Refusal(503, LATE) from None
                 if isinstance(found, BaseException):
                     raise found
                 left -= len(found[0])
                 yield found
         finally:
-            with self._news:
-                call.given_up = True
+            call.given_up = True
 
     # -- the lane's thread ------------------------------------------------------------------------
 
@@ -191,9 +224,12 @@ class Lanes:
                 if not calls:
                     return
                 shares = self._next_pass(calls)
+                self._running += bool(shares)
                 self._tell(self.queued, self._count(), self.waiting)
             if shares:
                 self._run(shares)
+                with self._news:
+                    self._running -= 1
 
     def _next_pass(self, calls: deque[Call]) -> list[tuple[Call, np.ndarray]]:
         """Who shares the next pass, and with which places. The first call goes to the end of the
@@ -202,7 +238,8 @@ class Lanes:
         for call in [c for c in calls if c.given_up or c.use.gone or c.use.deadline < now]:
             calls.remove(call)
             self.waiting -= sum(call.lengths())
-            call.done.put(Refusal(503, "the request waited beyond its time"))
+            call.told(Refusal(503, "the request waited beyond its time"))
+            call.woken()
         if not calls:
             return []
         first = calls[0]
@@ -237,16 +274,18 @@ class Lanes:
                     self._run([one])
                 return
             ((call, _),) = shares
-            call.done.put(error)
-            with self._news:
-                call.given_up = True
+            call.given_up = True
+            call.told(error)
+            call.woken()
             return
         seconds = time.monotonic() - start
         at = 0
         for call, places in shares:
             call.use.computed_s += seconds
-            call.done.put((places, rows(found, at, at + len(places))))
+            call.told((places, rows(found, at, at + len(places))))
             at += len(places)
+        for woken in {call.woken for call, _ in shares}:
+            woken()
         self._tell(self.observe, len(batch), sum(map(len, batch)), seconds)
 
     @staticmethod
@@ -261,3 +300,12 @@ def rows(found: Any, start: int, end: int) -> Any:
     if isinstance(found, dict):
         return {name: value[start:end] for name, value in found.items()}
     return found[start:end]
+
+
+def in_order(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The rows of all passes of a call, of which there is one at least, in the order of its texts:
+    [texts, ...]."""
+    places, found = zip(*parts, strict=True)
+    out = np.empty_like(together := np.concatenate(found))
+    out[np.concatenate(places)] = together
+    return out

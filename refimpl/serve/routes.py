@@ -24,7 +24,7 @@ import numpy as np
 
 from .refusals import Refusal
 from .schema import checked
-from .service import Service
+from .service import Embedding, Service
 
 Body = dict[str, Any]
 
@@ -39,16 +39,27 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a route gives in an answer's place where it is made of vectors [texts, dimension]: which
+    ones, and how. So that nobody has to wait where it began."""
+
+    of: Embedding
+    then: Callable[[np.ndarray], Answer]
+
+
+@dataclass(frozen=True)
 class Route:
-    """example: a body that the page offers, and tests send."""
+    """example: a body that the page offers, and tests send; soon: of a few short texts `run` gives
+    an Asked after less time than it takes to wake a thread."""
 
     path: str
     about: str
     properties: Mapping[str, Any]
     required: tuple[str, ...]
-    run: Callable[[Service, Body], Answer]
+    run: Callable[[Service, Body], Answer | Asked]
     example: Body
     needs: str | None = None
+    soon: bool = False
     schema: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,16 +106,16 @@ def new_id(prefix: str) -> str:
 # -- TEI ------------------------------------------------------------------------------------------
 
 
-def embed(service: Service, body: Body) -> Answer:
+def embed(service: Service, body: Body) -> Asked:
     check_side(service, body)
-    vectors, space = service.embed(
+    found = service.embed(
         listed(body["inputs"]),
         normalize=body["normalize"],
         dimensions=body["dimensions"],
         prompt_name=body["prompt_name"],
         truncate=body["truncate"],
     )
-    return Answer(vectors.tolist(), space)
+    return Asked(found, lambda vectors: Answer(vectors.tolist(), found.space))
 
 
 def embed_all(service: Service, body: Body) -> Answer:
@@ -127,15 +138,15 @@ def predict(service: Service, body: Body) -> Answer:
     return Answer(labels if several else labels[0])
 
 
-def similarity(service: Service, body: Body) -> Answer:
+def similarity(service: Service, body: Body) -> Asked:
     given, said = body["inputs"], body["parameters"] or {}
-    vectors, space = service.embed(
+    found = service.embed(
         [given["source_sentence"], *given["sentences"]],
         normalize=True,
         prompt_name=said.get("prompt_name"),
         truncate=said.get("truncate"),
     )
-    return Answer((vectors[1:] @ vectors[0]).tolist(), space)
+    return Asked(found, lambda x: Answer((x[1:] @ x[0]).tolist(), found.space))
 
 
 def tokenize(service: Service, body: Body) -> Answer:
@@ -248,7 +259,7 @@ def head_of(service: Service, kind: str, data: list[Any]) -> Body:
 # -- OpenAI ---------------------------------------------------------------------------------------
 
 
-def openai(service: Service, body: Body) -> Answer:
+def openai(service: Service, body: Body) -> Asked:
     texts = listed(body["input"])
     if any(not isinstance(text, str) for text in texts):
         raise Refusal(
@@ -256,25 +267,26 @@ def openai(service: Service, body: Body) -> Answer:
             "input holds token ids, which are those of another vocabulary: send text "
             "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",
         )
-    vectors, space = service.embed(
+    found = service.embed(
         texts, dimensions=body["dimensions"], normalize=True, truncate=body["truncate"]
     )
     packed = body["encoding_format"] == "base64"
-    data = [
-        {
-            "object": "embedding",
-            "index": i,
-            "embedding": base64.b64encode(x.astype("<f4").tobytes()).decode()
-            if packed
-            else x.tolist(),
-        }
-        for i, x in enumerate(vectors)
-    ]
-    return Answer(
-        {"object": "list", "model": service.name, "data": data},
-        space,
-        ("prompt_tokens", "total_tokens"),
-    )
+
+    def then(vectors: np.ndarray) -> Answer:
+        data = [
+            {
+                "object": "embedding",
+                "index": i,
+                "embedding": base64.b64encode(x.astype("<f4").tobytes()).decode()
+                if packed
+                else x.tolist(),
+            }
+            for i, x in enumerate(vectors)
+        ]
+        content = {"object": "list", "model": service.name, "data": data}
+        return Answer(content, found.space, ("prompt_tokens", "total_tokens"))
+
+    return Asked(found, then)
 
 
 # -- the other tasks ------------------------------------------------------------------------------
@@ -319,7 +331,7 @@ def fill_mask(service: Service, body: Body) -> Answer:
     return Answer([found] if len(texts) == 1 and isinstance(body["inputs"], list) else found)
 
 
-def root(service: Service, body: Body) -> Answer:
+def root(service: Service, body: Body) -> Answer | Asked:
     """What the model is for, as clients that know no route ask."""
     path = {
         "embed": "/embed", "rerank": "/rerank", "classify": "/predict", "ner": "/ner",
@@ -337,7 +349,7 @@ def root(service: Service, body: Body) -> Answer:
     answer = route.run(service, checked(given, route.schema))
     # The inference API gives a list of texts' labels, for a single text too.
     single = path == "/predict" and isinstance(inputs, str)
-    return Answer([answer.content]) if single else answer
+    return Answer([answer.content]) if isinstance(answer, Answer) and single else answer
 
 
 NORMALIZE = {**FLAG, "default": True}
@@ -362,7 +374,10 @@ EMBED = {
 }
 
 ROUTES = (
-    Route("/embed", "vectors of texts", EMBED, ("inputs",), embed, {"inputs": "a text"}, "embed"),
+    Route(
+        "/embed", "vectors of texts", EMBED, ("inputs",), embed, {"inputs": "a text"}, "embed",
+        soon=True,
+    ),
     Route(
         "/embed_all", "a vector for each token", {"inputs": ONE_OR_MORE, **OF_TEI},
         ("inputs",), embed_all, {"inputs": ["a text"]}, "embed",
@@ -377,7 +392,7 @@ ROUTES = (
             "user": TEXT,
             "truncate": TRUNCATE,
         },
-        ("input",), openai, {"model": "any", "input": ["a text", "another"]}, "embed",
+        ("input",), openai, {"model": "any", "input": ["a text", "another"]}, "embed", soon=True,
     ),
     Route(
         "/similarity", "cosines of a text with others",
@@ -392,7 +407,7 @@ ROUTES = (
             },
         },
         ("inputs",), similarity,
-        {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}}, "embed",
+        {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}}, "embed", soon=True,
     ),
     Route("/rerank", "documents by their answers", RERANK, ("query",), rerank, CITED, "rerank"),
     Route("/v1/rerank", "the same", RERANK, ("query",), rerank, CITED, "rerank"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,22 @@ VALUES = 2**24
 # Heads whose hidden states were trained for something else than one vector a text.
 NO_VECTORS = {"sequence_classification", "token_classification", "question_answering",
               "multiple_choice"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What the lanes are asked for texts to become vectors (see batches.in_passes), and the digest
+    of these."""
+
+    encodings: list[Encoded]
+    run: Callable[[list[Encoded]], np.ndarray]
+    key: tuple[int, bool, int]
+    space: str
+
+    @property
+    def values(self) -> int:
+        """Of all vectors together."""
+        return len(self.encodings) * self.key[0]
 
 
 class Service:
@@ -153,20 +169,19 @@ class Service:
         dimensions: int | None = None,
         prompt_name: str | None = None,
         truncate: bool | None = None,
-    ) -> tuple[np.ndarray, str]:
-        """Vectors [texts, dimension], and their digest."""
+    ) -> Embedding:
+        """Vectors of texts, yet to be computed."""
         encoder: SentenceEncoder = self.task("embed")
         if dimensions is not None and dimensions > encoder.dimension:
             raise Refusal(422, f"dimensions is {dimensions}; vectors have {encoder.dimension}")
         self.check_texts(len(texts))
         said: dict[str, Any] = dict(prompt_name=prompt_name)
         encodings = encoder.tokenized(texts, truncate=self.policy(truncate), **said)
-        of_vectors: dict[str, Any] = dict(truncate_dim=dimensions, normalize_embeddings=normalize)
-        vectors = encoder.embedded(encodings, **of_vectors, **said)
+        run, key = encoder.pass_of(normalize, dimensions, **said)
         if prompt_name not in self._spaces:  # a known one by now
             self._spaces[prompt_name] = encoder.space(**said)
-        space = self._spaces[prompt_name]
-        return vectors, str(replace(space, width=vectors.shape[1], normalized=normalize))
+        space = replace(self._spaces[prompt_name], width=key[0], normalized=normalize)
+        return Embedding(encodings, run, key, str(space))
 
     def embed_tokens(self, texts: Texts, truncate: bool | None = None) -> list[np.ndarray]:
         """The hidden states [seq, hidden] of each text."""

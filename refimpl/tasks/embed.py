@@ -11,7 +11,7 @@ its refusal here.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -186,6 +186,29 @@ class SentenceEncoder:
     ) -> Array:
         """The second half of `encode`, of what `tokenized` gave with the same prompt and limit:
         [texts, dimension], in the order given."""
+        run, key = self.pass_of(
+            normalize_embeddings, truncate_dim,
+            prompt=prompt, prompt_name=prompt_name, max_length=max_length,
+        )  # fmt: skip
+        width, *_ = key
+        vectors = np.empty((len(encodings), width), self.model.dtype)
+        for places, found in self.passes(
+            encodings, run, batch_size, key=key, label="encode", verbose=show_progress_bar
+        ):
+            vectors[places] = found
+        return vectors
+
+    def pass_of(
+        self,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+    ) -> tuple[Callable[[list[Encoded]], Array], tuple[int, bool, int]]:
+        """What `embedded` runs a pass with: encodings -> [batch, width]; and what passes must agree
+        in to be one: width, length 1, tokens of the prompt."""
         before, limit = self._text_options(prompt, prompt_name, max_length)
         prompt_length = self._prompt_length(before, limit) if before else 0
         width = self._width(truncate_dim)
@@ -195,13 +218,7 @@ class SentenceEncoder:
             inputs = self.tokenizer.pad(batch, token_type_ids=types)
             return self._embed(inputs, prompt_length, width, normalize_embeddings)
 
-        vectors = np.empty((len(encodings), width), self.model.dtype)
-        for places, found in self.passes(
-            encodings, run, batch_size, key=(width, normalize_embeddings, prompt_length),
-            label="encode", verbose=show_progress_bar,
-        ):  # fmt: skip
-            vectors[places] = found
-        return vectors
+        return run, (width, normalize_embeddings, prompt_length)
 
     def space(
         self,
