@@ -15,12 +15,41 @@ import random
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 CONNECTIONS = 64
+
+
+class Connection(asyncio.Protocol):
+    """One kept connection, a request at a time, in as little time of the processor as may be: it is
+    shared with the server."""
+
+    def __init__(self) -> None:
+        self._got, self._whole = b"", 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def ask(self, request: bytes, told: Callable[[int, bytes], object]) -> None:
+        """told: is given the status and the content of the answer."""
+        self._told = told
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        if not self._whole:
+            end = self._got.find(b"\r\n\r\n") + 4
+            if end < 4:
+                return
+            length = re.search(rb"(?i)content-length: (\d+)", self._got[:end])
+            assert length, self._got[:end]
+            self._head, self._whole = end, end + int(length[1])
+        if len(self._got) >= self._whole:
+            got, self._got, self._whole = self._got, b"", 0
+            self._told(int(got[9:12]), got[self._head :])
 
 
 @dataclass
@@ -30,29 +59,29 @@ class Target:
     port: int
     path: str = "/v1/embeddings"
     model: str = "any"
-    pool: list[Any] = field(default_factory=list)
+    pool: list[Connection] = field(default_factory=list)
 
     def body(self, text: str | list[str]) -> bytes:
         asked = {"model": self.model, "input": text, "encoding_format": "base64"}
         return json.dumps(asked).encode()
 
-    async def ask(self, body: bytes) -> tuple[int, bytes]:
+    def request(self, text: str | list[str]) -> bytes:
+        body = self.body(text)
+        head = f"POST {self.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async def connection(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(Connection, "127.0.0.1", self.port))[1]
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Status and content of the answer to one request."""
-        reader, writer = (
-            self.pool.pop()
-            if self.pool
-            else await asyncio.open_connection("127.0.0.1", self.port, limit=2**22)
-        )
-        writer.write(
-            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (self.path.encode(), len(body), body)
-        )
-        head = await reader.readuntil(b"\r\n\r\n")
-        found = re.search(rb"content-length: (\d+)", head.lower())
-        assert found, head
-        content = await reader.readexactly(int(found[1]))
-        self.pool.append((reader, writer))
-        return int(head.split()[1]), content
+        connection = self.pool.pop() if self.pool else await self.connection()
+        answer = asyncio.get_running_loop().create_future()
+        connection.ask(request, lambda *found: answer.set_result(found))
+        found: tuple[int, bytes] = await answer
+        self.pool.append(connection)
+        return found
 
 
 def run(coroutine: Any, *targets: Target) -> Any:
@@ -65,15 +94,31 @@ def run(coroutine: Any, *targets: Target) -> Any:
 async def closed(target: Target, texts: list[str], batch: int = 1) -> float:
     """Seconds for these texts, so many a request."""
     several = [texts[i : i + batch] for i in range(0, len(texts), batch)]
-    left = iter([target.body(some if batch > 1 else some[0]) for some in several])
+    requests = iter([target.request(some if batch > 1 else some[0]) for some in several])
+    connections = [await target.connection() for _ in range(min(CONNECTIONS, len(several)))]
+    left, done = len(several), asyncio.get_running_loop().create_future()
 
-    async def client() -> None:
-        for body in left:
-            status, content = await target.ask(body)
-            assert status == 200, content[:500]
+    def one(connection: Connection) -> None:
+        def told(status: int, content: bytes) -> None:
+            nonlocal left
+            left -= 1
+            if status != 200:
+                done.set_exception(AssertionError(content[:500]))
+            elif not left:
+                done.set_result(None)
+            else:
+                ask()
+
+        def ask() -> None:
+            if request := next(requests, None):
+                connection.ask(request, told)
+
+        ask()
 
     start = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+    for connection in connections:
+        one(connection)
+    await done
     return time.perf_counter() - start
 
 
@@ -91,13 +136,13 @@ async def open_loop(
 ) -> list[Answer]:
     """Answers to Poisson arrivals. texts: the two kinds, of which the second has that share."""
     rng = random.Random(0)
-    bodies = {kind: target.body(text) for kind, text in texts.items()}
-    common, rare = bodies
+    requests = {kind: target.request(text) for kind, text in texts.items()}
+    common, rare = requests
     found: list[Answer] = []
     tasks, due, begin = [], 0.0, time.perf_counter()
 
     async def one(kind: str, meant: float) -> None:
-        status, _ = await target.ask(bodies[kind])
+        status, _ = await target.ask(requests[kind])
         found.append(Answer(kind, status, time.perf_counter() - begin - meant))
 
     while (due := due + rng.expovariate(rate)) < seconds:
@@ -113,7 +158,7 @@ async def one_by_one(target: Target, text: str, count: int, pause: float = 0.0) 
     for _ in range(count):
         await asyncio.sleep(pause)
         start = time.perf_counter()
-        status, content = await target.ask(target.body(text))
+        status, content = await target.ask(target.request(text))
         assert status == 200, content[:500]
         out.append(time.perf_counter() - start)
     return out

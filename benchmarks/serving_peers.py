@@ -149,21 +149,18 @@ class Rival:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)
 
-    def embedded(self, encodings: Any, *, normalize_embeddings: bool = False, **said: Any) -> Any:
+    def pass_of(self, normalize_embeddings: bool, truncate_dim: None, **said: Any) -> Any:
         import numpy as np
 
         def run(batch: list[Any]) -> Any:
             padded = self.own.tokenizer.pad(batch, token_type_ids=False)
             given = {name: self.torch.from_numpy(np.asarray(x)) for name, x in padded.items()}
             with self.torch.inference_mode():
-                found = self.model.forward(given)["sentence_embedding"]
-            return found.numpy()
+                found = self.model.forward(given)["sentence_embedding"].numpy()
+            lengths = np.linalg.norm(found, axis=1, keepdims=True)
+            return found / np.maximum(lengths, 1e-12) if normalize_embeddings else found
 
-        out = np.empty((len(encodings), self.own.dimension), np.float32)
-        for places, rows in self.passes(encodings, run, key=0):
-            out[places] = rows
-        lengths = np.linalg.norm(out, axis=1, keepdims=True)
-        return out / np.maximum(lengths, 1e-12) if normalize_embeddings else out
+        return run, (self.own.dimension, normalize_embeddings, 0)
 
 
 def serve(folder: str) -> int:

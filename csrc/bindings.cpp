@@ -611,7 +611,7 @@ PYBIND11_MODULE(_native, m) {
            "Of the plan's classifier, or of modules that end in a Dense, [sequences, labels].")
       .def("packed_bytes", &PyEngine::packed_bytes, "Bytes of the packed matrices.")
       .def("workspace_bytes", &PyEngine::workspace_bytes, arg("total"), arg("batch"), arg("threads") = 1,
-           "Bytes that a forward pass allocates and frees, but for index arrays and rotary tables.")
+           "Bytes that a forward pass needs, but for index arrays and rotary tables; up to 16 MiB are kept for the next.")
       .def_property_readonly("tier", &PyEngine::tier)
       .def_property_readonly("dtype", &PyEngine::dtype);
 

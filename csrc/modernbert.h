@@ -217,8 +217,8 @@ MODERNBERT_API int modernbert_model_facts(const modernbert_model *model, modernb
 /* The name of label i of a sequence classifier's folder, as long as the model lives; NULL past the last. */
 MODERNBERT_API const char *modernbert_model_label(const modernbert_model *model, size_t i);
 
-/* Bytes that a forward pass allocates and frees for so many tokens in so many sequences; index arrays
- * and rotary tables come on top. threads 0: the model's. */
+/* Bytes that a forward pass needs for so many tokens in so many sequences, and keeps for the next one or, of
+ * more than 16 MiB, frees; index arrays and rotary tables come on top. threads 0: the model's. */
 MODERNBERT_API int modernbert_workspace_bytes(const modernbert_model *model, int64_t total,
                                               int64_t sequences, int threads, uint64_t *bytes);
 

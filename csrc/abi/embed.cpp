@@ -45,9 +45,10 @@ void check_embeds(const modernbert_model& model) {
 void embed(const modernbert_model& model, const Batch& batch, const modernbert_run& how, std::size_t width,
            bool normalize, std::size_t prompt_tokens, float* out) {
   const SentenceHead& head = *model.head;
-  Memory hidden(batch.cu_seqlens.back() * model.engine->plan.hidden * sizeof(float));
-  forward(model, batch, how, hidden.floats());
-  const Floats vectors = head.run(batch, hidden.floats(), prompt_tokens, how.threads);
+  const decltype(model.hidden)::Use room(model.hidden);
+  float* const hidden = room->floats(batch.cu_seqlens.back() * model.engine->plan.hidden);
+  forward(model, batch, how, hidden);
+  const Floats vectors = head.run(batch, hidden, prompt_tokens, how.threads);
   const std::size_t sequences = batch.cu_seqlens.size() - 1;
   for (std::size_t s = 0; s < sequences; ++s) std::copy_n(vectors.data() + s * head.width(), width, out + s * width);
   if (normalize) SentenceHead::normalize(sequences, width, out);
@@ -55,9 +56,10 @@ void embed(const modernbert_model& model, const Batch& batch, const modernbert_r
 
 void logits(const modernbert_model& model, const Batch& batch, const modernbert_run& how, float* out) {
   const SentenceHead& head = model.classifier ? *model.classifier : *model.head;
-  Memory hidden(batch.cu_seqlens.back() * model.engine->plan.hidden * sizeof(float));
-  forward(model, batch, how, hidden.floats());
-  const Floats found = head.run(batch, hidden.floats(), 0, how.threads);
+  const decltype(model.hidden)::Use room(model.hidden);
+  float* const hidden = room->floats(batch.cu_seqlens.back() * model.engine->plan.hidden);
+  forward(model, batch, how, hidden);
+  const Floats found = head.run(batch, hidden, 0, how.threads);
   std::copy(found.begin(), found.end(), out);
 }
 

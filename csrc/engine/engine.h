@@ -16,6 +16,7 @@
 
 #include "base/memory.h"
 #include "base/row_source.h"
+#include "engine/workspace.h"
 #include "files/pack_file.h"
 #include "kernels/kernels.h"
 
@@ -127,8 +128,8 @@ class Engine {
 
   // Bytes of the packed matrices, which the engine holds beside the embedding.
   std::size_t packed_bytes() const;
-  // Bytes that forward allocates, and frees, for so many tokens in so many sequences; the index
-  // arrays and rotary tables come on top.
+  // Bytes that forward needs for so many tokens in so many sequences, and keeps for the next pass
+  // (workspace.h) or frees; the index arrays and rotary tables come on top.
   std::size_t workspace_bytes(std::size_t total, std::size_t batch, int threads) const;
 
   std::size_t head_dim() const { return plan.hidden / plan.heads; }
@@ -146,6 +147,7 @@ class Engine {
   Memory packed_;  // the matrices of all layers, in the order in which a pass reads them
   std::shared_ptr<const PackFile> pack_;  // which they stand in instead
   std::vector<Layer> layers_;
+  mutable KeptWorkspace workspace_;
 };
 
 }  // namespace refimpl

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cmath>
 
-#include "engine/rotary.h"
 #include "engine/tasks.h"
 
 namespace refimpl {
@@ -15,11 +14,6 @@ constexpr std::size_t kRowwiseChunk = 32;
 const float* or_null(const Floats& x) { return x.empty() ? nullptr : x.data(); }
 
 }  // namespace
-
-Rotary::Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions)
-    : theta(theta), size_(rows * (head_dim / 2)), tables_(2 * size_ * sizeof(float)) {
-  rotary_tables(theta, rows, head_dim, positions, tables_.floats(), tables_.floats() + size_);
-}
 
 Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threads,
                  const std::function<bool()>& stop, const Tap* tap, bool fused)
@@ -38,20 +32,23 @@ Forward::Forward(const Engine& engine, const Batch& batch, float* out, int threa
       ldq_(k.operand_bytes(hidden)),
       ldgated_(k.operand_bytes(inter)),
       ldintegers_(engine.integer_bytes()),
-      scratch_bytes_(round_up(k.scratch_bytes(std::max(hidden, inter), head_dim), 64)) {
+      scratch_bytes_(round_up(k.scratch_bytes(std::max(hidden, inter), head_dim), 64)),
+      w_(engine.workspace_) {
   place_sequences();
   // One table per theta; a row per position, or per token when positions are given.
   for (const LayerPlan& l : e.plan.layers)
-    if (std::none_of(tables_.begin(), tables_.end(), [&](const Rotary& t) { return t.theta == l.theta; }))
-      tables_.emplace_back(l.theta, b.positions ? total : longest_, head_dim, b.positions);
+    if (!b.positions)
+      w_->need(l.theta, longest_, head_dim);
+    else if (std::none_of(turned_.begin(), turned_.end(), [&](const Rotary& t) { return t.theta == l.theta; }))
+      turned_.emplace_back(l.theta, total, head_dim, b.positions);
   const std::size_t spare = k.row_block - 1, chunk = std::min(total, kTokenChunk) + spare;
-  q_ = Memory((total + spare) * ldq_);
-  keys_ = Memory(e.plan.heads * k.kv_bytes(slots_, head_dim));
-  values_ = Memory(e.plan.heads * k.kv_bytes(slots_, head_dim));
-  normed_ = Memory(chunk * ldq_);
-  gated_ = Memory(chunk * ldgated_);
-  if (ldintegers_) integers_ = Memory(chunk * ldintegers_);
-  scratch_ = Memory(static_cast<std::size_t>(this->threads) * scratch_bytes_);
+  w_->q.bytes((total + spare) * ldq_);
+  w_->keys.bytes(e.plan.heads * k.kv_bytes(slots_, head_dim));
+  w_->values.bytes(e.plan.heads * k.kv_bytes(slots_, head_dim));
+  w_->normed.bytes(chunk * ldq_);
+  w_->gated.bytes(chunk * ldgated_);
+  if (ldintegers_) w_->integers.bytes(chunk * ldintegers_);
+  w_->scratch.bytes(static_cast<std::size_t>(this->threads) * scratch_bytes_);
   last_row_.resize(static_cast<std::size_t>(this->threads));
 }
 
@@ -122,7 +119,7 @@ void Forward::qkv(std::size_t layer) {
   each_chunk([&](Rows rows) {
     const Linear& wqkv = e.layers_[layer].wqkv;
     const Gemm g = normed(e.layers_[layer].attn_norm, wqkv, rows);
-    if (tap_) tap_operands("attn_norm", layer, rows, hidden, normed_.data(), ldq_);
+    if (tap_) tap_operands("attn_norm", layer, rows, hidden, w_->normed.data(), ldq_);
     if (!fused_) return qkv_unfused(layer, rows, g, rotation);
     // The epilogue counts tokens from the start: so does x.
     const Heads here = heads(rows.first);
@@ -146,7 +143,7 @@ void Forward::attention(std::size_t layer) {
                                            parts, window >= 0);
     k.attention(all, sequence, t.head, t.block * k.query_block, t.part, parts, scratch_of(thread));
   }, &stop_);
-  if (tap_) tap_operands("attention", layer, {0, total}, hidden, q_.data(), ldq_);
+  if (tap_) tap_operands("attention", layer, {0, total}, hidden, w_->q.data(), ldq_);
 }
 
 // attn_out, residual_1
@@ -159,16 +156,16 @@ void Forward::attn_out(std::size_t layer, Rows rows) {
 void Forward::mlp(std::size_t layer, Rows rows) {
   const Linear& wi = e.layers_[layer].wi;
   const Gemm g = normed(e.layers_[layer].mlp_norm, wi, rows);
-  if (tap_) tap_operands("mlp_norm", layer, rows, hidden, normed_.data(), ldq_);
+  if (tap_) tap_operands("mlp_norm", layer, rows, hidden, w_->normed.data(), ldq_);
   if (fused_) {
     tiles(wi, rows.count, [&](const Range& range, std::byte* scratch) {
-      wi.kernels->project_glu(g, e.plan.activation, gated_.data(), ldgated_, range, scratch);
+      wi.kernels->project_glu(g, e.plan.activation, w_->gated.data(), ldgated_, range, scratch);
     });
   } else {
     glu_unfused(layer, rows, g);
   }
-  if (tap_) tap_operands("glu", layer, rows, inter, gated_.data(), ldgated_);
-  add_projection(e.layers_[layer].mlp_wo, rows, gated_.data(), ldgated_, "mlp_out", layer);
+  if (tap_) tap_operands("glu", layer, rows, inter, w_->gated.data(), ldgated_);
+  add_projection(e.layers_[layer].mlp_wo, rows, w_->gated.data(), ldgated_, "mlp_out", layer);
   if (tap_) tap_rows("residual_2", layer, rows, hidden, x + rows.first * hidden);
 }
 
@@ -211,25 +208,25 @@ Gemm Forward::normed(const Norm& norm, const Linear& l, Rows rows) {
   rowwise(rows, [&](Rows part) {
     const float* in = x + part.first * hidden;
     const std::size_t at = part.first - rows.first;
-    std::byte* y = normed_.data() + at * ldq_;
+    std::byte* y = w_->normed.data() + at * ldq_;
     if (norm.weight.empty())
       k.to_operand(part.count, hidden, in, hidden, y, ldq_);
     else
       k.norm_operand(part.count, hidden, in, hidden, norm.weight.data(), or_null(norm.bias), e.plan.norm_eps, y, ldq_);
     if (l.kernels->to_integers)
-      l.kernels->to_integers(part.count, hidden, y, ldq_, integers_.data() + at * ldintegers_, ldintegers_);
+      l.kernels->to_integers(part.count, hidden, y, ldq_, w_->integers.data() + at * ldintegers_, ldintegers_);
   });
-  if (l.kernels->to_integers) return {l.packing, l.packed, or_null(l.bias), integers_.data(), ldintegers_};
-  return {l.packing, l.packed, or_null(l.bias), normed_.data(), ldq_};
+  if (l.kernels->to_integers) return {l.packing, l.packed, or_null(l.bias), w_->integers.data(), ldintegers_};
+  return {l.packing, l.packed, or_null(l.bias), w_->normed.data(), ldq_};
 }
 
 Gemm Forward::gemm_of(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin) {
   if (!l.kernels->to_integers) return {l.packing, l.packed, or_null(l.bias), in, ldin};
   rowwise({0, rows.count}, [&](Rows part) {
     l.kernels->to_integers(part.count, l.packing.k, in + part.first * ldin, ldin,
-                           integers_.data() + part.first * ldintegers_, ldintegers_);
+                           w_->integers.data() + part.first * ldintegers_, ldintegers_);
   });
-  return {l.packing, l.packed, or_null(l.bias), integers_.data(), ldintegers_};
+  return {l.packing, l.packed, or_null(l.bias), w_->integers.data(), ldintegers_};
 }
 
 void Forward::add_projection(const Linear& l, Rows rows, const std::byte* in, std::size_t ldin, const char* step,
@@ -255,13 +252,14 @@ Floats Forward::product(const Linear& l, Rows rows, const Gemm& g) {
 }
 
 Heads Forward::heads(std::size_t first) {
-  return {e.plan.heads, head_dim,       q_of(first), ldq_, keys_.data(), values_.data(), slots_,
+  return {e.plan.heads, head_dim,       q_of(first), ldq_, w_->keys.data(), w_->values.data(), slots_,
           slot_.data() + first, b.visible ? b.visible + first : nullptr};
 }
 
 const Rotary& Forward::table_of(std::size_t layer) const {
   const double theta = e.plan.layers[layer].theta;
-  return *std::find_if(tables_.begin(), tables_.end(), [&](const Rotary& t) { return t.theta == theta; });
+  const std::vector<Rotary>& tables = b.positions ? turned_ : w_->tables;
+  return *std::find_if(tables.begin(), tables.end(), [&](const Rotary& t) { return t.theta == theta; });
 }
 
 }  // namespace refimpl

@@ -7,29 +7,15 @@
 #include <cstddef>
 #include <vector>
 
-#include "base/memory.h"
 #include "base/pool.h"
 #include "engine/engine.h"
+#include "engine/workspace.h"
 
 namespace refimpl {
 
 // Tokens whose normed and gated rows exist at a time.
 constexpr std::size_t kTokenChunk = 768;
 constexpr std::size_t kNoLayer = static_cast<std::size_t>(-1);
-
-// Rotary tables of one theta, [rows, head_dim / 2] each.
-struct Rotary {
-  Rotary(double theta, std::size_t rows, std::size_t head_dim, const std::int64_t* positions);
-
-  const float* cos() const { return tables_.floats(); }
-  const float* sin() const { return tables_.floats() + size_; }
-
-  double theta;
-
- private:
-  std::size_t size_;  // of each
-  Memory tables_;
-};
 
 class Forward {
  public:
@@ -85,8 +71,8 @@ class Forward {
                       std::size_t layer);
   Heads heads(std::size_t first);  // whose token 0 is `first`
   const Rotary& table_of(std::size_t layer) const;
-  std::byte* q_of(std::size_t token) { return q_.data() + token * ldq_; }
-  std::byte* scratch_of(int thread) { return scratch_.data() + static_cast<std::size_t>(thread) * scratch_bytes_; }
+  std::byte* q_of(std::size_t token) { return w_->q.data() + token * ldq_; }
+  std::byte* scratch_of(int thread) { return w_->scratch.data() + static_cast<std::size_t>(thread) * scratch_bytes_; }
 
   const Engine& e;
   const Kernels& k;
@@ -102,15 +88,10 @@ class Forward {
   std::vector<std::size_t> slot_;     // [total]
   std::vector<std::size_t> row_;      // [total]: of the rotary tables
   std::vector<QueryBlock> blocks_;
-  std::vector<Rotary> tables_;
-
   std::size_t slots_ = 0, longest_ = 0;
   const std::size_t ldq_, ldgated_, ldintegers_, scratch_bytes_;
-  Memory q_;               // [total] operands of hidden columns: q, then the joined heads
-  Memory keys_, values_;
-  Memory normed_, gated_;  // [kTokenChunk] operands of hidden, of inter columns
-  Memory integers_;        // [kTokenChunk] rows of integers, of either; none but for int8
-  Memory scratch_;
+  const KeptWorkspace::Use w_;
+  std::vector<Rotary> turned_;         // of the positions, where there are any
   std::vector<std::size_t> last_row_;  // [threads]: where the rows began of a thread's last task of this product
 };
 

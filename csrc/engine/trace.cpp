@@ -47,7 +47,7 @@ void Forward::glu_unfused(std::size_t layer, Rows rows, const Gemm& g) {
   Floats u = product(e.layers_[layer].wi, rows, g);
   tap_rows("wi", layer, rows, 2 * inter, u.data());
   k.glu(rows.count, inter, e.plan.activation, u.data(), 2 * inter, u.data(), 2 * inter);
-  k.to_operand(rows.count, inter, u.data(), 2 * inter, gated_.data(), ldgated_);
+  k.to_operand(rows.count, inter, u.data(), 2 * inter, w_->gated.data(), ldgated_);
 }
 
 // rope.full.* and rope.sliding.*, [total, head_dim]: both halves of a row are alike.

@@ -8,8 +8,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "base/memory.h"
 #include "base/pool.h"
+#include "base/room.h"
 #include "training/adjoints.h"
 
 namespace refimpl {
@@ -20,19 +20,6 @@ using Blocks = std::vector<RowBlock>;
 Blocks blocks_of(const std::size_t* ends, std::size_t count, std::size_t most);
 constexpr std::size_t kSummed = 256;  // rows of a block of dW
 constexpr std::size_t kNormed = 32;   // of the gradients of a norm, whose blocks are tasks
-
-// Memory that is kept and grows, for one thing after the other.
-class Room {
- public:
-  std::byte* bytes(std::size_t n) {
-    if (memory_.bytes() < n) memory_ = Memory(), memory_ = Memory(n, Memory::Pages::huge);
-    return memory_.data();
-  }
-  float* floats(std::size_t n) { return reinterpret_cast<float*>(bytes(n * sizeof(float))); }
-
- private:
-  Memory memory_;
-};
 
 class Products {
  public:

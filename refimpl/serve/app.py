@@ -306,5 +306,8 @@ def refusing() -> Iterator[None]:
         raise Refusal(422, " ".join(told.split())) from None
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))  # json.dumps makes one a call
+
+
 def _json(content: Any) -> bytes:
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(content).encode()

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ class Arrivals:
     def _woken(self) -> None:
         """In a lane's thread."""
         if self._found:
-            self._loop.call_soon_threadsafe(self._deliver)
+            with suppress(RuntimeError):  # the loop has ended, and with it those who waited
+                self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         while self._found:

@@ -20,6 +20,7 @@ from .lanes import Use
 from .refusals import body_of
 
 HEAD = 2**16  # most bytes of a request's head
+PIECE = 2**15  # bytes read at a time; asyncio's 2**18 would come from the system each time
 PATIENCE = 30.0  # seconds in which a client takes LEAST bytes of its answer, or all
 LEAST = 2**16
 USES = "modernbert.uses"
@@ -44,6 +45,7 @@ def connection(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            transport.max_size = PIECE
             self._uses = set()
             self._expect(transport.close)
 

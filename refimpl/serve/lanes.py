@@ -97,7 +97,8 @@ class Lanes:
         self.short, self.observe, self.queued = short, observe, queued
         self.waiting = 0  # tokens
         self._calls: tuple[deque[Call], deque[Call]] = deque(), deque()
-        self._news = threading.Condition()
+        self._lock = threading.Lock()
+        self._news = [threading.Condition(self._lock) for _ in self._calls]  # of each lane
         self._of_thread = threading.local()
         self._stopped = False
         self._running = 0  # lanes that are in a pass
@@ -111,7 +112,7 @@ class Lanes:
     @property
     def calls(self) -> int:
         """Calls that wait or run."""
-        with self._news:
+        with self._lock:
             return self._count()
 
     def _count(self) -> int:
@@ -120,7 +121,7 @@ class Lanes:
     @property
     def busy(self) -> bool:
         """Whether anything waits or runs."""
-        with self._news:
+        with self._lock:
             return bool(self._running or self._count())
 
     @contextmanager
@@ -168,7 +169,8 @@ class Lanes:
             raise Refusal(422, f"{use.tokens + tokens} tokens; at most {self.of_request} a request")
         order = np.argsort([-n for n in lengths], kind="stable")
         call = Call(encodings, order, run, key, batch_size, use, told, woken)
-        with self._news:
+        lane = int(tokens > self.short)
+        with self._lock:
             if self._stopped:
                 raise Refusal(503, "the server is stopping")
             if self.waiting and self.waiting + tokens > self.most:
@@ -180,16 +182,17 @@ class Lanes:
             use.tokens += tokens
             use.truncated += sum(e.lost > 0 for e in encodings)
             if lengths:
-                self._calls[tokens > self.short].append(call)
+                self._calls[lane].append(call)
+                self._news[lane].notify()
             self._tell(self.queued, self._count(), self.waiting)
-            self._news.notify_all()
         return call
 
     def stop(self) -> None:
         """Compute what waits, take no more, and end."""
-        with self._news:
+        with self._lock:
             self._stopped = True
-            self._news.notify_all()
+            for news in self._news:
+                news.notify()
         for thread in self._threads:
             thread.join()
 
@@ -214,13 +217,13 @@ class Lanes:
     # -- the lane's thread ------------------------------------------------------------------------
 
     def _work(self, which: int) -> None:
-        calls = self._calls[which]
+        calls, news = self._calls[which], self._news[which]
         if which == LONG:
             give_way()
         while True:
-            with self._news:
+            with self._lock:
                 while not (calls or self._stopped):
-                    self._news.wait()
+                    news.wait()
                 if not calls:
                     return
                 shares = self._next_pass(calls)
@@ -228,7 +231,7 @@ class Lanes:
                 self._tell(self.queued, self._count(), self.waiting)
             if shares:
                 self._run(shares)
-                with self._news:
+                with self._lock:
                     self._running -= 1
 
     def _next_pass(self, calls: deque[Call]) -> list[tuple[Call, np.ndarray]]:
@@ -306,6 +309,8 @@ def in_order(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """The rows of all passes of a call, of which there is one at least, in the order of its texts:
     [texts, ...]."""
     places, found = zip(*parts, strict=True)
+    if len(found) == 1 == len(found[0]):
+        return found[0]
     out = np.empty_like(together := np.concatenate(found))
     out[np.concatenate(places)] = together
     return out
