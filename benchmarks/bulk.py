@@ -1,6 +1,6 @@
 """What do Embedder, Dask and jobs add to a plain loop? How soon is a finished job resumed?
 
-    python benchmarks/bulk.py [FOLDER] [--dtype float32] [--tokens 40000] [--rows 1000000]
+    python benchmarks/bulk.py [FOLDER] [--dtype float32] [--tokens 120000] [--rows 1000000]
 
 Prints, for texts of 512 and of 16 tokens, what each way takes over `SentenceEncoder.encode` of all
 texts at once, by the seconds of a run and by processor seconds (which other load on the machine
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", default=str(BUNDLED))
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--tokens", type=int, default=40_000, help="of a run")
+    parser.add_argument("--tokens", type=int, default=120_000, help="of a run")
     parser.add_argument("--rows", type=int, default=10**6)
     args = parser.parse_args()
     result: dict[str, Any] = {}
