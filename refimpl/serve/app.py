@@ -27,7 +27,7 @@ from typing import Any
 
 from .arrivals import Arrivals
 from .connections import USES
-from .lanes import Use, in_order
+from .lanes import Use
 from .metrics import Metrics
 from .openapi import document, page
 from .refusals import Refusal, body_of
@@ -199,9 +199,7 @@ class App:
         with self.service.lanes.request(use, deadline), refusing():
             found = route.run(self.service, checked(parsed(raw), route.schema))
             if isinstance(found, Asked):
-                asked = found.of
-                passes = self.service.lanes.in_passes(asked.encodings, asked.run, key=asked.key)
-                found = found.then(in_order(passes))
+                found = found.then(self.service.vectors(found.of))
         return self._written(found, use)
 
     async def _soon(self, route: Route, raw: bytes, deadline: float, use: Use) -> Written:

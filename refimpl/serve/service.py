@@ -33,7 +33,7 @@ from ..tasks.fill_mask import masks_of
 from ..tasks.space import Space
 from ..tasks.task import open_model, output_rows
 from ..text.tokenizer import Encoded, Tokenizer
-from .lanes import Lanes
+from .lanes import Lanes, in_order
 from .refusals import Refusal
 from .settings import Settings
 
@@ -182,6 +182,10 @@ class Service:
             self._spaces[prompt_name] = encoder.space(**said)
         space = replace(self._spaces[prompt_name], width=key[0], normalized=normalize)
         return Embedding(encodings, run, key, str(space))
+
+    def vectors(self, of: Embedding) -> np.ndarray:
+        """[texts, dimension], when they are there."""
+        return in_order(self.lanes.in_passes(of.encodings, of.run, key=of.key))
 
     def embed_tokens(self, texts: Texts, truncate: bool | None = None) -> list[np.ndarray]:
         """The hidden states [seq, hidden] of each text."""

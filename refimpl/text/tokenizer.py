@@ -55,6 +55,10 @@ class Encoded:
     lost: int = 0
 
     def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
         return sum(len(range(*part.indices(self.whole.length))) for part in self.kept)
 
     def __repr__(self) -> str:
@@ -64,7 +68,8 @@ class Encoded:
         return f"Encoded({len(tokens)} tokens: {shown}{lost})"
 
     def _column(self, values: list[T]) -> list[T]:
-        return [value for part in self.kept for value in values[part]]
+        first, *more = self.kept
+        return sum((values[part] for part in more), values[first])
 
     @property
     def ids(self) -> list[int]:
@@ -294,21 +299,26 @@ class Tokenizer:
         """
         if not encodings:
             raise ValueError("encodings is empty: there is nothing to pad")
-        lengths = [len(e) for e in encodings]
-        if self.pad_token_id is None and min(lengths) != max(lengths):
+        lengths = np.array([len(e) for e in encodings])
+        if self.pad_token_id is None and lengths.min() != lengths.max():
             raise ValueError(
                 "this tokenizer names no padding token, so texts of different lengths "
                 "cannot share a batch; use batch_size=1 or set pad_token_id in config.json"
             )
-        shape = (len(encodings), max(lengths))
-        ids = np.full(shape, self.pad_token_id or 0, dtype=np.int64)
-        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, e in enumerate(encodings):
-            ids[row, : len(e)] = e.ids
-            mask[row, : len(e)] = 1
-            types[row, : len(e)] = e.type_ids
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        return inputs | {"token_type_ids": types} if token_type_ids else inputs
+        here = np.arange(lengths.max()) < lengths[:, None]
+
+        def padded(rows: Iterable[list[int]], padding: int) -> np.ndarray:
+            out = np.full(here.shape, padding, np.int64)
+            out[here] = [value for row in rows for value in row]
+            return out
+
+        inputs = {
+            "input_ids": padded((e.ids for e in encodings), self.pad_token_id or 0),
+            "attention_mask": here.astype(np.int64),
+        }
+        if token_type_ids:
+            inputs["token_type_ids"] = padded((e.type_ids for e in encodings), 0)
+        return inputs
 
     # -- ids -> text --------------------------------------------------------------------------
 
