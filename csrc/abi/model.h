@@ -43,7 +43,7 @@ struct modernbert_model {
   std::string folder, head_words = "no head, only an encoder";  // for messages
   std::unique_ptr<TextSide> text;  // null: it was opened without
   // Of a pass whose result is made of them.
-  mutable refimpl::Kept<refimpl::Room, (std::size_t{4} << 20)> hidden;
+  mutable refimpl::Kept<refimpl::Room, (std::size_t{8} << 20)> hidden;
 };
 
 namespace refimpl {

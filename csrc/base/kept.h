@@ -1,4 +1,4 @@
-// A T between its uses: the first of those that work at the same time gets it with what is in it, others a new one.
+// Ts between their uses: whoever needs one gets one that was used before, with what is in it, or a new one.
 // Without a lock, which a fork might leave shut in the child.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace refimpl {
 
-// kMost: bytes (T::held) above which it is not kept but given back.
+// At most kSlots are kept, of kMost bytes (T::held) together; what is beyond is given back.
 template <class T, std::size_t kMost>
 class Kept {
  public:
@@ -29,19 +29,34 @@ class Kept {
 
   Kept() = default;
   Kept(const Kept&) = delete;
-  ~Kept() { take(); }
-
- private:
-  std::unique_ptr<T> take() { return std::unique_ptr<T>(t_.exchange(nullptr)); }
-  // The larger of two stays.
-  void give(std::unique_ptr<T> t) {
-    if (t->held() > kMost) return;
-    std::unique_ptr<T> other = take();
-    if (other && other->held() > t->held()) t.swap(other);
-    std::unique_ptr<T>(t_.exchange(t.release()));
+  ~Kept() {
+    while (take()) {
+    }
   }
 
-  std::atomic<T*> t_{nullptr};
+ private:
+  static constexpr std::size_t kSlots = 8;
+
+  std::unique_ptr<T> take() {
+    for (std::atomic<T*>& slot : slots_)
+      if (std::unique_ptr<T> t{slot.exchange(nullptr)}) {
+        held_.fetch_sub(t->held());
+        return t;
+      }
+    return nullptr;
+  }
+  void give(std::unique_ptr<T> t) {
+    const std::size_t bytes = t->held();
+    if (held_.fetch_add(bytes) + bytes <= kMost)
+      for (std::atomic<T*>& slot : slots_) {
+        T* empty = nullptr;
+        if (slot.compare_exchange_strong(empty, t.get())) return void(t.release());
+      }
+    held_.fetch_sub(bytes);
+  }
+
+  std::atomic<T*> slots_[kSlots] = {};
+  std::atomic<std::size_t> held_{0};
 };
 
 }  // namespace refimpl

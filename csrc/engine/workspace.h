@@ -42,7 +42,7 @@ struct Workspace {
   std::size_t held() const;
 };
 
-// Passes of more than some 1,000 tokens of base in float32 take long enough to fetch theirs anew.
+// Of all that wait together: two of 1,000 tokens of base in bfloat16. Longer passes take long enough to fetch theirs anew.
 using KeptWorkspace = Kept<Workspace, (std::size_t{16} << 20)>;
 
 }  // namespace refimpl

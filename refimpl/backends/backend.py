@@ -21,7 +21,10 @@ from __future__ import annotations
 import os
 import platform
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -221,6 +224,26 @@ def give_way() -> None:
     leave of the cores, and a tenth at least (Linux). Nothing where the engine is not there."""
     if why_not_native() is None:
         native().give_way()
+
+
+_here = threading.local()
+
+
+@contextmanager
+def on_threads(most: int) -> Iterator[None]:
+    """Passes that the calling thread starts within take at most so many threads, whatever their
+    model has: the others have passes of their own. Bits are the same."""
+    before = threads_here()
+    _here.most = most
+    try:
+        yield
+    finally:
+        _here.most = before
+
+
+def threads_here() -> int | None:
+    """What `on_threads` says to the calling thread; None where nothing."""
+    return getattr(_here, "most", None)
 
 
 # -- facts ----------------------------------------------------------------------------------------

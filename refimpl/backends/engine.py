@@ -27,7 +27,7 @@ from ..reference.heads import HEADS, Head
 from ..reference.int8 import KEPT_IN, MATRICES, Kept
 from ..reference.params import encoder_shapes
 from ..reference.sentence import Dense, LayerNorm, Module, Normalize, Pooling, SentenceHead
-from .backend import MOST_THREADS, chosen_tier, default_threads, native
+from .backend import MOST_THREADS, chosen_tier, default_threads, native, threads_here
 from .source import Source
 
 Array = np.ndarray
@@ -162,7 +162,7 @@ class Engine:
             token_type_ids if self._typed else None,
             position_ids,
             key_mask,
-            self.num_threads,
+            self._threads(),
         )
 
     def padded(
@@ -206,6 +206,10 @@ class Engine:
         the arguments of `padded`, by name. Raises ValueError, OSError."""
         return self._native.logits(*self._arguments(rows))
 
+    def _threads(self) -> int:
+        """Of a pass."""
+        return min(self.num_threads, threads_here() or self.num_threads)
+
     def _arguments(self, rows: Mapping[str, Array | None]) -> tuple[Any, ...]:
         """Those of the extension for padded rows."""
         _, packed = _packed(**rows)
@@ -216,7 +220,7 @@ class Engine:
             packed["token_type_ids"] if self._typed else None,
             packed["position_ids"],
             packed["key_mask"],
-            self.num_threads,
+            self._threads(),
         )
 
 

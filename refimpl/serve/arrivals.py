@@ -42,14 +42,11 @@ class Arrivals:
         batches.in_passes; deadline: of monotonic time. Raises Refusal, and what `run` raises."""
         whole: asyncio.Future[Any] = self._loop.create_future()
         parts: list[tuple[np.ndarray, np.ndarray]] = []
-        left = len(encodings)
 
         def told(found: Any) -> None:
-            nonlocal left
             if not isinstance(found, BaseException):
-                parts.append(found)
-                left -= len(found[0])
-                if left:
+                parts.append(found)  # by two threads at once, maybe: then both find it whole
+                if sum(len(places) for places, _ in parts) < len(encodings):
                     return
             self._found.append((whole, found))
 

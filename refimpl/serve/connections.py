@@ -63,14 +63,16 @@ def connection(seconds: float) -> type[asyncio.Protocol]:
                 return
             if self._in_head and self._head > HEAD:
                 self._refuse(431, f"the head has more than {HEAD} bytes")
-            elif self._due is None and not self._in_head and self._answered():
+            elif self._due is None and self._in_head:
+                self._expect(self._late)
+            elif self._due is None and self._answered():
                 self._expect(self.transport.close)  # what is left of a body, and then a request
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self.scope["extensions"] = {USES: self._uses}
             self._head, self._in_head = 0, True
-            self._expect(self._late)
+            self._expect(None)
 
         def on_headers_complete(self) -> None:
             self._in_head = False

@@ -5,11 +5,13 @@
     lanes.ask(..., told, woken)                 the same without waiting (arrivals.py)
 
 A call waits for all of its tokens, so that decides its lane: up to SHORT it is a query, else a
-document. Each lane has a thread and computes beside the other: a query never waits for the end of
-a long pass, whose threads give way to it. Within a lane calls take turns, a pass each, and one that
-leaves room in its pass takes others along; what may share one is batches.fits' to say. Promise: no
-more than `most` tokens wait (Refusal 429); what waits beyond its deadline (503), or for somebody
-who is gone, is not computed.
+document. Each lane computes beside the other: a query never waits for the end of a long pass, whose
+threads give way to it. Where a lane has as many passes to do as a pass has threads, they run at the
+same time on a thread each, none of which waits for the others. Within a lane calls take turns, a
+pass each, and one that leaves room in its pass takes others along; what may share one is
+batches.fits' to say. Promise: no more than `most` tokens wait (Refusal 429); what waits beyond its
+deadline (503), or for somebody who is gone, is not computed. Long because turns, limits and threads
+are one lock's.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..backends.backend import give_way
+from ..backends.backend import give_way, on_threads
 from ..tasks.batches import TOKENS, check_batch_size, fits
 from ..text.tokenizer import Encoded
 from .refusals import Refusal
@@ -80,8 +82,8 @@ class Call:
 
 class Lanes:
     """See above. most: tokens that may wait in all; of_request: that one request may have (Refusal
-    422); budget: tokens of a pass; observe(texts, tokens, seconds) is told of each pass,
-    queued(calls, tokens) of what waits whenever it changes."""
+    422); budget: tokens of a pass; threads: that one takes; observe(texts, tokens, seconds) is told
+    of each pass, queued(calls, tokens) of what waits whenever it changes."""
 
     def __init__(
         self,
@@ -90,24 +92,32 @@ class Lanes:
         *,
         budget: int = TOKENS,
         short: int = SHORT,
+        threads: int = 1,
         observe: Callable[[int, int, float], object] = lambda *_: None,
         queued: Callable[[int, int], object] = lambda *_: None,
     ) -> None:
         self.most, self.of_request, self.budget = most, of_request, budget
         self.short, self.observe, self.queued = short, observe, queued
-        self.waiting = 0  # tokens
+        self._beside = threads  # passes that a lane runs at a time, at most
         self._calls: tuple[deque[Call], deque[Call]] = deque(), deque()
         self._lock = threading.Lock()
         self._news = [threading.Condition(self._lock) for _ in self._calls]  # of each lane
         self._of_thread = threading.local()
         self._stopped = False
-        self._running = 0  # lanes that are in a pass
+        # Of each lane: tokens that wait, passes that run, and whether these have a thread each.
+        self._tokens, self._running, self._alone = [0, 0], [0, 0], [False, False]
         self._threads = [
             threading.Thread(target=self._work, args=(which,), daemon=True, name=f"lane-{name}")
-            for which, name in enumerate(("short", "long"))
+            for which, name in ((0, "short"), (LONG, "long"))
+            for _ in range(threads)
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Tokens that wait."""
+        return sum(self._tokens)
 
     @property
     def calls(self) -> int:
@@ -122,7 +132,7 @@ class Lanes:
     def busy(self) -> bool:
         """Whether anything waits or runs."""
         with self._lock:
-            return bool(self._running or self._count())
+            return bool(sum(self._running) or self._count())
 
     @contextmanager
     def request(self, use: Use, deadline: float = float("inf")) -> Iterator[None]:
@@ -177,13 +187,14 @@ class Lanes:
                 raise Refusal(
                     429, f"{self.waiting} tokens wait already, of {self.most} that may; try later"
                 )
-            self.waiting += tokens
+            self._tokens[lane] += tokens
             use.texts += len(encodings)
             use.tokens += tokens
             use.truncated += sum(e.lost > 0 for e in encodings)
             if lengths:
                 self._calls[lane].append(call)
-                self._news[lane].notify()
+                if self._begins(lane):
+                    self._news[lane].notify()
             self._tell(self.queued, self._count(), self.waiting)
         return call
 
@@ -192,7 +203,7 @@ class Lanes:
         with self._lock:
             self._stopped = True
             for news in self._news:
-                news.notify()
+                news.notify_all()
         for thread in self._threads:
             thread.join()
 
@@ -222,25 +233,41 @@ class Lanes:
             give_way()
         while True:
             with self._lock:
-                while not (calls or self._stopped):
+                while not (self._stopped or self._begins(which)):
                     news.wait()
                 if not calls:
                     return
-                shares = self._next_pass(calls)
-                self._running += bool(shares)
+                alone = bool(self._running[which]) or self._plenty(which)
+                shares = self._next_pass(which)
+                self._alone[which] = alone
+                self._running[which] += bool(shares)
+                if self._begins(which):
+                    news.notify()
                 self._tell(self.queued, self._count(), self.waiting)
             if shares:
-                self._run(shares)
+                with on_threads(1) if alone else nullcontext():
+                    self._run(shares)
                 with self._lock:
-                    self._running -= 1
+                    self._running[which] -= 1
 
-    def _next_pass(self, calls: deque[Call]) -> list[tuple[Call, np.ndarray]]:
+    def _begins(self, which: int) -> bool:
+        """Whether there is something to do for one more of the lane's threads: no pass runs, or
+        those that do leave it a core."""
+        free = not self._running[which] or self._alone[which] or self._plenty(which)
+        return bool(self._calls[which]) and free
+
+    def _plenty(self, which: int) -> bool:
+        """Whether every thread of the lane that is in no pass could fill one."""
+        idle = self._beside - self._running[which]
+        return self._beside > 1 and self._tokens[which] >= idle * self.budget
+
+    def _next_pass(self, which: int) -> list[tuple[Call, np.ndarray]]:
         """Who shares the next pass, and with which places. The first call goes to the end of the
         line where it is not done."""
-        now = time.monotonic()
+        now, calls = time.monotonic(), self._calls[which]
         for call in [c for c in calls if c.given_up or c.use.gone or c.use.deadline < now]:
             calls.remove(call)
-            self.waiting -= sum(call.lengths())
+            self._tokens[which] -= sum(call.lengths())
             call.told(Refusal(503, "the request waited beyond its time"))
             call.woken()
         if not calls:
@@ -257,7 +284,7 @@ class Lanes:
             call.next += len(places)
             count -= len(places)
             shares.append((call, places))
-            self.waiting -= sum(len(call.encodings[i]) for i in places)
+            self._tokens[which] -= sum(len(call.encodings[i]) for i in places)
             if call.use.queued_s is None:
                 call.use.queued_s = now - call.born
             if call.next == len(call.order):

@@ -11,6 +11,7 @@ not, and a line that says so. A second signal ends it at once.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import signal
@@ -127,6 +128,7 @@ def work(
     app = App(service, metrics, begun)
     settings = service.settings
     _ = service.lanes
+    gc.freeze()  # what is there by now stays: no collection looks through it again
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -126,7 +126,8 @@ class Service:
         """The threads that compute, of this process: made when first asked for, behind a fork."""
         if self._lanes is None:
             limits = self.settings.max_queue_tokens, self.settings.max_request_tokens
-            self._lanes = Lanes(*limits, **self._lanes_options)
+            threads = getattr(self.model.engine, "num_threads", 1)
+            self._lanes = Lanes(*limits, threads=threads, **self._lanes_options)
             for task in self.tasks.values():
                 task.passes = self._lanes.in_passes
         return self._lanes

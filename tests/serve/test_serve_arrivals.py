@@ -58,7 +58,8 @@ def test_rows_come_in_the_order_of_the_texts(lanes):
         arrivals = Arrivals(lanes)
         return await asyncio.gather(*(lengths(arrivals, model, one) for one in asked))
 
-    assert asyncio.run(main()) == asked and lanes.waiting == 0 and not lanes.busy
+    assert asyncio.run(main()) == asked and lanes.waiting == 0
+    wait_for(lambda: not lanes.busy)
 
 
 def test_a_pass_wakes_the_loop_once(lanes, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.serving import wait_for
 
-from refimpl.backends.backend import why_not_native
+from refimpl.backends.backend import threads_here, why_not_native
 from refimpl.serve.lanes import Lanes, Use
 from refimpl.serve.refusals import Refusal
 
@@ -141,6 +141,40 @@ def test_batch_size_holds(lanes):
     assert max(map(len, model.passes)) == 3
     with pytest.raises(ValueError, match="batch_size"):
         lengths(lanes, model, [1], batch_size=0)
+
+
+def test_where_passes_wait_each_has_a_thread_and_else_one_has_all():
+    lanes = Lanes(10_000, 8_000, budget=100, short=50, threads=3)
+    seen, all_three, lock = [], threading.Barrier(3, timeout=20), threading.Lock()
+
+    def run(batch):
+        with lock:
+            seen.append(threads_here())
+        if len(seen) in (2, 3, 4):
+            all_three.wait()
+        return {"length": np.array([len(e) for e in batch])}
+
+    try:
+        assert lengths(lanes, run, [20]) == [20] and seen == [None]
+        held = Model()
+        held.open.clear()
+        first, _ = together(1, lambda _: lengths(lanes, held, [9], key="held"))
+        wait_for(lambda: held.started)
+        some, out = together(4, lambda i: lengths(lanes, run, [46 + i]))
+        wait_for(lambda: lanes.calls == 4)
+        time.sleep(0.05)
+        assert seen == [None]  # these would not fill two more: they wait for the one that runs
+        more, out_more = together(6, lambda i: lengths(lanes, run, [40 + i]))
+        wait_for(lambda: len(seen) == 3)
+        held.open.set()
+        for thread in first + some + more:
+            thread.join(120)
+        assert sorted(out + out_more) == [[n] for n in range(40, 50)]
+        assert seen[1:] == [1] * len(seen[1:]) and lanes.waiting == 0
+        wait_for(lambda: not lanes.busy)
+        assert lengths(lanes, run, [30]) == [30] and seen[-1] is None
+    finally:
+        lanes.stop()
 
 
 def test_what_waits_beyond_its_deadline_is_refused_and_not_computed(lanes):
