@@ -44,7 +44,7 @@ ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 OPEN = ("/health", "/ready", "/docs", "/openapi.json")
 HEALTHY = b"{}"
 SOON = 2**12
-"""Most bytes of a body, and values of an answer, for which no thread is woken: less than 2 ms."""
+"""Most bytes of a body, and values of an answer, for which no thread is woken."""
 BODIES = 8  # of the largest size that are held at a time: each becomes many times that
 GONE = 499  # nginx's; nobody gets it, but figures and the log
 

@@ -6,12 +6,12 @@
 
 A call waits for all of its tokens, so that decides its lane: up to SHORT it is a query, else a
 document. Each lane computes beside the other: a query never waits for the end of a long pass, whose
-threads give way to it. Where a lane has as many passes to do as a pass has threads, they run at the
-same time on a thread each, none of which waits for the others. Within a lane calls take turns, a
-pass each, and one that leaves room in its pass takes others along; what may share one is
-batches.fits' to say. Promise: no more than `most` tokens wait (Refusal 429); what waits beyond its
-deadline (503), or for somebody who is gone, is not computed. Long because turns, limits and threads
-are one lock's.
+threads give way to it. Where a lane has several passes to do, they run at the same time and share
+the cores: of as many as there are cores each has a thread, which waits for no other. Within a lane
+calls take turns, a pass each, and one that leaves room in its pass takes others along; what may
+share one is batches.fits' to say. Promise: no more than `most` tokens wait (Refusal 429); what
+waits beyond its deadline (503), or for somebody who is gone, is not computed. Long because turns,
+limits and threads are one lock's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,14 +98,14 @@ class Lanes:
     ) -> None:
         self.most, self.of_request, self.budget = most, of_request, budget
         self.short, self.observe, self.queued = short, observe, queued
-        self._beside = threads  # passes that a lane runs at a time, at most
+        self._cores = threads  # and a lane's own threads: so many passes it runs at a time
         self._calls: tuple[deque[Call], deque[Call]] = deque(), deque()
         self._lock = threading.Lock()
         self._news = [threading.Condition(self._lock) for _ in self._calls]  # of each lane
         self._of_thread = threading.local()
         self._stopped = False
-        # Of each lane: tokens that wait, passes that run, and whether these have a thread each.
-        self._tokens, self._running, self._alone = [0, 0], [0, 0], [False, False]
+        # Of each lane: tokens that wait, passes that run, and cores that these have.
+        self._tokens, self._running, self._taken = [0, 0], [0, 0], [0, 0]
         self._threads = [
             threading.Thread(target=self._work, args=(which,), daemon=True, name=f"lane-{name}")
             for which, name in ((0, "short"), (LONG, "long"))
@@ -237,29 +237,31 @@ class Lanes:
                     news.wait()
                 if not calls:
                     return
-                alone = bool(self._running[which]) or self._plenty(which)
                 shares = self._next_pass(which)
-                self._alone[which] = alone
+                threads = self._share(which) if shares else 0
                 self._running[which] += bool(shares)
+                self._taken[which] += threads
                 if self._begins(which):
                     news.notify()
                 self._tell(self.queued, self._count(), self.waiting)
             if shares:
-                with on_threads(1) if alone else nullcontext():
+                with on_threads(threads):
                     self._run(shares)
                 with self._lock:
                     self._running[which] -= 1
+                    self._taken[which] -= threads
 
     def _begins(self, which: int) -> bool:
-        """Whether there is something to do for one more of the lane's threads: no pass runs, or
-        those that do leave it a core."""
-        free = not self._running[which] or self._alone[which] or self._plenty(which)
-        return bool(self._calls[which]) and free
+        """Whether there is something to do for one more of the lane's threads: passes leave it a
+        core, or there are more to be filled than threads."""
+        idle = self._cores - self._running[which]
+        plenty = self._tokens[which] >= idle * self.budget
+        return bool(self._calls[which]) and (self._taken[which] < self._cores or plenty)
 
-    def _plenty(self, which: int) -> bool:
-        """Whether every thread of the lane that is in no pass could fill one."""
-        idle = self._beside - self._running[which]
-        return self._beside > 1 and self._tokens[which] >= idle * self.budget
+    def _share(self, which: int) -> int:
+        """Threads of a pass that begins, of those that run and those that could be filled."""
+        passes = self._running[which] + 1 + self._tokens[which] // self.budget
+        return max(1, self._cores // passes)
 
     def _next_pass(self, which: int) -> list[tuple[Call, np.ndarray]]:
         """Who shares the next pass, and with which places. The first call goes to the end of the
