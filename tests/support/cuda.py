@@ -21,7 +21,7 @@ COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 SOURCES = (ROOT / "csrc" / "cuda").exists()
 # What a program needs of csrc beside headers: of the CPU engine what makes a pass of steps.
 NUMBERS = ["base/tensor.cpp"]
-ENGINE = ["engine/engine.cpp", "engine/forward.cpp", "engine/trace.cpp"]
+ENGINE = ["engine/engine.cpp", "engine/forward.cpp", "engine/trace.cpp", "engine/workspace.cpp"]
 ENGINE += ["base/pool.cpp", "base/cpus.cpp", "base/row_source.cpp"]
 
 
