@@ -11,6 +11,15 @@ namespace {
 
 Tensor tensor_of(const std::vector<float>& values) { return {values.empty() ? nullptr : values.data(), Storage::float32}; }
 
+// A head's result of the encoder's hidden states, whose room is kept.
+Floats behind(const modernbert_model& model, const SentenceHead& head, const Batch& batch, const modernbert_run& how,
+              std::size_t prompt_tokens) {
+  const decltype(model.hidden)::Use room(model.hidden);
+  float* const hidden = room->floats(batch.cu_seqlens.back() * model.engine->plan.hidden);
+  forward(model, batch, how, hidden);
+  return head.run(batch, hidden, prompt_tokens, how.threads);
+}
+
 }  // namespace
 
 Modules modules_in(const SentenceFolder& sentence) {
@@ -45,21 +54,14 @@ void check_embeds(const modernbert_model& model) {
 void embed(const modernbert_model& model, const Batch& batch, const modernbert_run& how, std::size_t width,
            bool normalize, std::size_t prompt_tokens, float* out) {
   const SentenceHead& head = *model.head;
-  const decltype(model.hidden)::Use room(model.hidden);
-  float* const hidden = room->floats(batch.cu_seqlens.back() * model.engine->plan.hidden);
-  forward(model, batch, how, hidden);
-  const Floats vectors = head.run(batch, hidden, prompt_tokens, how.threads);
+  const Floats vectors = behind(model, head, batch, how, prompt_tokens);
   const std::size_t sequences = batch.cu_seqlens.size() - 1;
   for (std::size_t s = 0; s < sequences; ++s) std::copy_n(vectors.data() + s * head.width(), width, out + s * width);
   if (normalize) SentenceHead::normalize(sequences, width, out);
 }
 
 void logits(const modernbert_model& model, const Batch& batch, const modernbert_run& how, float* out) {
-  const SentenceHead& head = model.classifier ? *model.classifier : *model.head;
-  const decltype(model.hidden)::Use room(model.hidden);
-  float* const hidden = room->floats(batch.cu_seqlens.back() * model.engine->plan.hidden);
-  forward(model, batch, how, hidden);
-  const Floats found = head.run(batch, hidden, 0, how.threads);
+  const Floats found = behind(model, model.classifier ? *model.classifier : *model.head, batch, how, 0);
   std::copy(found.begin(), found.end(), out);
 }
 

@@ -4,6 +4,7 @@
     a body behind an answer                 is read away for `seconds`, so that the answer arrives
     a client that ends within its request   400
     an answer that is not taken             the connection is cut
+    an answer of up to PIECE bytes          goes with its head, in one piece
 
 uvicorn itself ends an idle connection. The time of a body is the application's (app.py).
 """
@@ -20,12 +21,30 @@ from .lanes import Use
 from .refusals import body_of
 
 HEAD = 2**16  # most bytes of a request's head
-PIECE = 2**15  # bytes read at a time; asyncio's 2**18 would come from the system each time
+PIECE = 2**15  # bytes read or written at a time; asyncio's 2**18 would come from the system
 PATIENCE = 30.0  # seconds in which a client takes LEAST bytes of its answer, or all
 LEAST = 2**16
 USES = "modernbert.uses"
 """Of ASGI's extensions: a set, in which a request's Use learns that its client is gone."""
 UPGRADE = (b"connection", b"upgrade", b"http2-settings")
+
+
+class Answer:
+    """The transport as uvicorn writes one answer to it: the head waits for the content, and both go
+    as one piece, which is one call of the system here and one there."""
+
+    def __init__(self, cycle: Any) -> None:
+        self._cycle, self._transport = cycle, cycle.transport
+        self._begun, self._head = cycle.scope["method"] == "HEAD", b""
+        self.close, self.is_closing = self._transport.close, self._transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._cycle.response_started and not self._begun:  # not yet: 100 Continue
+            self._begun, self._head = True, data
+            return
+        head, self._head = self._head, b""
+        for piece in [head + data] if len(data) <= PIECE else [head, data]:
+            self._transport.write(piece)
 
 
 def connection(seconds: float) -> type[asyncio.Protocol]:
@@ -79,6 +98,7 @@ def connection(seconds: float) -> type[asyncio.Protocol]:
             self._expect(None)
             if not self.parser.should_upgrade():
                 super().on_headers_complete()
+                self.cycle.transport = Answer(self.cycle)
 
         def on_message_complete(self) -> None:
             if not self.parser.should_upgrade():

@@ -1,4 +1,4 @@
-"""An answer that is not taken is not kept for ever; one that is taken slowly arrives."""
+"""An answer goes with its head; one that is not taken is not kept; one taken slowly arrives."""
 
 import asyncio
 import socket
@@ -13,6 +13,7 @@ from refimpl.serve.settings import Settings
 
 pytestmark = pytest.mark.extras
 uvicorn = pytest.importorskip("uvicorn")
+ServerState = pytest.importorskip("uvicorn.server").ServerState
 
 LARGE = 2**25
 
@@ -64,6 +65,80 @@ def test_an_answer_goes_out_at_once():
     with listening(Settings(port=0)) as sock:
         asyncio.run(accepted(sock))
     assert found[0] != 0
+
+
+def written(protocol, request, size):
+    """The pieces that a class of connections writes, for answers of so many bytes."""
+
+    class Transport(asyncio.Transport):
+        def __init__(self):
+            super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
+            self.pieces, self.closed = [], False
+
+        def write(self, data):
+            assert not self.closed
+            self.pieces.append(bytes(data))
+
+        def close(self):
+            self.closed = True
+
+        def is_closing(self):
+            return self.closed
+
+        def get_write_buffer_size(self):
+            return 0
+
+        def pause_reading(self):
+            """All is here."""
+
+        resume_reading = pause_reading
+
+    async def app(scope, receive, send):
+        await receive()
+        length = (b"content-length", b"%d" % size)
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def main():
+        config, state, transport = uvicorn.Config(app), ServerState(), Transport()
+        one = protocol(config=config, server_state=state, app_state={})
+        one.connection_made(transport)
+        one.data_received(request)
+        while state.tasks:
+            await asyncio.gather(*state.tasks)
+            await asyncio.sleep(0)
+        return transport.pieces, transport.closed
+
+    return asyncio.run(asyncio.wait_for(main(), 60))
+
+
+GET, CLOSE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"Connection: close\r\n\r\n"
+WAITS = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\nx"
+
+
+@pytest.mark.parametrize(
+    ("request_", "size", "pieces"),
+    [
+        (GET, 10, 1),
+        (GET, 0, 1),
+        (GET, connections.PIECE, 1),
+        (GET, connections.PIECE + 1, 2),
+        (GET[:-2] + CLOSE, 10, 1),
+        (GET.replace(b"GET", b"HEAD"), 10, 1),
+        (GET.replace(b"GET", b"HEAD")[:-2] + CLOSE, 10, 1),
+        (GET + GET + GET, 10, 3),
+        (WAITS, 10, 2),
+    ],
+    ids=["plain", "empty", "piece", "large", "last", "head", "last-head", "pipelined", "continue"],
+)
+def test_an_answer_is_one_piece_of_the_bytes_that_uvicorn_writes(request_, size, pieces):
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    found, closed = written(connections.connection(20), request_, size)
+    whole, as_well = written(HttpToolsProtocol, request_, size)
+    assert b"".join(found) == b"".join(whole) and closed == as_well
+    assert len([x for x in found if x]) == pieces
+    assert b"".join(found).count(b"200 OK") == request_.count(b"Host")
 
 
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])

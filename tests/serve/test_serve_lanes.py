@@ -8,35 +8,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from support.serving import wait_for
+from support.serving import Model, Text, wait_for
 
 from refimpl.backends.backend import threads_here, why_not_native
 from refimpl.serve.lanes import Lanes, Use
 from refimpl.serve.refusals import Refusal
-
-
-class Text:
-    """What lanes look at of an encoding."""
-
-    def __init__(self, length, lost=0):
-        self.length, self.lost = length, lost
-
-    def __len__(self):
-        return self.length
-
-
-class Model:
-    """Gives each text its length, remembers passes, and waits where it is told to."""
-
-    def __init__(self):
-        self.passes, self.open, self.started = [], threading.Event(), 0
-        self.open.set()
-
-    def __call__(self, batch):
-        self.started += 1
-        assert self.open.wait(120)
-        self.passes.append([len(e) for e in batch])
-        return {"length": np.array([len(e) for e in batch])}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A server as a process, and requests to it over one connection each."""
+"""A server as a process, and requests to it over one connection each; what lanes run, by itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from support.children import PROGRAM
 
@@ -34,6 +37,37 @@ def resident(pid: int) -> int:
         found = re.search(r"VmRSS:\s*(\d+) kB", stream.read())
     assert found is not None
     return int(found[1])
+
+
+# -- in the place of a model ----------------------------------------------------------------------
+
+
+class Text:
+    """What lanes look at of an encoding."""
+
+    def __init__(self, length: int, lost: int = 0) -> None:
+        self.length, self.lost = length, lost
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Model:
+    """Gives each text its length, remembers passes, and waits where it is told to."""
+
+    def __init__(self) -> None:
+        self.passes: list[list[int]] = []
+        self.open, self.started = threading.Event(), 0
+        self.open.set()
+
+    def __call__(self, batch: list[Text]) -> Any:
+        self.started += 1
+        assert self.open.wait(120)
+        self.passes.append([len(e) for e in batch])
+        return {"length": np.array([len(e) for e in batch])}
+
+
+# -- a process ------------------------------------------------------------------------------------
 
 
 class Server:
