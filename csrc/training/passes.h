@@ -4,8 +4,8 @@
 //
 // Weights are the caller's float32 tensors, read anew in each pass. Of each layer its input, q k v, the joined
 // heads, the residual between its halves and what comes out of Wi are kept; of the first `recomputed` layers the
-// input alone, and the rest is computed again, of the same bits. Rows of the embedding are summed in `finish`, once for all
-// micro-batches of a step. A gradient's bits do not depend on threads, nor on how the sequences of a step are
+// input alone, and the rest is computed again, of the same bits. A layer takes its rows slice by slice, each through all
+// of its steps. Rows of the embedding are summed in `finish`, once for all micro-batches of a step. A gradient's bits do not depend on threads, nor on how the sequences of a step are
 // cut into micro-batches. No dropout.
 #pragma once
 
@@ -69,25 +69,37 @@ class Passes {
   struct Kept {
     Room qkv, joined, middle, wi;
   };
+  // Rows that go through several steps while the caches hold them. What it lists is counted from its first row on.
+  struct Slice {
+    explicit Slice(std::size_t row) : first(row) {}
+    void add(const RowBlock& block);
+
+    std::size_t first, count = 0, slots = 0;
+    std::vector<Sequence> sequences;  // where they are whole
+    Blocks blocks, norm_blocks;
+  };
 
   void take(const Batch& batch, int threads, Stop* stop);
+  void cut(const std::vector<std::size_t>& cu_seqlens);
   void embed(float* out);
   void layer(std::size_t i, Kept& kept, float* out);  // from its input, kept, to out
   void layer_back(std::size_t i, Kept& kept, float* d);
   void embed_back(float* d);
-  void rotate(std::size_t layer, float* qkv, bool back);
-  void attend(std::size_t layer, const float* qkv, float* joined);
-  void attend_back(std::size_t layer, const float* d, float* qkv);
+  // Of a slice's rows, which all pointers begin with.
+  void rotate(const Slice& slice, float* qkv, const float* cos, const float* sin);
+  void attend(std::size_t layer, const Slice& slice, const float* qkv, float* joined);
+  void attend_back(std::size_t layer, const Slice& slice, const float* d, float* qkv);
 
   template <class F>
-  void rowwise(F f);  // f(first, count) on the threads
-  void norm(const NormParameters& n, const float* x, float* y);
-  const std::byte* norm_operands(const NormParameters* n, const float* x);
-  void norm_back(const NormParameters& n, const float* dy, const float* x, const float* residual, float* dx);
-  void linear(const LinearParameters& l, std::size_t n, std::size_t depth, const std::byte* x, const float* residual,
-              float* y);
+  void rowwise(std::size_t rows, F f);  // f(first, count) on the threads
+  void norm(std::size_t rows, const NormParameters& n, const float* x, float* y);
+  const std::byte* norm_operands(std::size_t rows, const NormParameters* n, const float* x);
+  void norm_back(const Blocks& blocks, const NormParameters& n, const float* dy, const float* x, const float* residual,
+                 float* dx);
+  void linear(const Packed& w, std::size_t rows, const std::byte* x, const Parameter& bias, const float* residual, float* y);
   // dw += dy^T x, db += dy, where wanted
-  void linear_back(const LinearParameters& l, std::size_t n, std::size_t depth, const float* dy, const float* x);
+  void linear_back(const Blocks& blocks, const LinearParameters& l, std::size_t n, std::size_t depth, const float* dy,
+                   const float* x);
   Kept& kept_of(std::size_t i) { return kept_[i < recomputed_ ? 0 : i - recomputed_ + (recomputed_ ? 1 : 0)]; }
   const Rotary& table_of(std::size_t layer) const;
   std::size_t head_dim() const { return plan.hidden / plan.heads; }
@@ -102,16 +114,16 @@ class Passes {
   Stop* stop_ = nullptr;
   std::size_t recomputed_ = 0;
   std::ptrdiff_t next_ = kNone;
-  std::size_t total_ = 0, slots_ = 0, longest_ = 0;
+  std::size_t total_ = 0, longest_ = 0;
   std::vector<std::int64_t> ids_, types_, positions_;
   std::vector<unsigned char> visible_;
-  std::vector<Sequence> sequences_;
   std::vector<std::size_t> slot_, row_;
   std::vector<Rotary> tables_;
-  Blocks blocks_, norm_blocks_;
+  std::vector<Slice> by_sequence_, by_block_;  // all rows twice: attention takes whole sequences
   std::vector<Kept> kept_;
   std::vector<Room> inputs_;  // of each layer, and of the final norm
-  Room q_, keys_, values_, scratch_, d_, wide_, gated_, normed_, turned_, partial_;
+  Room first_, second_;       // matrices
+  Room q_, keys_, values_, scratch_, d_, wide_, gated_, normed_, negative_, partial_;
 
   // -- of the step --
   struct Row {

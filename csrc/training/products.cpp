@@ -21,18 +21,36 @@ Blocks blocks_of(const std::size_t* ends, std::size_t count, std::size_t most) {
   return blocks;
 }
 
-void Products::product(const Packing& packing, std::size_t rows, const std::byte* x, const float* w, bool turned,
-                       const float* bias, const float* residual, float* y, int threads, Stop* stop) {
-  std::byte* packed = packed_.bytes(k.packed_bytes(packing));
+template <class Pack>
+Packed Products::in_panels(const Packing& packing, Room& room, int threads, Stop* stop, Pack pack) {
+  std::byte* to = room.bytes(k.packed_bytes(packing));
   const std::size_t panels = panels_of(packing, k.lanes);
   parallel_for(threads, ceil_div(panels, kPanelsAtATime), [&](std::size_t task, int) {
-    const std::size_t first = task * kPanelsAtATime, end = std::min(panels, first + kPanelsAtATime);
-    if (turned)
-      k.pack_turned(packing, w, first, end, packed);
-    else
-      k.pack(packing, {w, Storage::float32}, first, end, packed);
+    const std::size_t first = task * kPanelsAtATime;
+    pack(first, std::min(panels, first + kPanelsAtATime), to);
   }, stop);
-  const Gemm g{packing, packed, bias, x, k.operand_bytes(packing.k)};
+  return {packing, to};
+}
+
+Packed Products::packed(std::size_t n, std::size_t depth, const float* w, Room& room, int threads, Stop* stop) {
+  const Packing packing{n, depth, 0};
+  return in_panels(packing, room, threads, stop, [&](std::size_t first, std::size_t end, std::byte* to) {
+    k.pack(packing, {w, Storage::float32}, first, end, to);
+  });
+}
+
+Packed Products::turned(std::size_t n, std::size_t depth, const float* w, Room& room, int threads, Stop* stop) {
+  const Packing packing{depth, n, 0};
+  return in_panels(packing, room, threads, stop, [&](std::size_t first, std::size_t end, std::byte* to) {
+    k.pack_turned(packing, w, first, end, to);
+  });
+}
+
+void Products::forward(const Packed& w, std::size_t rows, const std::byte* x, const float* bias, const float* residual,
+                       float* y, int threads, Stop* stop) {
+  const Packing& packing = w.packing;
+  if (!rows || !packing.n) return;
+  const Gemm g{packing, w.panels, bias, x, k.operand_bytes(packing.k)};
   const Tasks tasks(k, packing, rows, threads);
   const std::size_t scratch_bytes = round_up(k.scratch_bytes(packing.k, 2), 64);
   std::byte* scratch = scratch_.bytes(static_cast<std::size_t>(threads) * scratch_bytes);
@@ -43,16 +61,8 @@ void Products::product(const Packing& packing, std::size_t rows, const std::byte
   }, stop);
 }
 
-void Products::forward(std::size_t rows, std::size_t n, std::size_t depth, const std::byte* x, const float* w,
-                       const float* bias, const float* residual, float* y, int threads, Stop* stop) {
-  if (rows && n) product({n, depth, 0}, rows, x, w, false, bias, residual, y, threads, stop);
-}
-
-void Products::back(std::size_t rows, std::size_t n, std::size_t depth, const float* dy, const float* w, float* dx,
-                    int threads, Stop* stop) {
-  if (!rows) return;
-  const std::byte* x = operands(rows, n, dy, threads, stop);
-  product({depth, n, 0}, rows, x, w, true, nullptr, nullptr, dx, threads, stop);
+void Products::back(const Packed& w, std::size_t rows, const float* dy, float* dx, int threads, Stop* stop) {
+  forward(w, rows, operands(rows, w.packing.k, dy, threads, stop), nullptr, nullptr, dx, threads, stop);
 }
 
 const std::byte* Products::operands(std::size_t rows, std::size_t columns, const float* x, int threads, Stop* stop) {

@@ -1,7 +1,7 @@
 // The three products of a linear map on threads: Y = X W^T + b, dX = dY W, dW += dY^T X.
 //
-// W is the float32 tensor itself, which an update may have changed: it is packed for each product, in the
-// engine's dtype, into room that all products share. The first two are the engine's own products, row by
+// W is the float32 tensor itself, which an update may have changed: it is packed anew in each pass, in the
+// engine's dtype, for all rows that it is multiplied with. The first two are the engine's own products, row by
 // row; the third sums by `blocks` (adjoints.h), so that no bit depends on threads or on how rows come in.
 #pragma once
 
@@ -21,17 +21,25 @@ Blocks blocks_of(const std::size_t* ends, std::size_t count, std::size_t most);
 constexpr std::size_t kSummed = 256;  // rows of a block of dW
 constexpr std::size_t kNormed = 32;   // of the gradients of a norm, whose blocks are tasks
 
+// W as it is multiplied with, in room of whoever had it packed.
+struct Packed {
+  Packing packing;
+  const std::byte* panels;
+};
+
 class Products {
  public:
   Products(const Kernels& kernels, const Adjoints& adjoints) : k(kernels), a(adjoints) {}
 
-  // y [rows, n] = x W^T + bias + residual, W [n, k]; x: operands, with row_block - 1 readable rows after the last.
-  // bias and residual may be null, and residual y.
-  void forward(std::size_t rows, std::size_t n, std::size_t depth, const std::byte* x, const float* w,
-               const float* bias, const float* residual, float* y, int threads, Stop* stop);
-  // dx [rows, k] = dy W, dy [rows, n].
-  void back(std::size_t rows, std::size_t n, std::size_t depth, const float* dy, const float* w, float* dx, int threads,
-            Stop* stop);
+  // W [n, depth], for Y = X W^T; or turned, for dX = dY W.
+  Packed packed(std::size_t n, std::size_t depth, const float* w, Room& room, int threads, Stop* stop);
+  Packed turned(std::size_t n, std::size_t depth, const float* w, Room& room, int threads, Stop* stop);
+  // y [rows, n] = x W^T + bias + residual; x: operands, with row_block - 1 readable rows after the last. bias and
+  // residual may be null, and residual y.
+  void forward(const Packed& w, std::size_t rows, const std::byte* x, const float* bias, const float* residual, float* y,
+               int threads, Stop* stop);
+  // dx [rows, depth] = dy W, dy [rows, n]; w: turned.
+  void back(const Packed& w, std::size_t rows, const float* dy, float* dx, int threads, Stop* stop);
   // dw [n, k] += dy^T x over the blocks.
   void outer(const Blocks& blocks, std::size_t n, std::size_t depth, const float* dy, const float* x, float* dw,
              int threads, Stop* stop);
@@ -46,10 +54,9 @@ class Products {
   const Adjoints& a;
 
  private:
-  // turned: w stands as W' [k, n]
-  void product(const Packing& packing, std::size_t rows, const std::byte* x, const float* w, bool turned,
-               const float* bias, const float* residual, float* y, int threads, Stop* stop);
-  Room packed_, scratch_, operands_, left_, right_;
+  template <class Pack>
+  Packed in_panels(const Packing& packing, Room& room, int threads, Stop* stop, Pack pack);
+  Room scratch_, operands_, left_, right_;
   std::vector<std::size_t> last_row_;
 };
 

@@ -47,6 +47,7 @@ HEADS = {
     "choice": ("multiple_choice", ()),
 }
 VOCAB = 90
+WIDE = 4096  # of inter: such layers take a pass in parts of 256 rows
 
 
 def model_for(task: str, dtype: str = "float32", **more) -> refimpl.ModernBERTForTask:
@@ -99,11 +100,11 @@ def test_the_training_kit_finds_nothing(tier, dtype, name):
     assert report.verdict == "exact-spec", report
 
 
-@pytest.mark.parametrize("task", HEADS)
-def test_gradients_are_those_of_numpy(task):
+@pytest.mark.parametrize(("task", "inter"), [*((task, 20) for task in HEADS), ("tokens", WIDE)])
+def test_gradients_are_those_of_numpy(task, inter):
     """Of steps of many units, in two layers of passes, which the kit has not: float64 to rounding,
     relative to the largest gradient of all."""
-    model = model_for(task, "float64")
+    model = model_for(task, "float64", intermediate_size=inter)
     mine = refimpl.ModernBERTForTask(
         model.config, {n: x.astype(np.float32) for n, x in model.params.items()}, model.head,
         backend="numpy",
@@ -163,6 +164,17 @@ def test_no_bit_depends_on_passes_threads_or_recomputation(tier, dtype, data):
             recompute=data.draw(st.sampled_from([False, True, None])),
         )  # fmt: skip
     assert first == other
+
+
+@every_dtype
+def test_no_bit_depends_on_the_parts_that_a_pass_is_taken_in(tier, dtype):
+    model, units = (
+        model_for("tokens", intermediate_size=WIDE),
+        units_for("tokens", [300, 5, 257, 40, 600, 1]),
+    )
+    alone = step(model, "tokens", units, tier=tier, dtype=dtype, num_threads=1, batch_size=1)
+    for how in ({}, {"recompute": True}, {"batch_size": 4, "num_threads": 3}):
+        assert alone == step(model, "tokens", units, tier=tier, dtype=dtype, **how), how
 
 
 def small_model() -> refimpl.ModernBERTForTask:
