@@ -28,8 +28,10 @@ def program(tmp_path_factory):
     return built(tmp_path_factory.mktemp("cuda") / "kernels", "kernels.cpp", "-Wall", "-Wextra")
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("rounds", ["1", "12"])
+@pytest.mark.parametrize(
+    "rounds",
+    [pytest.param("1", marks=pytest.mark.heavy), pytest.param("12", marks=pytest.mark.soak)],
+)
 def test_every_kernel_stays_within_its_bound_and_its_memory(program, rounds, record_property):
     status, report = lines(program, "--rounds", rounds)
     assert status == 0, "\n".join(report)
@@ -38,7 +40,6 @@ def test_every_kernel_stays_within_its_bound_and_its_memory(program, rounds, rec
     record_property("observed / bound", worst)
 
 
-@pytest.mark.heavy
 @pytest.mark.heavy
 def test_seed_chooses_the_cases_and_nothing_to_do_is_a_failure(program):
     first, again, other = (lines(program, "--op", "rope", "--seed", seed) for seed in "112")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -152,9 +153,10 @@ class Taps:
             names = [f"layers.{i}.{what}" for i in every]
         return np.array([np.linalg.norm(self.steps[name][0], axis=-1) for name in names])
 
-    def answers(self, what: str) -> Array:
-        """The head, asked at each layer by putting that layer's result in the place of the last
-        one's; so after the last one it is the model's own answer."""
+    @cached_property
+    def asked(self) -> list[Array]:
+        """Logits of the head, asked at each layer by putting that layer's result in the place of
+        the last one's; so after the last one it is the model's own answer."""
         last = f"layers.{self.config.num_hidden_layers - 1}.residual_2"
         every = range(self.config.num_hidden_layers)
         out = []
@@ -165,9 +167,14 @@ class Taps:
                 return there if step == last else value
 
             logits = self.model([self.about["ids"]], tap=tap)["logits"]
-            logits = logits if self.about["answers"]["of_the_text"] else logits[0][self.rows]
-            if what in ("weight", "bias"):
-                continue
+            out.append(logits if self.about["answers"]["of_the_text"] else logits[0][self.rows])
+        return out
+
+    def answers(self, what: str) -> Array:
+        if what in ("weight", "bias"):
+            return self.last_matrix(what)[self.asked[-1].argmax(-1)]
+        out = []
+        for logits in self.asked:
             best = np.argsort(-logits, axis=-1, kind="stable")[:, :5]
             e = np.exp(logits - logits.max(-1, keepdims=True))
             probs = e / e.sum(-1, keepdims=True)
@@ -176,7 +183,7 @@ class Taps:
                 continue
             found = {"ids": None, "logits": logits, "probs": probs}[what]
             out.append(best if found is None else np.take_along_axis(found, best, -1))
-        return np.array(out) if out else self.last_matrix(what)[logits.argmax(-1)]
+        return np.array(out)
 
     def last_matrix(self, part: str) -> Array:
         name = "decoder" if self.about["answers"]["kind"] == "masked_lm" else "classifier"
