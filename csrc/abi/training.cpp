@@ -227,6 +227,7 @@ int modernbert_rows_linear(const char* tier, const char* dtype, int threads, siz
     Products products = products_of(tier, dtype);
     threads = at_least_one(threads);
     check_sizes({m, n, k}, {k}), all_there(x, weight, y);
+    if (!m) return;
     Room room;
     const Packed w = products.packed(n, k, weight, room, threads, nullptr);
     products.forward(w, m, products.operands(m, k, x, threads, nullptr), bias, nullptr, y, threads, nullptr);
@@ -242,7 +243,7 @@ int modernbert_rows_linear_adjoint(const char* tier, const char* dtype, int thre
     check_sizes({m, n, k}, {n, k}), all_there(dy, x, weight);
     const Blocks blocks = blocks_given(ends, sequences, m, kSummed);
     Room room;
-    if (dx) products.back(products.turned(n, k, weight, room, threads, nullptr), m, dy, dx, threads, nullptr);
+    if (dx && m) products.back(products.turned(n, k, weight, room, threads, nullptr), m, dy, dx, threads, nullptr);
     if (dw) products.outer(blocks, n, k, dy, x, dw, threads, nullptr);
     if (db) add_rows(blocks, n, dy, db);
   });

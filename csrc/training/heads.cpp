@@ -12,6 +12,7 @@ constexpr std::size_t kLogits = 256;  // rows whose logits exist at a time, wher
 void cross_entropy(Products& products, const Blocks& blocks, const Decoder& decoder, const float* x,
                    const std::int64_t* labels, float smoothing, float share, double* losses, float* dx, float* dw,
                    float* db, int threads) {
+  if (blocks.empty()) return;
   const std::size_t n = decoder.classes, depth = decoder.depth;
   std::vector<float> logits;
   Room room, room_turned;

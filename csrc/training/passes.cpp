@@ -1,3 +1,4 @@
+// Long because a pass and its way back, step by step, stand side by side.
 #include "training/passes.h"
 
 #include <algorithm>
@@ -42,11 +43,7 @@ bool Passes::backward(std::ptrdiff_t part, const float* given, int threads, cons
   if (total_ && part < 0) {
     embed_back(d);
   } else if (const std::size_t i = static_cast<std::size_t>(part); total_ && i == layers) {
-    const float* x = inputs_[layers].floats(0);
-    for (const Slice& slice : by_block_) {
-      const std::size_t at = slice.first * plan.hidden;
-      norm_back(slice.norm_blocks, p_.final_norm, given + at, x + at, nullptr, d + at);
-    }
+    norm_back(p_.final_norm, given, inputs_[layers].floats(0), d);
   } else if (total_) {
     // Of those that are computed again, the last one's were the last to be made.
     if (i + 1 < recomputed_) layer(i, kept_of(i), wide_.floats(total_ * plan.hidden));
@@ -73,12 +70,13 @@ void Passes::take(const Batch& b, int threads, Stop* stop) {
       tables_.emplace_back(l.theta, b.positions ? total_ : longest_, head_dim(), b.positions);
 }
 
-void Passes::Slice::add(const RowBlock& block) {
+void Passes::Slice::add(std::size_t rows) {
   static_assert(kSummed % kNormed == 0, "blocks of norms are parts of the others");
-  blocks.push_back({block.first - first, block.count});
-  for (std::size_t r = 0; r < block.count; r += kNormed)
-    norm_blocks.push_back({blocks.back().first + r, std::min(kNormed, block.count - r)});
-  count += block.count;
+  const auto append = [&](Blocks& to, std::size_t most) {
+    for (const RowBlock& b : blocks_of(&rows, 1, most)) to.push_back({count + b.first, b.count});
+  };
+  append(blocks, kSummed), append(norm_blocks, kNormed);
+  count += rows;
 }
 
 void Passes::cut(const std::vector<std::size_t>& cu_seqlens) {
@@ -91,7 +89,7 @@ void Passes::cut(const std::vector<std::size_t>& cu_seqlens) {
   slot_.resize(total_), row_.resize(total_);
   longest_ = 0;
   for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
-    const std::size_t first = cu_seqlens[s], end = cu_seqlens[s + 1], length = end - first;
+    const std::size_t first = cu_seqlens[s], length = cu_seqlens[s + 1] - first;
     if (length == 0) continue;
     Slice& slice = room_for(by_sequence_, first, length);
     for (std::size_t j = 0; j < length; ++j) {
@@ -100,11 +98,8 @@ void Passes::cut(const std::vector<std::size_t>& cu_seqlens) {
     }
     slice.sequences.push_back({first - slice.first, length, 0});
     slice.slots += round_up(length, k_.slot_block);
-    for (std::size_t row = first; row < end; row += kSummed) {
-      const RowBlock block{row, std::min(kSummed, end - row)};
-      slice.add(block);
-      room_for(by_block_, row, block.count).add(block);
-    }
+    slice.add(length);
+    for (const RowBlock& b : blocks_of(&length, 1, kSummed)) room_for(by_block_, first + b.first, b.count).add(b.count);
     longest_ = std::max(longest_, length);
   }
 }
@@ -236,10 +231,7 @@ void Passes::embed_back(float* d) {
       for (std::size_t i = 0; i < hidden; ++i) x[t * hidden + i] += p_.types.weight[type * hidden + i];
     }
   });
-  for (const Slice& slice : by_block_) {
-    float* here = d + slice.first * hidden;
-    norm_back(slice.norm_blocks, p_.embedding_norm, here, x + slice.first * hidden, nullptr, here);
-  }
+  norm_back(p_.embedding_norm, d, x, d);
   if (!p_.embedding.gradient && !p_.types.gradient) return;
   // Both or neither: there may be no memory for one of them.
   const auto room = [](auto& v, std::size_t more) {
@@ -390,6 +382,13 @@ void Passes::norm_back(const Blocks& blocks, const NormParameters& n, const floa
         for (std::size_t i = 0; i < hidden; ++i) gradient[i] += sums[b * 2 * hidden + from + i];
   };
   add(n.weight.gradient, 0), add(n.bias.gradient, hidden);
+}
+
+void Passes::norm_back(const NormParameters& n, const float* dy, const float* x, float* dx) {
+  for (const Slice& slice : by_block_) {
+    const std::size_t at = slice.first * plan.hidden;
+    norm_back(slice.norm_blocks, n, dy + at, x + at, nullptr, dx + at);
+  }
 }
 
 void Passes::linear(const Packed& w, std::size_t rows, const std::byte* x, const Parameter& bias, const float* residual,

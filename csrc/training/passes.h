@@ -4,9 +4,9 @@
 //
 // Weights are the caller's float32 tensors, read anew in each pass. Of each layer its input, q k v, the joined
 // heads, the residual between its halves and what comes out of Wi are kept; of the first `recomputed` layers the
-// input alone, and the rest is computed again, of the same bits. A layer takes its rows slice by slice, each through all
-// of its steps. Rows of the embedding are summed in `finish`, once for all micro-batches of a step. A gradient's bits do not depend on threads, nor on how the sequences of a step are
-// cut into micro-batches. No dropout.
+// input alone, and the rest is computed again, of the same bits. A layer takes its rows slice by slice, each through
+// several steps. Rows of the embedding are summed in `finish`, once for all micro-batches of a step. A gradient's bits
+// do not depend on threads, nor on how the sequences of a step are cut into micro-batches. No dropout.
 #pragma once
 
 #include <cstdint>
@@ -72,7 +72,7 @@ class Passes {
   // Rows that go through several steps while the caches hold them. What it lists is counted from its first row on.
   struct Slice {
     explicit Slice(std::size_t row) : first(row) {}
-    void add(const RowBlock& block);
+    void add(std::size_t rows);  // that are a sequence, or a block of one
 
     std::size_t first, count = 0, slots = 0;
     std::vector<Sequence> sequences;  // where they are whole
@@ -96,6 +96,7 @@ class Passes {
   const std::byte* norm_operands(std::size_t rows, const NormParameters* n, const float* x);
   void norm_back(const Blocks& blocks, const NormParameters& n, const float* dy, const float* x, const float* residual,
                  float* dx);
+  void norm_back(const NormParameters& n, const float* dy, const float* x, float* dx);  // of all rows
   void linear(const Packed& w, std::size_t rows, const std::byte* x, const Parameter& bias, const float* residual, float* y);
   // dw += dy^T x, db += dy, where wanted
   void linear_back(const Blocks& blocks, const LinearParameters& l, std::size_t n, std::size_t depth, const float* dy,

@@ -47,7 +47,7 @@ HEADS = {
     "choice": ("multiple_choice", ()),
 }
 VOCAB = 90
-WIDE = 4096  # of inter: such layers take a pass in parts of 256 rows
+WIDE = 4096  # of inter: such layers take 256 rows at a time
 
 
 def model_for(task: str, dtype: str = "float32", **more) -> refimpl.ModernBERTForTask:
@@ -174,10 +174,8 @@ def test_no_bit_depends_on_passes_threads_or_recomputation(tier, dtype, data):
 
 @every_dtype
 def test_no_bit_depends_on_the_parts_that_a_pass_is_taken_in(tier, dtype):
-    model, units = (
-        model_for("tokens", intermediate_size=WIDE),
-        units_for("tokens", [300, 5, 257, 40, 600, 1]),
-    )
+    model = model_for("tokens", intermediate_size=WIDE)
+    units = units_for("tokens", [300, 5, 257, 40, 600, 1])
     alone = step(model, "tokens", units, tier=tier, dtype=dtype, num_threads=1, batch_size=1)
     for how in ({}, {"recompute": True}, {"batch_size": 4, "num_threads": 3}):
         assert alone == step(model, "tokens", units, tier=tier, dtype=dtype, **how), how
